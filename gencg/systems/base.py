@@ -1,0 +1,34 @@
+"""A system: everything that defines a problem before a model is chosen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gencg.coordinates.base import CoordinateMap
+from gencg.energies.base import Energy
+from gencg.molecule import Molecule
+
+
+@dataclass(frozen=True)
+class System:
+    """An energy, its coordinates and, for a molecule, its topology.
+
+    Args:
+        name: Short name, used in folders and reports.
+        energy: Potential energy in kJ/mol.
+        coordinates: Map between configurations and coordinates.
+        temperature: Default temperature in K.
+        molecule: Topology, masses and reference structure; None for toys.
+        description: One line: what it is and which force field.
+        known: Known answers by name (``log_z``, ``populations``, ...), with their source.
+        settings: Recommended settings of `fit` that differ from the general defaults.
+    """
+
+    name: str
+    energy: Energy
+    coordinates: CoordinateMap
+    temperature: float = 300.0
+    molecule: Molecule | None = None
+    description: str = ""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
