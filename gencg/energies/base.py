@@ -68,5 +68,6 @@ class _Evaluate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
-        grad = grad_outputs[0]
-        return grad.reshape(-1, *[1] * (gradient.ndim - 1)) * gradient, None
+        weight = grad_outputs[0].reshape(-1, *[1] * (gradient.ndim - 1))
+        # A configuration left out of the loss has weight 0: its gradient may be infinite
+        return torch.where(weight == 0, torch.zeros_like(gradient), weight * gradient), None
