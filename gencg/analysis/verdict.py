@@ -1,0 +1,136 @@
+"""The verdict in words: what the diagnostics of an ensemble allow one to conclude."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gencg.analysis.coverage import Coverage
+
+Level = Literal["good", "fair", "poor", "open"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One diagnostic, judged.
+
+    Attributes:
+        name: What was looked at.
+        level: "good", "fair" (usable with care), "poor" (do not rely on it), "open" (not told).
+        text: The judgement in a sentence or two.
+    """
+
+    name: str
+    level: Level
+    text: str
+
+
+def judge(
+    *,
+    n_samples: int,
+    ess: float,
+    pareto_k: float,
+    valid_share: float,
+    coverage: Coverage,
+) -> tuple[Verdict, ...]:
+    """Judge effective sample size, weight tail, broken samples and lost modes, in this order.
+
+    Args:
+        n_samples: Samples drawn.
+        ess: Effective sample size as a fraction.
+        pareto_k: Shape of the tail of the weights (Vehtari et al. 2024); NaN where not told.
+        valid_share: Share of samples that are the described molecule.
+        coverage: Result of `check_coverage`.
+    """
+    return (
+        _judge_ess(ess, n_samples),
+        _judge_tail(pareto_k),
+        _judge_valid(valid_share, n_samples),
+        _judge_coverage(coverage),
+    )
+
+
+def overall(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """The worst of the verdicts, in one sentence for the top of a page."""
+    levels = {v.level for v in verdicts}
+    if "poor" in levels:
+        names = " and ".join(v.name.lower() for v in verdicts if v.level == "poor")
+        return Verdict("Overall", "poor", f"Do not rely on these numbers yet: see {names}.")
+    if "fair" in levels:
+        names = " and ".join(v.name.lower() for v in verdicts if v.level == "fair")
+        return Verdict("Overall", "fair", f"Usable with care: see {names}.")
+    text = "Reweighted averages can be trusted within their error bars."
+    if "open" in levels:
+        text += " Not every check could be made: see below."
+    return Verdict("Overall", "good", text)
+
+
+def _judge_ess(ess: float, n_samples: int) -> Verdict:
+    number = ess * n_samples
+    text = f"ESS {ess:.1%}: {n_samples:,} samples are worth {number:,.0f} independent ones"
+    if number < 100:
+        return Verdict(
+            "Effective sample size", "poor",
+            text + ". A handful of samples carries every average; train longer.",
+        )  # fmt: skip
+    if ess < 0.1 or number < 1000:
+        return Verdict(
+            "Effective sample size", "fair",
+            text + ". Averages are usable, rare states are not; train longer or draw more.",
+        )  # fmt: skip
+    return Verdict("Effective sample size", "good", text + ".")
+
+
+def _judge_tail(pareto_k: float) -> Verdict:
+    name, text = "Weight tail", f"Pareto k = {pareto_k:.2f}: "
+    if pareto_k != pareto_k:
+        return Verdict(name, "open", "Pareto k could not be estimated: too few distinct weights.")
+    if pareto_k < 0.5:
+        return Verdict(name, "good", text + "the weights have a finite variance, errors hold.")
+    if pareto_k < 0.7:
+        return Verdict(
+            name, "fair", text + "the weights have a long tail; averages converge, error bars "
+            "are on the small side.",
+        )  # fmt: skip
+    if pareto_k < 1.0:
+        return Verdict(
+            name, "poor", text + "a few samples dominate; more samples help only slowly. The "
+            "generator misses part of the density: train longer.",
+        )  # fmt: skip
+    return Verdict(
+        name, "poor", text + "the weights have no finite mean; reweighted averages mean "
+        "nothing. The generator misses part of the density.",
+    )  # fmt: skip
+
+
+def _judge_valid(share: float, n_samples: int) -> Verdict:
+    name, broken = "Broken or inverted samples", round((1 - share) * n_samples)
+    if broken == 0:
+        return Verdict(name, "good", f"None of {n_samples:,}: every sample is the molecule.")
+    text = f"{broken:,} of {n_samples:,} ({1 - share:.2%}) are broken, inverted or isomerised"
+    text += ": they carry no weight."
+    if share > 0.99:
+        return Verdict(name, "good", text)
+    if share > 0.9:
+        return Verdict(name, "fair", text + " The generator wastes part of its density on them.")
+    return Verdict(name, "poor", text + " The generator did not learn the molecule's geometry.")
+
+
+def _judge_coverage(coverage: Coverage) -> Verdict:
+    name = "Modes seen hot, lost cold"
+    if not coverage.checked:
+        return Verdict(
+            name, "open", "Not checked: the run kept no samples of its hotter stages. A mode "
+            "lost in training would not show in the numbers above.",
+        )  # fmt: skip
+    if coverage.lost:
+        bins = "; ".join(str(b) for b in coverage.lost[:4])
+        more = f" and {len(coverage.lost) - 4} more" if len(coverage.lost) > 4 else ""
+        return Verdict(name, "poor", f"Lost: {bins}{more}.")
+    if coverage.n_effective < 100:
+        return Verdict(
+            name, "open", f"Nothing lost, but the hot stages are worth only "
+            f"{coverage.n_effective:.0f} samples at this temperature: too few to tell.",
+        )  # fmt: skip
+    return Verdict(
+        name, "good", f"None: all {coverage.n_bins} bins of the soft torsions that the hotter "
+        f"stages fill are still there ({coverage.n_effective:,.0f} effective hot samples).",
+    )  # fmt: skip

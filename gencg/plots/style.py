@@ -1,0 +1,76 @@
+"""The look of every figure: sizes for a talk, colours that survive colour blindness."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+RAW = "#D55E00"
+"""Vermillion: what the generator drew."""
+REWEIGHTED = "#0072B2"
+"""Blue: the same, reweighted to the Boltzmann distribution."""
+EXACT = "#222222"
+"""Near black, dashed: a known answer."""
+ACCENT = "#009E73"
+"""Green: a third quantity."""
+MASKED = "#E6E6E6"
+"""Light grey: no data."""
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.9,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 160,
+    "image.cmap": "viridis",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw inside this to get the package's look; outside, matplotlib's settings stay as set."""
+    with rc_context(RC):  # type: ignore[arg-type]
+        yield
+
+
+def new_figure(
+    n_columns: int = 1, n_rows: int = 1, *, width: float = 5.2, height: float = 4.2, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `n_rows` x `n_columns` axes of the given size in inches, no window attached."""
+    figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, **kwargs)
+    return figure, list(np.ravel(axes))
+
+
+def axes_or_new(ax: Axes | None, *, width: float = 5.2, height: float = 4.2) -> Axes:
+    """`ax`, or the axes of a new figure."""
+    return new_figure(width=width, height=height)[1][0] if ax is None else ax
+
+
+def degrees_axis(ax: Axes, which: str, label: str) -> None:
+    """Make the x or y axis one of angles in degrees over the whole circle."""
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_ticks([-180, -90, 0, 90, 180])
+    (ax.set_xlim if which == "x" else ax.set_ylim)(-180, 180)
+    axis.set_label_text(f"{label} (deg)")
+
+
+def symbol(label: str) -> str:
+    """Greek letters for a torsion's name: "phi ALA2" becomes φ with its residue."""
+    kind, _, rest = label.partition(" ")
+    greek = {"phi": r"$\phi$", "psi": r"$\psi$", "omega": r"$\omega$", "chi1": r"$\chi_1$"}
+    return f"{greek.get(kind, kind)} {rest}".strip()
