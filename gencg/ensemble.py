@@ -1,0 +1,315 @@
+"""Ensembles: samples of a generator with the weights that make their averages exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gencg.importance import (
+    effective_sample_size,
+    log_partition,
+    pareto_smooth,
+    pareto_verdict,
+    resample_indices,
+    weighted_average,
+)
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.target import BoltzmannTarget
+from gencg.units import BOLTZMANN_CONSTANT, check_temperature
+
+if TYPE_CHECKING:
+    from gencg.molecule import Molecule
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ensemble:
+    r"""Weighted samples of a Boltzmann distribution.
+
+    The weights are :math:`\log w = -\beta U(x) + \log|\det \partial x / \partial y| - \log q(y|z)
+    - \log q(z) + \log r(z|x)`, so that :math:`E[w] = Z` and weighted averages are averages over
+    :math:`e^{-\beta U}/Z`. An average with ``raw=True`` takes every valid sample as it was drawn:
+    what the generator says before it is corrected. All averages come with standard errors.
+
+    Args:
+        x: Configurations, ``(n, *event_shape)`` in nm.
+        y: Coordinates, ``(n, dim)``.
+        z: Collective variables, ``(n, n_cvs)``.
+        energy: Energies, ``(n,)`` in kJ/mol.
+        log_weights: :math:`\log w`, ``(n,)``; -inf where not valid.
+        valid: Which samples are finite and belong to the described molecule, ``(n,)`` bool.
+        temperature: Temperature in K.
+        molecule: Topology of x; None for toys.
+        n_energy_calls: Energy evaluations spent on these samples.
+        name: Name of the system.
+
+    Raises:
+        ValueError: If the lengths differ, a valid sample has a weight of nan or +inf, or the
+            temperature is not positive and finite.
+    """
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    energy: Tensor
+    log_weights: Tensor
+    valid: Tensor
+    temperature: float
+    molecule: Molecule | None = None
+    n_energy_calls: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        n = self.x.shape[0]
+        for name in ("y", "z", "energy", "log_weights", "valid"):
+            value = getattr(self, name)
+            if value.shape[0] != n:
+                raise ValueError(f"`{name}` must hold {n} samples as `x` does, got {len(value)}")
+        weights = torch.where(self.valid, self.log_weights, -math.inf)
+        if bool((weights.isnan() | weights.isposinf()).any()):
+            raise ValueError("`log_weights` of valid samples must be finite or -inf")
+        object.__setattr__(self, "log_weights", weights)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples, with and without weight."""
+        return self.x.shape[0]
+
+    @property
+    def n_invalid(self) -> int:
+        """Samples that are not finite or not the described molecule; they have no weight."""
+        return int((~self.valid).sum())
+
+    @property
+    def weights(self) -> Tensor:
+        """Normalised weights, ``(n,)``, summing to one."""
+        return torch.softmax(self.log_weights, 0)
+
+    @cached_property
+    def ess(self) -> float:
+        """Effective sample size as a fraction of the sample."""
+        return float(effective_sample_size(self.log_weights))
+
+    @cached_property
+    def log_z(self) -> float:
+        r"""Log partition function :math:`\log Z` over the coordinates y."""
+        return float(log_partition(self.log_weights)[0])
+
+    @cached_property
+    def log_z_error(self) -> float:
+        """Standard error of `log_z`."""
+        return float(log_partition(self.log_weights)[1])
+
+    @cached_property
+    def pareto_k(self) -> float:
+        r"""Shape :math:`\hat k` of the tail of the weights; above 0.7 the errors are too small."""
+        return pareto_smooth(self.log_weights)[1]
+
+    @property
+    def verdict(self) -> str:
+        """What `pareto_k` says about the averages, in words."""
+        return pareto_verdict(self.pareto_k)
+
+    def expectation(
+        self, values: Tensor | Callable[[Tensor], Tensor], *, raw: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Average of `values` and its standard error, each of shape ``(*shape,)``.
+
+        Args:
+            values: Values ``(n, *shape)``, or a function of x that returns them.
+            raw: Whether to leave the weights out.
+        """
+        if callable(values):
+            values = values(self.x)
+        return weighted_average(values, self._log_weights(raw))
+
+    def populations(
+        self, masks: Mapping[str, Tensor], *, raw: bool = False
+    ) -> dict[str, tuple[float, float]]:
+        """Probability of each state with its standard error.
+
+        Args:
+            masks: Which samples lie in the state, by its name, ``(n,)`` bool.
+            raw: Whether to leave the weights out.
+        """
+        return {name: self._population(mask, raw) for name, mask in masks.items()}
+
+    def free_energies(
+        self, masks: Mapping[str, Tensor], *, raw: bool = False
+    ) -> dict[str, tuple[float, float]]:
+        r"""Free energy :math:`-k_B T \log p` of each state in kJ/mol with its standard error.
+
+        A state without samples has infinite free energy and error.
+        """
+        result = {}
+        for name, (p, error) in self.populations(masks, raw=raw).items():
+            known = p > 0
+            value = -self._kt * math.log(p) if known else math.inf
+            result[name] = (value, self._kt * error / p if known else math.inf)
+        return result
+
+    def free_energy_difference(
+        self, mask_a: Tensor, mask_b: Tensor, *, raw: bool = False
+    ) -> tuple[float, float]:
+        r"""Free energy of state b minus that of state a, with its standard error.
+
+        .. math:: \Delta F = -k_B T \log \frac{p_b}{p_a}, \qquad
+                  \mathrm{se} = k_B T \Big[\sum_i \tilde w_i^2
+                  \Big(\frac{1_b(i)}{p_b} - \frac{1_a(i)}{p_a}\Big)^2\Big]^{1/2}
+
+        Args:
+            mask_a: Samples in state a, ``(n,)`` bool.
+            mask_b: Samples in state b, ``(n,)`` bool.
+            raw: Whether to leave the weights out.
+
+        Returns:
+            Difference and standard error in kJ/mol.
+
+        Raises:
+            ValueError: If a state has no sample with weight.
+        """
+        log_weights = self._log_weights(raw)
+        p = {}
+        for name, mask in {"mask_a": mask_a, "mask_b": mask_b}.items():
+            p[name] = self._population(mask, raw)[0]
+            if p[name] == 0:
+                raise ValueError(f"`{name}` holds no sample with weight; draw more samples")
+        influence = mask_b.double() / p["mask_b"] - mask_a.double() / p["mask_a"]
+        error = weighted_average(influence, log_weights)[1]
+        return -self._kt * math.log(p["mask_b"] / p["mask_a"]), self._kt * float(error)
+
+    def select(self, index: Tensor) -> Ensemble:
+        """Samples at `index` (integers or a mask), with their weights."""
+        names = ("x", "y", "z", "energy", "log_weights", "valid")
+        return replace(self, **{name: getattr(self, name)[index] for name in names})
+
+    def resample(self, n: int, seed: int = 0) -> Ensemble:
+        """Ensemble of `n` samples of equal weight, drawn by weight; it keeps `log_z`."""
+        chosen = self.select(resample_indices(self.log_weights, n, seed))
+        return replace(chosen, log_weights=torch.full_like(chosen.log_weights, self.log_z))
+
+    def to_mdtraj(self) -> Any:
+        """MDTraj trajectory of all samples, in their order, without time and unit cell.
+
+        Raises:
+            ValueError: If the ensemble has no molecule.
+        """
+        if self.molecule is None:
+            raise ValueError("Ensemble has no molecule: a toy has no MDTraj trajectory; use `x`")
+        return self.molecule.to_mdtraj(self.x)
+
+    @property
+    def _kt(self) -> float:
+        return BOLTZMANN_CONSTANT * self.temperature
+
+    def _log_weights(self, raw: bool) -> Tensor:
+        equal = torch.where(self.valid, 0.0, -math.inf).to(self.log_weights)
+        return equal if raw else self.log_weights
+
+    def _population(self, mask: Tensor, raw: bool) -> tuple[float, float]:
+        if mask.dtype != torch.bool or tuple(mask.shape) != (self.n_samples,):
+            raise ValueError(
+                f"a mask must be bool of shape ({self.n_samples},), "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        value, error = weighted_average(mask, self._log_weights(raw))
+        return float(value), float(error)
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def __repr__(self) -> str:
+        return (
+            f"Ensemble(n={self.n_samples}, ess={self.ess:.3g}, "
+            f"log_partition={self.log_z:.6g} ± {self.log_z_error:.1g}, "
+            f"k_hat={self.pareto_k:.2g}, n_energy_calls={self.n_energy_calls:.2g})"
+        )
+
+
+def draw(
+    model: CoarseGrainedModel,
+    target: BoltzmannTarget,
+    n_samples: int,
+    *,
+    molecule: Molecule | None = None,
+    seed: int = 0,
+    batch_size: int = 2000,
+    name: str = "",
+) -> Ensemble:
+    r"""Draw samples of `model` with their importance weights for `target`.
+
+    Coordinates, energies and weights are computed in float64, whatever the dtype of the model.
+    Rotors that the coordinates fold are drawn as one of their equal copies.
+
+    Args:
+        model: CoarseGrainedModel :math:`q(z)\, q(y|z)` with encoder :math:`r(z|y)`.
+        target: Boltzmann density to weight for.
+        n_samples: Number of samples.
+        molecule: Topology of the configurations; None for toys.
+        seed: Seed of the draw; the global random state is left as it was.
+        batch_size: Samples evaluated at once, a matter of memory.
+        name: Name of the ensemble.
+
+    Returns:
+        The ensemble, on the CPU.
+
+    Raises:
+        ValueError: If `n_samples` or `batch_size` is not positive.
+        RuntimeError: If more than half of the samples are not finite.
+    """
+    if n_samples < 1:
+        raise ValueError(f"`n_samples` must be at least 1, got {n_samples}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    n_calls = target.energy.n_energy_calls
+    training = model.training
+    model.train(False)
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]
+            batches = [_draw_batch(model, target, n) for n in sizes]
+    finally:
+        model.train(training)
+    x, y, z, energy, log_weights, valid, finite = map(torch.cat, zip(*batches, strict=True))
+    n_broken = int((~finite).sum())
+    if 2 * n_broken > n_samples:
+        raise RuntimeError(
+            f"{n_broken} of {n_samples} samples are not finite: the model is broken; "
+            "go back to an earlier checkpoint or train with a lower learning rate"
+        )
+    return Ensemble(
+        x=x,
+        y=y,
+        z=z,
+        energy=energy,
+        log_weights=log_weights,
+        valid=valid,
+        temperature=target.temperature,
+        molecule=molecule,
+        n_energy_calls=target.energy.n_energy_calls - n_calls,
+        name=name,
+    )
+
+
+def _draw_batch(model: CoarseGrainedModel, target: BoltzmannTarget, n: int) -> tuple[Tensor, ...]:
+    """Samples, energies, weights and what is valid and finite, float64 on the CPU."""
+    z, y, log_q = model.sample(n)
+    log_r = model.log_encoder(z, y)
+    z, y, log_q, log_r = z.double(), y.double(), log_q.double(), log_r.double()
+    x, log_det = target.coordinates.inverse(y)
+    energy = target.energy(x)
+    log_weights = -target.beta * energy + log_det + log_r - log_q
+    # An infinite energy is an answer (weight zero); nan, or a weight of +inf, is not
+    finite = torch.isfinite(y).all(-1) & ~(log_weights.isnan() | log_weights.isposinf())
+    valid = target.coordinates.valid(x) & finite
+    copies = getattr(target.coordinates, "random_copies", None)
+    x = x if copies is None else copies(x)
+    log_weights = torch.where(valid, log_weights, -math.inf)
+    return tuple(t.cpu() for t in (x, y, z, energy, log_weights, valid, finite))
