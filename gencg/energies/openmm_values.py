@@ -1,0 +1,51 @@
+"""Plain numbers out of OpenMM's objects."""
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class UnreadableForceError(ValueError):
+    """A force which `ForceField` has no batched form for; OpenMM can evaluate it."""
+
+
+def type_name(force: Any) -> str:
+    """Class of OpenMM a force belongs to: a subclass written in Python counts as its parent."""
+    return next(c.__name__ for c in type(force).__mro__ if c.__module__.startswith("openmm.openmm"))
+
+
+def plain(value: Any) -> Any:
+    """The bare number of a quantity, in nm, kJ/mol, rad, e and amu."""
+    from openmm import unit
+
+    return value.value_in_unit_system(unit.md_unit_system) if unit.is_quantity(value) else value
+
+
+def indexed(force: Any, what: str, count: str | None = None) -> list[list[Any]]:
+    """All parameters of one kind (``"Bond"``) of a force, as bare numbers."""
+    n = getattr(force, f"getNum{count or what + 's'}")()
+    get = getattr(force, f"get{what}Parameters")
+    return [[plain(value) for value in get(i)] for i in range(n)]
+
+
+def expression(text: str) -> str:
+    """An energy expression without spaces and empty statements."""
+    return ";".join(part for part in re.sub(r"\s", "", text).split(";") if part)
+
+
+def particle_rows(force: Any) -> list[list[Any]]:
+    """Parameters of the particles of a custom force."""
+    return [[tuple(force.getParticleParameters(i))] for i in range(force.getNumParticles())]
+
+
+def tabulated_functions(force: Any) -> dict[str, Array]:
+    """Two-dimensional tables of a custom force, ``table[i, j] = f(i, j)``."""
+    tables = {}
+    for k in range(force.getNumTabulatedFunctions()):
+        nx, ny, values = force.getTabulatedFunction(k).getFunctionParameters()
+        tables[force.getTabulatedFunctionName(k)] = np.array(values, float).reshape(ny, nx).T
+    return tables

@@ -1,0 +1,294 @@
+"""Reading an OpenMM `System` once into the arrays of a `ForceField`."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from gencg.energies.bonded import FourierTorsions, HarmonicAngles, HarmonicBonds, HarmonicTorsions
+from gencg.energies.born_forms import born_parameters
+from gencg.energies.cmap import CorrectionMaps
+from gencg.energies.forcefield import ForceField
+from gencg.energies.implicit_solvent import BornParameters, GeneralizedBorn
+from gencg.energies.nonbonded import PairTable, lennard_jones_tables
+from gencg.energies.openmm_values import (
+    UnreadableForceError,
+    expression,
+    indexed,
+    particle_rows,
+    plain,
+    tabulated_functions,
+    type_name,
+)
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Tables:
+    """What has been read so far: rows of parameters by term, and the table of pairs."""
+
+    n_atoms: int
+    rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    maps: list[Array] = field(default_factory=list)
+    born: list[BornParameters] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        shape = (self.n_atoms, self.n_atoms)
+        self.charges, self.a, self.b = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.has_pairs = False
+
+    def add(self, term: str, *row: Any) -> None:
+        """Add a row of parameters to a term."""
+        self.rows.setdefault(term, []).append(row)
+
+
+def read_system(system: Any, *, compile: bool = True) -> ForceField:
+    """Read an `openmm.System` into a `ForceField`.
+
+    Args:
+        system: Without constraints, virtual sites, cutoffs or periodic boundaries.
+        compile: See `ForceField`.
+
+    Raises:
+        UnreadableForceError: If a force has no batched form; `energy_from_system` falls back.
+        ValueError: If the system is constrained, periodic or not finite.
+    """
+    check_system(system)
+    tables = Tables(system.getNumParticles())
+    for force in system.getForces():
+        reader = READERS.get(type_name(force))
+        if reader is None:
+            raise UnreadableForceError(f"{force.getName()} ({type_name(force)})")
+        reader(force, tables)
+    return ForceField(build_terms(tables), tables.n_atoms, compile=compile)
+
+
+def check_system(system: Any) -> None:
+    """Raise `ValueError` for a system whose Boltzmann distribution its energy does not define."""
+    n_atoms = system.getNumParticles()
+    n_virtual = sum(system.isVirtualSite(i) for i in range(n_atoms))
+    n_massless = sum(
+        plain(system.getParticleMass(i)) <= 0 and not system.isVirtualSite(i)
+        for i in range(n_atoms)
+    )
+    periodic = [f.getName() for f in system.getForces() if f.usesPeriodicBoundaryConditions()]
+    cut = [f.getName() for f in system.getForces() if has_cutoff(f)]
+    if n_atoms == 0:
+        raise ValueError("`system` has no particles")
+    if n_constraints := system.getNumConstraints():
+        raise ValueError(
+            f"`system` has {n_constraints} constrained bonds, whose lengths the force field does "
+            "not restrain; build it with constraints=None, rigidWater=False"
+        )
+    if n_virtual:
+        raise ValueError(
+            f"`system` has {n_virtual} virtual sites, which are no degrees of freedom; choose a "
+            "force field without them"
+        )
+    if n_massless:
+        raise ValueError(
+            f"`system` has {n_massless} particles without mass, which OpenMM holds in place; "
+            "give every particle its mass"
+        )
+    if periodic:
+        raise ValueError(
+            f"`system` is periodic ({', '.join(periodic)}); gencg describes one molecule in "
+            "vacuum or implicit solvent: build it with nonbondedMethod=NoCutoff"
+        )
+    if cut:
+        raise ValueError(
+            f"`system` has a cutoff ({', '.join(cut)}); build it with nonbondedMethod=NoCutoff"
+        )
+
+
+def has_cutoff(force: Any) -> bool:
+    """Whether a force leaves out pairs beyond a distance."""
+    method = getattr(force, "getNonbondedMethod", None)
+    return method is not None and method() != type(force).NoCutoff
+
+
+# --- Bonded forces -----------------------------------------------------------------------------
+
+
+def read_bonds(force: Any, tables: Tables) -> None:
+    for i, j, length, k in indexed(force, "Bond"):
+        tables.add("bonds", (i, j), length, k)
+
+
+def read_angles(force: Any, tables: Tables) -> None:
+    for i, j, k, angle, stiffness in indexed(force, "Angle"):
+        tables.add("angles", (i, j, k), angle, stiffness)
+
+
+def read_periodic_torsions(force: Any, tables: Tables) -> None:
+    for *atoms, periodicity, phase, k in indexed(force, "Torsion"):
+        cosines, sines = np.zeros((2, periodicity + 1))
+        cosines[0] += k
+        cosines[periodicity] += k * np.cos(phase)
+        # Without a sine the energy is a polynomial in the cosine: pi as a decimal counts as pi
+        sines[periodicity] += k * np.sin(phase) if abs(np.sin(phase)) > 1e-8 else 0.0
+        tables.add("torsions", tuple(atoms), cosines, sines)
+
+
+def read_rb_torsions(force: Any, tables: Tables) -> None:
+    for *atoms, c0, c1, c2, c3, c4, c5 in indexed(force, "Torsion"):
+        # A polynomial in cos(phi - pi) = -cos(phi)
+        powers = np.array([c0, -c1, c2, -c3, c4, -c5])
+        cosines = np.polynomial.chebyshev.poly2cheb(powers)
+        tables.add("rb_torsions", tuple(atoms), cosines, np.zeros_like(cosines))
+
+
+def read_harmonic_torsions(force: Any, tables: Tables) -> None:
+    text = expression(force.getEnergyFunction())
+    if text not in HARMONIC_TORSIONS or force.getNumGlobalParameters():
+        raise UnreadableForceError(f"{force.getName()} (CustomTorsionForce {text})")
+    names = [force.getPerTorsionParameterName(i) for i in range(force.getNumPerTorsionParameters())]
+    term = "impropers" if HARMONIC_TORSIONS[text] else "unwrapped_impropers"
+    for *atoms, values in indexed(force, "Torsion"):
+        parameter = dict(zip(names, values, strict=True))
+        tables.add(term, tuple(atoms), parameter["theta0"], parameter["k"])
+
+
+HARMONIC_TORSIONS = {
+    "k*(theta-theta0)^2": False,
+    "k*min(dtheta,2*pi-dtheta)^2;dtheta=abs(theta-theta0);pi=3.1415926535": True,
+}
+
+
+def read_maps(force: Any, tables: Tables) -> None:
+    first = len(tables.maps)
+    for size, energies in indexed(force, "Map"):
+        tables.maps.append(np.array(energies, float).reshape(size, size).T)
+    for which, *atoms in indexed(force, "Torsion"):
+        tables.add("cmap", tuple(atoms), first + which)
+
+
+# --- Pair forces -------------------------------------------------------------------------------
+
+
+def read_nonbonded(force: Any, tables: Tables) -> None:
+    if force.getNumParticleParameterOffsets() or force.getNumExceptionParameterOffsets():
+        raise UnreadableForceError(f"{force.getName()} (parameter offsets)")
+    charge, sigma, epsilon = np.array(indexed(force, "Particle", "Particles"), float).T
+    charges = charge[:, None] * charge
+    a, b = lennard_jones_tables(sigma, epsilon)
+    for i, j, product, length, depth in indexed(force, "Exception"):
+        charges[i, j] = charges[j, i] = product
+        a[i, j] = a[j, i] = 4 * depth * length**12
+        b[i, j] = b[j, i] = 4 * depth * length**6
+    tables.charges, tables.a, tables.b = tables.charges + charges, tables.a + a, tables.b + b
+    tables.has_pairs = True
+
+
+def read_custom_nonbonded(force: Any, tables: Tables) -> None:
+    """CHARMM's Lennard-Jones energy: a table of coefficients by pair of atom types."""
+    text = expression(force.getEnergyFunction())
+    if text != "acoef(type1,type2)/r^12-bcoef(type1,type2)/r^6" or force.getNumInteractionGroups():
+        raise UnreadableForceError(f"{force.getName()} (CustomNonbondedForce {text})")
+    functions = tabulated_functions(force)
+    types = np.array([values[0] for (values,) in particle_rows(force)], int)
+    a, b = (functions[name][np.ix_(types, types)] for name in ("acoef", "bcoef"))
+    for k in range(force.getNumExclusions()):
+        i, j = force.getExclusionParticles(k)
+        a[i, j] = a[j, i] = b[i, j] = b[j, i] = 0
+    tables.a, tables.b = tables.a + a, tables.b + b
+    tables.has_pairs = True
+
+
+def read_custom_bonds(force: Any, tables: Tables) -> None:
+    """CHARMM's scaled 1-4 Lennard-Jones energy, which OpenMM writes as a bond."""
+    match = re.fullmatch(
+        r"([\d.e+-]+)\*epsilon\*\(\(sigma/r\)\^12-\(sigma/r\)\^6\)",
+        expression(force.getEnergyFunction()),
+    )
+    if match is None or force.getNumGlobalParameters():
+        text = expression(force.getEnergyFunction())
+        raise UnreadableForceError(f"{force.getName()} (CustomBondForce {text})")
+    for i, j, (sigma, epsilon) in indexed(force, "Bond"):
+        for table, power in ((tables.a, 12), (tables.b, 6)):
+            table[i, j] += float(match[1]) * epsilon * sigma**power
+            table[j, i] = table[i, j]
+    tables.has_pairs = True
+
+
+def read_born(force: Any, tables: Tables) -> None:
+    tables.born.append(born_parameters(force))
+
+
+READERS: dict[str, Callable[[Any, Tables], None]] = {
+    "HarmonicBondForce": read_bonds,
+    "HarmonicAngleForce": read_angles,
+    "PeriodicTorsionForce": read_periodic_torsions,
+    "RBTorsionForce": read_rb_torsions,
+    "CustomTorsionForce": read_harmonic_torsions,
+    "CMAPTorsionForce": read_maps,
+    "NonbondedForce": read_nonbonded,
+    "CustomNonbondedForce": read_custom_nonbonded,
+    "CustomBondForce": read_custom_bonds,
+    "GBSAOBCForce": read_born,
+    "CustomGBForce": read_born,
+    "CMMotionRemover": lambda force, tables: None,
+}
+
+
+# --- From rows to terms ------------------------------------------------------------------------
+
+
+def build_terms(tables: Tables) -> dict[str, nn.Module]:
+    """Terms of the force field by name, in the order they are reported."""
+    n = tables.n_atoms
+    terms: dict[str, nn.Module] = {}
+    for name, (kind, keyword) in HARMONIC.items():
+        if name in tables.rows:
+            atoms, centre, k = columns(tables.rows[name])
+            terms[name] = kind(atoms, centre, k=k, n_atoms=n, **keyword)
+    for name in ("torsions", "rb_torsions"):
+        if name in tables.rows:
+            terms[name] = fourier_torsions(tables.rows[name], n)
+    if "cmap" in tables.rows:
+        atoms, which = columns(tables.rows["cmap"])
+        terms["cmap"] = CorrectionMaps(tables.maps, which.astype(int), atoms=atoms, n_atoms=n)
+    if tables.has_pairs:
+        terms["nonbonded"] = PairTable(tables.charges, a=tables.a, b=tables.b)
+    for k, parameters in enumerate(tables.born):
+        name = "implicit_solvent" if k == 0 else f"implicit_solvent_{k + 1}"
+        terms[name] = GeneralizedBorn(parameters)
+    for name, term in terms.items():
+        for key, buffer in term.named_buffers():
+            if not bool(buffer.isfinite().all()):
+                raise ValueError(f"`system` has non-finite parameters in {name} ({key})")
+    return terms
+
+
+HARMONIC: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    "bonds": (HarmonicBonds, {}),
+    "angles": (HarmonicAngles, {}),
+    "impropers": (HarmonicTorsions, {"wrapped": True}),
+    "unwrapped_impropers": (HarmonicTorsions, {"wrapped": False}),
+}
+
+
+def columns(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Rows ``(atoms, parameter, ...)`` as one array per column."""
+    atoms, *rest = zip(*rows, strict=True)
+    return np.array(atoms, int), *(np.array(column, float) for column in rest)
+
+
+def fourier_torsions(rows: list[tuple[Any, ...]], n_atoms: int) -> FourierTorsions:
+    """One Fourier series per quadruple of atoms, however many periodicities it has."""
+    order = max(len(cosines) for _, cosines, _ in rows)
+    series: dict[tuple[int, ...], Array] = {}
+    for atoms, cosines, sines in rows:
+        # A torsion read backwards is the same torsion
+        key = min(atoms, atoms[::-1])
+        coefficients = series.setdefault(key, np.zeros((2, order)))
+        coefficients[0, : len(cosines)] += cosines
+        coefficients[1, : len(sines)] += sines
+    atoms = np.array(list(series), int)
+    cosines, sines = np.moveaxis(np.array(list(series.values())), 0, -1)
+    return FourierTorsions(atoms, cosines, sines=sines, n_atoms=n_atoms)
