@@ -1,0 +1,524 @@
+"""Training: state and info, step by step, and the loop that resumes."""
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.importance import effective_sample_size
+from gencg.models.build import build_model
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.objectives.base import Evaluation, Objective
+from gencg.objectives.reverse_kl import ReverseKL
+from gencg.systems.base import System
+from gencg.target import BoltzmannTarget
+from gencg.tempering import GeometricLadder, TemperingSchedule, TemperingState
+from gencg.units import temperature_of
+
+logger = logging.getLogger("gencg")
+
+N_RUNGS = 64
+"""How many batches of the ladder are kept for the analysis of hot samples."""
+MAX_SKIPPED = 20
+"""Steps in a row with a gradient that is not finite before the last good state is restored."""
+MAX_RESTORED = 5
+"""Restorations before the run stops."""
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message says why and where the last good state is."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """The log line of one step; energies in kJ/mol, temperature in K, beta in mol/kJ.
+
+    Args:
+        step: Steps done.
+        n_steps: Steps of the whole run.
+        beta: Inverse temperature of this step.
+        temperature: The same as a temperature.
+        loss: The objective.
+        ess: Effective sample size of the batch at this temperature, as a fraction.
+        energy_calls: Energies computed so far, all of them.
+        gradient_calls: Gradients computed so far.
+        gradient_norm: Norm before clipping.
+        learning_rate: Rate of this step.
+        n_compressed: Samples with a compressed energy.
+        n_dropped: Worst samples left out.
+        n_invalid: Samples that were not finite.
+        seconds: Wall time so far, over all resumes.
+    """
+
+    step: int
+    n_steps: int
+    beta: float
+    temperature: float
+    loss: float
+    ess: float
+    energy_calls: int
+    gradient_calls: int
+    gradient_norm: float
+    learning_rate: float
+    n_compressed: int
+    n_dropped: int
+    n_invalid: int
+    seconds: float
+
+
+Reporter = Callable[[StepInfo], None]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Samples of the model at one temperature of the ladder.
+
+    Args:
+        beta: Inverse temperature in mol/kJ.
+        y: Coordinates, ``(n, dim)``.
+        energy: Energies in kJ/mol, ``(n,)``.
+        log_weights: Log importance weights at `beta`, ``(n,)``.
+    """
+
+    beta: float
+    y: Tensor
+    energy: Tensor
+    log_weights: Tensor
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the parameters move.
+
+    Args:
+        learning_rate: Adam's rate after warm-up; it falls to zero along a cosine.
+        warm_up: Steps over which the rate rises linearly.
+        max_gradient_norm: Gradients are clipped to this norm.
+        averaging: Share of the steps done over which parameters are averaged (exponentially);
+            the average is the model that is returned.
+    """
+
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    max_gradient_norm: float = 10.0
+    averaging: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"`learning_rate` must be positive, got {self.learning_rate}")
+        if self.warm_up < 0:
+            raise ValueError(f"`warm_up` must not be negative, got {self.warm_up}")
+        if not self.max_gradient_norm > 0:
+            raise ValueError(f"`max_gradient_norm` must be positive, got {self.max_gradient_norm}")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"`averaging` must lie in [0, 1), got {self.averaging}")
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Learning rate of a step counted from zero."""
+        rise = min(1.0, (step + 1) / max(self.warm_up, 1))
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+@dataclass
+class TrainingState:
+    """What the next step needs; saved whole, it is the checkpoint.
+
+    Args:
+        model: The model under training.
+        average: Its averaged twin.
+        optimiser: Adam over the parameters of `model`.
+        beta: Inverse temperature of the next step.
+        seed: Seed of the run; step k draws from a stream of its own, made of seed and k.
+        n_steps: Length of the run.
+        step: Steps done.
+        energy_calls: Energies computed.
+        gradient_calls: Gradients computed.
+        seconds: Wall time.
+        n_skipped: Steps in a row that were skipped.
+        n_restored: Times the last good state was restored.
+        rate_factor: Factor on the learning rate, halved at each restoration.
+        recent: Energies and log-weights of the last batches, for the tempering rule.
+        history: Log lines kept.
+        ladder: Samples kept along the ladder.
+    """
+
+    model: CoarseGrainedModel
+    average: CoarseGrainedModel
+    optimiser: torch.optim.Optimizer
+    beta: float
+    seed: int
+    n_steps: int
+    step: int = 0
+    energy_calls: int = 0
+    gradient_calls: int = 0
+    seconds: float = 0.0
+    n_skipped: int = 0
+    n_restored: int = 0
+    rate_factor: float = 1.0
+    recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    history: list[StepInfo] = field(default_factory=list)
+    ladder: list[Rung] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values alone."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return plain | {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "recent": [list(pair) for pair in self.recent],
+            "history": [vars(info) for info in self.history],
+            "ladder": [vars(rung) for rung in self.ladder],
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Continue exactly where `content` was taken."""
+        for name in _PLAIN:
+            setattr(self, name, content[name])
+        self.model.load_state_dict(content["model"])
+        self.average.load_state_dict(content["average"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.recent = [(energy, weights) for energy, weights in content["recent"]]
+        self.history = [StepInfo(**info) for info in content["history"]]
+        self.ladder = [Rung(**rung) for rung in content["ladder"]]
+
+
+_PLAIN = (
+    "beta",
+    "seed",
+    "n_steps",
+    "step",
+    "energy_calls",
+    "gradient_calls",
+    "seconds",
+    "n_skipped",
+    "n_restored",
+    "rate_factor",
+)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A trained model and how it came about.
+
+    Args:
+        model: The averaged model.
+        target: What it was trained to.
+        system: The system of the target.
+        state: The last training state.
+    """
+
+    model: CoarseGrainedModel
+    target: BoltzmannTarget
+    system: System
+    state: TrainingState
+
+    @property
+    def history(self) -> list[StepInfo]:
+        """Log lines."""
+        return self.state.history
+
+    @property
+    def ladder(self) -> list[Rung]:
+        """Samples along the tempering ladder, hot to cold."""
+        return self.state.ladder
+
+    @property
+    def energy_calls(self) -> int:
+        """Energies computed in training."""
+        return self.state.energy_calls
+
+    @property
+    def gradient_calls(self) -> int:
+        """Gradients computed in training."""
+        return self.state.gradient_calls
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of training."""
+        return self.state.seconds
+
+
+def fit(
+    system: System,
+    *,
+    temperature: float | None = None,
+    n_cvs: int = 0,
+    energy_calls: float | None = None,
+    batch_size: int = 512,
+    tempering: TemperingSchedule | None = None,
+    optimisation: Optimisation | None = None,
+    path_gradient: bool = True,
+    model: CoarseGrainedModel | None = None,
+    objective: Objective | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    reporters: Sequence[Reporter] = (),
+) -> FitResult:
+    """Train a generator for a system, from its energy alone.
+
+    Args:
+        system: What to sample.
+        temperature: Temperature in K; the system's own by default.
+        n_cvs: Number of collective variables; 0 trains the generator without.
+        energy_calls: Budget of energy evaluations for training; the system's recommendation by
+            default.
+        batch_size: Configurations per step.
+        tempering: Ladder from hot to the target temperature.
+        optimisation: Learning rate, clipping, averaging.
+        path_gradient: Use the path-gradient estimator.
+        model: A model to train in place of the default one.
+        objective: A loss in place of `ReverseKL`.
+        seed: Decides everything random, initial parameters included.
+        device: Torch device.
+        checkpoint: File to write the state to; if it exists, training resumes from it and ends
+            with the same parameters as an uninterrupted run.
+        checkpoint_seconds: Wall time between two checkpoints.
+        reporters: Called with the `StepInfo` of every step.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+        TrainingError: If the loss stays without finite gradient.
+        CheckpointError: If `checkpoint` is damaged or belongs to another run.
+    """
+    settings = system.settings
+    budget = int(energy_calls if energy_calls is not None else settings.get("energy_calls", 4e6))
+    if budget < 2 * batch_size:
+        raise ValueError(
+            f"`energy_calls` must allow two steps of batch_size={batch_size}, got {budget}"
+        )
+    target = BoltzmannTarget(
+        system.energy,
+        system.coordinates,
+        system.temperature if temperature is None else temperature,
+    )
+    tempering = tempering or GeometricLadder(start=settings.get("start", 4.0))
+    optimisation = optimisation or Optimisation()
+    objective = objective or ReverseKL(target, n_samples=batch_size, path_gradient=path_gradient)
+    if model is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build_model(system.coordinates, n_cvs=n_cvs)
+    model.to(device)
+    state = TrainingState(
+        model=model,
+        average=copy.deepcopy(model),
+        optimiser=torch.optim.Adam(model.parameters(), lr=optimisation.learning_rate),
+        beta=target.beta / tempering.start,
+        seed=seed,
+        n_steps=budget // batch_size,
+    )
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        _resume(state, path)
+    trainer = _Trainer(target, objective, tempering, optimisation)
+    _train(state, trainer, path, checkpoint_seconds, reporters)
+    return FitResult(model=state.average.eval(), target=target, system=system, state=state)
+
+
+def _resume(state: TrainingState, path: Path) -> None:
+    content = load_checkpoint(path)
+    for name in ("seed", "n_steps"):
+        if content.get(name) != getattr(state, name):
+            raise ValueError(
+                f"checkpoint {path} belongs to a run with {name}={content.get(name)}, asked is "
+                f"{getattr(state, name)}; use another folder or --override"
+            )
+    try:
+        state.load_state_dict(content)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"checkpoint {path} does not fit this model ({reason}); "
+            "use the settings it was made with, another folder or --override"
+        ) from None
+
+
+def _train(
+    state: TrainingState,
+    trainer: "_Trainer",
+    path: Path | None,
+    checkpoint_seconds: float,
+    reporters: Sequence[Reporter],
+) -> None:
+    saved = time.monotonic()
+    trainer.remember(state)
+    try:
+        while state.step < state.n_steps:
+            info = trainer.step(state)
+            for report in reporters:
+                report(info)
+            if path is not None and time.monotonic() - saved > checkpoint_seconds:
+                save_checkpoint(path, state.state_dict())
+                saved = time.monotonic()
+    except TrainingError as error:
+        if path is None:
+            raise
+        trainer.restore(state)
+        save_checkpoint(path, state.state_dict())
+        raise TrainingError(f"{error}; last good state at step {state.step} in {path}") from None
+    finally_step = state.step
+    if path is not None and finally_step:
+        save_checkpoint(path, state.state_dict())
+
+
+class _Trainer:
+    """One step of training: temper, evaluate, move, average."""
+
+    def __init__(
+        self,
+        target: BoltzmannTarget,
+        objective: Objective,
+        tempering: TemperingSchedule,
+        optimisation: Optimisation,
+    ) -> None:
+        self.target, self.objective = target, objective
+        self.tempering, self.optimisation = tempering, optimisation
+        self._good: dict[str, Any] = {}
+
+    def step(self, state: TrainingState) -> StepInfo:
+        started = time.monotonic()
+        energy = self.target.energy
+        calls = energy.n_energy_calls, energy.n_gradient_calls
+        if state.step % self.tempering.interval == 0:
+            state.beta = self._next_beta(state)
+        rate = state.rate_factor * self.optimisation.rate(state.step, state.n_steps)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        with torch.random.fork_rng(enabled=True):
+            # A stream per step: a resumed run needs no memory of the streams before it
+            torch.manual_seed(_mix(state.seed, state.step))
+            evaluation = self.objective.evaluate(state.model, state.beta)
+        gradient_norm = self._move(state, evaluation)
+        state.step += 1
+        state.energy_calls += energy.n_energy_calls - calls[0]
+        state.gradient_calls += energy.n_gradient_calls - calls[1]
+        state.seconds += time.monotonic() - started
+        info = _info(state, evaluation, gradient_norm, rate)
+        self._record(state, evaluation, info)
+        return info
+
+    def remember(self, state: TrainingState) -> None:
+        """Keep the present state in memory as the last good one."""
+        self._good = copy.deepcopy(state.state_dict())
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back to the last good state; counters of calls and time go on."""
+        kept = state.energy_calls, state.gradient_calls, state.seconds
+        state.load_state_dict(copy.deepcopy(self._good))
+        state.energy_calls, state.gradient_calls, state.seconds = kept
+
+    def _next_beta(self, state: TrainingState) -> float:
+        recent = state.recent
+        empty = torch.zeros(0)
+        return self.tempering.next(
+            state.beta,
+            TemperingState(
+                progress=state.step / state.n_steps,
+                energy=torch.cat([e for e, _ in recent]) if recent else empty,
+                log_weights=torch.cat([w for _, w in recent]) if recent else empty,
+            ),
+            target=self.target.beta,
+        )
+
+    def _move(self, state: TrainingState, evaluation: Evaluation) -> float:
+        state.optimiser.zero_grad(set_to_none=True)
+        norm = math.nan
+        if torch.isfinite(evaluation.loss):
+            evaluation.loss.backward()  # type: ignore[no-untyped-call]
+            norm = float(
+                torch.nn.utils.clip_grad_norm_(
+                    state.model.parameters(), self.optimisation.max_gradient_norm
+                )
+            )
+        if math.isfinite(norm):
+            state.optimiser.step()
+            state.n_skipped = 0
+            self._average(state)
+        else:
+            self._skip(state)
+        return norm
+
+    def _average(self, state: TrainingState) -> None:
+        weight = 1 / (1 + self.optimisation.averaging * state.step)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(state.average.parameters()), list(state.model.parameters()), weight
+            )
+
+    def _skip(self, state: TrainingState) -> None:
+        state.n_skipped += 1
+        if state.n_skipped < MAX_SKIPPED:
+            return
+        if state.n_restored >= MAX_RESTORED:
+            raise TrainingError(
+                f"training cannot go on: the gradient was not finite in {MAX_SKIPPED} steps in a "
+                f"row, also after {MAX_RESTORED} returns to the last good state; lower the "
+                "learning rate, start hotter, or check the structure and force field"
+            )
+        step, n_restored, factor = state.step, state.n_restored, state.rate_factor
+        self.restore(state)
+        state.step, state.n_restored, state.rate_factor = step, n_restored + 1, factor / 2
+        state.n_skipped = 0
+        logger.warning("returned to the last good state, learning rate halved, at step %d", step)
+
+    def _record(self, state: TrainingState, evaluation: Evaluation, info: StepInfo) -> None:
+        n_recent = max(2 * self.tempering.interval, 1) if self.tempering.interval > 1 else 0
+        if n_recent:
+            state.recent = [
+                *state.recent[-n_recent + 1 :],
+                (evaluation.energy.cpu(), evaluation.log_weights.cpu()),
+            ]
+        if info.step % max(state.n_steps // 1000, 1) == 0 or info.step == state.n_steps:
+            state.history.append(info)
+        if info.step % max(state.n_steps // N_RUNGS, 1) == 0:
+            state.ladder.append(
+                Rung(
+                    info.beta,
+                    evaluation.y.cpu(),
+                    evaluation.energy.cpu(),
+                    evaluation.log_weights.cpu(),
+                )
+            )
+            if state.n_skipped == 0:
+                self.remember(state)
+
+
+def _info(
+    state: TrainingState, evaluation: Evaluation, gradient_norm: float, rate: float
+) -> StepInfo:
+    finite = evaluation.log_weights[torch.isfinite(evaluation.log_weights)].double()
+    return StepInfo(
+        step=state.step,
+        n_steps=state.n_steps,
+        beta=state.beta,
+        temperature=temperature_of(state.beta),
+        loss=float(evaluation.loss.detach()),
+        ess=float(effective_sample_size(finite)) if len(finite) else 0.0,
+        energy_calls=state.energy_calls,
+        gradient_calls=state.gradient_calls,
+        gradient_norm=gradient_norm,
+        learning_rate=rate,
+        n_compressed=evaluation.n_compressed,
+        n_dropped=evaluation.n_dropped,
+        n_invalid=evaluation.n_invalid,
+        seconds=state.seconds,
+    )
+
+
+def _mix(seed: int, step: int) -> int:
+    """One 63-bit seed out of two numbers (splitmix64)."""
+    value = (seed * 0x9E3779B97F4A7C15 + step + 1) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (value ^ (value >> 31)) >> 1

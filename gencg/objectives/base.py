@@ -1,0 +1,43 @@
+"""The objective: a model and a temperature in, a scalar to minimise out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gencg.models.coarse_grained import CoarseGrainedModel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A loss and the samples behind it.
+
+    Args:
+        loss: Differentiable scalar.
+        y: Samples of the model, ``(n, dim)``, detached.
+        energy: Their energies in kJ/mol, ``(n,)``, detached.
+        log_weights: Their log importance weights at the beta asked for, never compressed.
+        n_compressed: Samples whose energy was compressed.
+        n_dropped: Samples left out of the loss as the worst.
+        n_invalid: Samples left out because energy or density was not finite.
+    """
+
+    loss: Tensor
+    y: Tensor
+    energy: Tensor
+    log_weights: Tensor
+    n_compressed: int = 0
+    n_dropped: int = 0
+    n_invalid: int = 0
+
+
+class Objective(ABC):
+    """A loss over a model; it knows no optimiser."""
+
+    @abstractmethod
+    def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
+        """Loss and samples at inverse temperature `beta` in mol/kJ."""
+
+    def loss(self, model: CoarseGrainedModel, beta: float) -> Tensor:
+        """The loss alone, a differentiable scalar."""
+        return self.evaluate(model, beta).loss

@@ -1,0 +1,67 @@
+"""Path gradients: the density of a sample scored with its parameters detached."""
+
+import copy
+
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor
+
+from gencg.models.coarse_grained import CoarseGrainedModel
+
+
+class PathDistribution(TorchDistribution):  # type: ignore[misc]
+    r"""Draw from one distribution, score with its twin whose parameters are detached.
+
+    The gradient of :math:`E_q[\log q_\theta(y)]` has a path part, through the sample, and a score
+    part whose mean is zero. Leaving the score part out removes its variance; where q equals the
+    target, the estimator has no variance at all.
+
+    Args:
+        drawn: Distribution to draw from, reparametrised.
+        scored: The same distribution with detached parameters.
+
+    References:
+        | Sticking the landing (Roeder et al., 2017), https://arxiv.org/abs/1703.09194
+        | Gradients should stay on path (Vaitl et al., 2022), https://arxiv.org/abs/2207.08219
+    """
+
+    arg_constraints: dict[str, object] = {}  # noqa: RUF012
+    has_rsample = True
+
+    def __init__(self, drawn: TorchDistribution, scored: TorchDistribution) -> None:
+        self.drawn, self.scored = drawn, scored
+        super().__init__(drawn.batch_shape, drawn.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> object:
+        """Support of the distribution drawn from."""
+        return self.drawn.support
+
+    def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw a sample that carries gradient to the live parameters."""
+        sample: Tensor = self.drawn.rsample(sample_shape)
+        return sample
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density with detached parameters; gradient flows through `value` alone."""
+        log_prob: Tensor = self.scored.log_prob(value)
+        return log_prob
+
+
+def frozen_twin(
+    model: CoarseGrainedModel, twin: CoarseGrainedModel | None = None
+) -> CoarseGrainedModel:
+    """A copy of the model that shares its storage and asks for no gradient.
+
+    An optimiser that updates parameters in place updates the twin with them. `twin` is returned
+    as it is while it still shares the storage of `model`, and made again otherwise.
+    """
+    if twin is not None and all(
+        p.data_ptr() == q.data_ptr()
+        for p, q in zip(twin.parameters(), model.parameters(), strict=True)
+    ):
+        return twin
+    twin = copy.deepcopy(model)
+    for p, q in zip(twin.parameters(), model.parameters(), strict=True):
+        p.requires_grad_(False)
+        p.data = q.data
+    return twin
