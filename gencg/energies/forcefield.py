@@ -95,6 +95,7 @@ class ForceField(Energy):
     def _compiled_evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         key = (x.dtype, x.device)
         if key not in self._compiled:
+            self._modules(x)
             self._compiled[key] = compile_or_not(self._eager, x)
         return self._compiled[key](x)
 
