@@ -1,5 +1,7 @@
-"""What an ensemble says: free energies, torsions, basins, coverage, and the verdict in words."""
+"""What an ensemble says: free energies, torsions, states, coverage, and the verdict in words."""
 
+from gencg.analysis.assessment import Assessment as Assessment
+from gencg.analysis.assessment import assess as assess
 from gencg.analysis.coverage import Coverage as Coverage
 from gencg.analysis.coverage import LostBin as LostBin
 from gencg.analysis.coverage import check_coverage as check_coverage
@@ -7,12 +9,12 @@ from gencg.analysis.free_energy import FreeEnergySurface as FreeEnergySurface
 from gencg.analysis.free_energy import free_energy_surface as free_energy_surface
 from gencg.analysis.histogram import Histogram as Histogram
 from gencg.analysis.histogram import weighted_histogram as weighted_histogram
+from gencg.analysis.states import ramachandran_basins as ramachandran_basins
+from gencg.analysis.states import rotamer_basins as rotamer_basins
+from gencg.analysis.states import states as states
 from gencg.analysis.torsions import Torsions as Torsions
-from gencg.analysis.torsions import basins as basins
 from gencg.analysis.torsions import ensemble_torsions as ensemble_torsions
-from gencg.analysis.torsions import ramachandran_basins as ramachandran_basins
 from gencg.analysis.torsions import ramachandran_total_variation as ramachandran_total_variation
-from gencg.analysis.torsions import rotamer_basins as rotamer_basins
 from gencg.analysis.torsions import torsion_angles as torsion_angles
 from gencg.analysis.verdict import Verdict as Verdict
 from gencg.analysis.verdict import judge as judge

@@ -35,6 +35,7 @@ class LostBin:
         expected: Population by the hot stages, reweighted to the target temperature.
         expected_error: Its standard error.
         found: Population in the ensemble, reweighted.
+        angle: Whether the coordinate is an angle, to be printed in degrees.
     """
 
     name: str
@@ -43,10 +44,12 @@ class LostBin:
     expected: float
     expected_error: float
     found: float
+    angle: bool = True
 
     def __str__(self) -> str:
+        scale, unit = (180 / np.pi, " deg") if self.angle else (1.0, "")
         return (
-            f"{self.name} {np.degrees(self.low):.0f} to {np.degrees(self.high):.0f} deg "
+            f"{self.name} {self.low * scale:.3g} to {self.high * scale:.3g}{unit} "
             f"(expected {self.expected:.2g} ± {self.expected_error:.1g}, found {self.found:.2g})"
         )
 
@@ -79,6 +82,7 @@ def check_coverage(
     threshold: float = 1e-3,
     kept: float = 0.2,
     ranges: Ranges | None = None,
+    angles: Sequence[bool] | None = None,
 ) -> Coverage:
     r"""Compare an ensemble's soft coordinates with those of its own hotter stages.
 
@@ -97,6 +101,7 @@ def check_coverage(
         threshold: Smallest population worth a warning.
         kept: Share of the expected population that counts as still there.
         ranges: Lowest and highest value of each coordinate; None: angles in radians.
+        angles: Which coordinates are angles, for printing; None: all of them.
     """
     stages = [_reweighted(stage, beta) for stage in ladder or ()]
     if not stages:
@@ -116,9 +121,12 @@ def check_coverage(
         gone = (sure > threshold) & (here.probabilities < kept * sure)
         edges = here.edges[0]
         for c in np.flatnonzero(gone):
-            low, high = float(edges[c]), float(edges[c + 1])
-            population = float(here.probabilities[c])
-            lost.append(LostBin(name, low, high, float(expected[c]), float(errors[c]), population))
+            low, high, population = (
+                float(v) for v in (edges[c], edges[c + 1], here.probabilities[c])
+            )
+            wanted, error = float(expected[c]), float(errors[c])
+            angle = angles is None or angles[k]
+            lost.append(LostBin(name, low, high, wanted, error, population, angle))
     return Coverage(True, tuple(lost), n_bins, float(sum(n for _, _, n in stages)))
 
 

@@ -1,17 +1,15 @@
-"""Torsions of an ensemble, its basins in them, and the distance between two Ramachandran maps."""
+"""Torsions of an ensemble, and the distance between two Ramachandran maps."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gencg import geometry
 from gencg.analysis.histogram import Array, to_array, weighted_histogram, wrap
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Torsions:
     """Torsion angles with their names.
 
     Attributes:
-        labels: A name each, "phi ALA2" or the coordinate's own.
+        labels: A name each, "phi(ALA2)" or the coordinate's own.
         values: Angles in radians in [-pi, pi), ``(n, n_torsions)``.
     """
 
@@ -46,8 +44,7 @@ def torsion_angles(positions: Any, quads: Sequence[Sequence[int]]) -> Array:
     index = torch.as_tensor([list(quad) for quad in quads], dtype=torch.long).reshape(-1, 4)
     if ((index < 0) | (index >= x.shape[1])).any():
         raise ValueError(f"`quads` must name atoms below {x.shape[1]}, got {index.tolist()}")
-    a, b, c, d = (x[:, index[:, k]] for k in range(4))
-    return wrap(geometry.dihedrals(a, b, c, d))
+    return wrap(geometry.dihedrals(x, index))
 
 
 def ensemble_torsions(ensemble: Any, coordinates: Any = None) -> Torsions:
@@ -73,62 +70,13 @@ def ensemble_torsions(ensemble: Any, coordinates: Any = None) -> Torsions:
     return Torsions(labels, wrap(to_array(ensemble.y)[:, chosen]))
 
 
-def ramachandran_basins(phi: Any, psi: Any) -> dict[str, BoolArray]:
-    """The four basins of a residue; every sample is in exactly one of them.
-
-    ========  ==========================  =====================
-    basin     phi                         psi
-    ========  ==========================  =====================
-    alpha_L   0 to 126 deg                any
-    alpha_R   the rest of the circle      -120 to 50 deg
-    PPII      -110 to 0 deg               50 to 240 deg
-    beta      126 to 250 deg              50 to 240 deg
-    ========  ==========================  =====================
-
-    The borders lie on the ridges of the map of alanine dipeptide; between studies they move by
-    some ten degrees, so that numbers are comparable only at equal borders.
-    """
-    phi, psi = np.degrees(wrap(phi)), np.degrees(wrap(psi))
-    left = (phi >= 0) & (phi < 126)
-    helix = ~left & (psi >= -120) & (psi < 50)
-    poly = ~left & ~helix & (phi >= -110) & (phi < 0)
-    return {"alpha_L": left, "alpha_R": helix, "PPII": poly, "beta": ~left & ~helix & ~poly}
-
-
-def rotamer_basins(torsion: Any) -> dict[str, BoolArray]:
-    """Thirds of the circle: trans (beyond 120 deg), gauche+ (0 to 120), gauche- (-120 to 0)."""
-    angle = np.degrees(wrap(torsion))
-    plus, minus = (angle >= 0) & (angle < 120), (angle < 0) & (angle >= -120)
-    return {"trans": ~plus & ~minus, "gauche+": plus, "gauche-": minus}
-
-
-def basins(torsions: Torsions, *, n_torsions: int = 2) -> Mapping[str, BoolArray]:
-    """Basins by name: of each residue, or rotamers of the first `n_torsions` other torsions.
-
-    A single residue gives plain names ("alpha_L"), several put the residue's first ("ALA2
-    alpha_L"). Rotamers carry the torsion's name.
-    """
-    residues = residue_pairs(torsions)
-    found: dict[str, BoolArray] = {}
-    for residue, (phi, psi) in residues.items():
-        prefix = f"{residue} " if len(residues) > 1 else ""
-        parts = ramachandran_basins(phi, psi)
-        found.update({prefix + name: mask for name, mask in parts.items()})
-    if not residues:
-        for label in torsions.labels[:n_torsions]:
-            prefix = f"{label} " if len(torsions.labels) > 1 else ""
-            parts = rotamer_basins(torsions[label])
-            found.update({prefix + name: mask for name, mask in parts.items()})
-    return found
-
-
 def residue_pairs(torsions: Torsions) -> dict[str, tuple[Array, Array]]:
     """phi and psi of each residue that has both, by the residue's name."""
     angles: dict[str, dict[str, Array]] = {}
     for label in torsions.labels:
-        kind, _, residue = label.partition(" ")
-        if kind in ("phi", "psi"):
-            angles.setdefault(residue, {})[kind] = torsions[label]
+        match = re.fullmatch(r"(phi|psi)\((.+)\)", label)
+        if match:
+            angles.setdefault(match[2], {})[match[1]] = torsions[label]
     return {name: (a["phi"], a["psi"]) for name, a in angles.items() if len(a) == 2}
 
 

@@ -1,9 +1,11 @@
 """The verdict in words: what the diagnostics of an ensemble allow one to conclude."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from gencg.analysis.coverage import Coverage
+from gencg.importance import GOOD_K, UNRELIABLE_K, USABLE_K
 
 Level = Literal["good", "fair", "poor", "open"]
 
@@ -36,7 +38,7 @@ def judge(
     Args:
         n_samples: Samples drawn.
         ess: Effective sample size as a fraction.
-        pareto_k: Shape of the tail of the weights (Vehtari et al. 2024); NaN where not told.
+        pareto_k: Shape of the tail of the weights (Vehtari et al. 2024); not finite where not told.
         valid_share: Share of samples that are the described molecule.
         coverage: Result of `check_coverage`.
     """
@@ -81,16 +83,16 @@ def _judge_ess(ess: float, n_samples: int) -> Verdict:
 
 def _judge_tail(pareto_k: float) -> Verdict:
     name, text = "Weight tail", f"Pareto k = {pareto_k:.2f}: "
-    if pareto_k != pareto_k:
-        return Verdict(name, "open", "Pareto k could not be estimated: too few distinct weights.")
-    if pareto_k < 0.5:
+    if not math.isfinite(pareto_k):
+        return Verdict(name, "open", "Pareto k not told: too few samples with distinct weights.")
+    if pareto_k < GOOD_K:
         return Verdict(name, "good", text + "the weights have a finite variance, errors hold.")
-    if pareto_k < 0.7:
+    if pareto_k < USABLE_K:
         return Verdict(
             name, "fair", text + "the weights have a long tail; averages converge, error bars "
             "are on the small side.",
         )  # fmt: skip
-    if pareto_k < 1.0:
+    if pareto_k < UNRELIABLE_K:
         return Verdict(
             name, "poor", text + "a few samples dominate; more samples help only slowly. The "
             "generator misses part of the density: train longer.",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 
 from gencg.analysis.histogram import Array, Ranges, normalised_weights, to_array, weighted_histogram
 from gencg.plots.style import EXACT, MASKED, RAW, REWEIGHTED, axes_or_new, degrees_axis
@@ -72,7 +73,7 @@ def plot_density_map(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Density of two coordinates of a toy, with the contours of its energy.
+    """Density of two coordinates of a toy on a logarithmic scale, with contours of its energy.
 
     Args:
         values: Coordinates of the samples, ``(n, 2)``.
@@ -91,15 +92,25 @@ def plot_density_map(
     histogram = weighted_histogram(x, log_weights, bins=bins, ranges=ranges)
     density = histogram.probabilities / histogram.volume
     mesh = ax.pcolormesh(
-        *histogram.edges, np.ma.masked_equal(density.T, 0), cmap="viridis", rasterized=True
+        *histogram.edges,
+        np.ma.masked_equal(density.T, 0),
+        norm=LogNorm(density.max() * 1e-5, density.max(), clip=True),
+        cmap="viridis",
+        rasterized=True,
     )
     ax.set_facecolor(MASKED)
     ax.figure.colorbar(mesh, ax=ax, label="density", shrink=0.9)
     if energy is not None:
         grid = np.stack(np.meshgrid(*histogram.centres, indexing="ij"), -1)
         u = energy(grid.reshape(-1, 2)).reshape(bins, bins)
+        lines: dict[str, Any] = {
+            "colors": EXACT,
+            "linewidths": 0.6,
+            "alpha": 0.6,
+            "linestyles": "solid",
+        }
         levels = np.nanmin(u) + np.arange(1, 14, 2.0)
-        ax.contour(*histogram.centres, u.T, levels=levels, colors=EXACT, linewidths=0.6, alpha=0.6)
+        ax.contour(*histogram.centres, u.T, levels=levels, **lines)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     ax.set_title(title)

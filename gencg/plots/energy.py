@@ -14,7 +14,6 @@ def plot_energy_histogram(
     log_weights: Any,
     *,
     bins: int = 100,
-    unit: str = "kJ/mol",
     ax: Axes | None = None,
 ) -> Axes:
     """Density of the potential energy as drawn and as reweighted.
@@ -25,7 +24,6 @@ def plot_energy_histogram(
         energy: Energies, ``(n,)``; those that are not finite are left out.
         log_weights: Log weights, ``(n,)``.
         bins: Number of bins.
-        unit: Unit of the energies.
         ax: Axes to draw on.
     """
     ax = axes_or_new(ax)
@@ -46,7 +44,7 @@ def plot_energy_histogram(
     ax.stairs(reweighted, window, color=REWEIGHTED, lw=1.8, label="reweighted")
     ax.set_xlim(window[0], window[-1])
     ax.set_ylim(bottom=0)
-    ax.set_xlabel(f"potential energy $U$ ({unit})")
-    ax.set_ylabel(f"density (({unit})$^{{-1}}$)")
+    ax.set_xlabel("potential energy $U$ (kJ/mol)")
+    ax.set_ylabel("density (mol/kJ)")
     ax.legend()
     return ax

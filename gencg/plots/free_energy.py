@@ -16,27 +16,30 @@ def plot_free_energy(
     *,
     labels: Labels = ("phi", "psi"),
     angles: bool = True,
-    highest: float = 30.0,
+    highest: float | None = None,
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Free energy over two coordinates with contours; grey where too few samples tell it.
+    """Free energy over two coordinates, contours every 5 kJ/mol; grey where no sample tells it.
 
     Args:
         surface: From `free_energy_surface` on two coordinates.
         labels: Names of the coordinates.
         angles: Whether they are torsions in radians, to be drawn in degrees.
-        highest: Upper end of the colour scale in kJ/mol.
+        highest: Upper end of the colour scale in kJ/mol; None takes the largest value, up to 40.
         title: Title of the axes.
         ax: Axes to draw on.
     """
-    ax = _map(surface, surface.values, "free energy (kJ/mol)", (0, highest), "viridis", angles, ax)
+    top = min(5 * np.ceil(np.nanmax(surface.values) / 5), 40.0) if highest is None else highest
+    ax = _map(surface, surface.values, "free energy (kJ/mol)", (0, top), "viridis", angles, ax)
     centres = [np.degrees(c) if angles else c for c in surface.centres]
-    levels = np.arange(highest / 6, highest, highest / 6)
-    levels = levels[levels < np.nanmax(surface.values)]
+    levels = np.arange(5.0, top, 5.0)
+    # A contour through cells of larger error would draw noise
+    sure = np.where(surface.errors < 0.75, surface.values, np.nan)
+    levels = levels[levels < np.nanmax(sure)]
     if len(levels):
-        lines = np.ma.masked_invalid(surface.values.T)
-        ax.contour(*centres, lines, levels=levels, colors="white", linewidths=0.7, alpha=0.8)
+        lines = np.ma.masked_invalid(sure.T)
+        ax.contour(*centres, lines, levels=levels, colors="white", linewidths=0.8, alpha=0.8)
     return _label(ax, labels, angles, title)
 
 
@@ -92,7 +95,7 @@ def plot_free_energy_profile(
     if exact is not None:
         ax.plot(np.asarray(exact[0]) * scale, exact[1], "--", color=EXACT, label="exact")
     ax.set_ylabel("free energy (kJ/mol)")
-    ax.set_ylim(bottom=min(0.0, float(np.nanmin(f - 2 * error))))
+    ax.set_ylim(min(0.0, float(np.nanmin(f - 2 * error))), 1.35 * float(np.nanmax(f + 2 * error)))
     ax.set_title(title)
     ax.legend()
     if angles:

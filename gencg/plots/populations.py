@@ -50,15 +50,9 @@ def plot_populations(
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.4g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     crowded = len(names) > 6
-    ax.set_xticks(at, [_pretty(name) for name in names],
-                  rotation=35 if crowded else 0, ha="right" if crowded else "center")  # fmt: skip
+    ax.set_xticks(at, [symbol(name) for name in names])
+    if crowded:
+        ax.tick_params(axis="x", rotation=90)
     ax.set_ylabel("population (%)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return ax
-
-
-def _pretty(name: str) -> str:
-    """Greek letters for the basins' names."""
-    greek = {"alpha_L": r"$\alpha_L$", "alpha_R": r"$\alpha_R$", "beta": r"$\beta$"}
-    head, _, last = name.rpartition(" ")
-    return f"{symbol(head)}\n{greek.get(last, last)}".strip()

@@ -1,5 +1,6 @@
 """The Ramachandran map: density of two torsions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ def plot_ramachandran(
     decades: float = 4.0,
     title: str = "",
     colorbar: bool = True,
+    shared: Sequence[Axes] = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Probability density of two torsions per square degree, on a logarithmic colour scale.
@@ -28,10 +30,11 @@ def plot_ramachandran(
         log_weights: Log weights, ``(n,)``; None draws the sample as it is.
         labels: Names of the torsions.
         bins: Cells along each torsion.
-        decades: Powers of ten below the highest density of a uniform-to-peaked map (0.001 per
-            square degree) that the scale spans; fixed, so that maps can be compared.
+        decades: Powers of ten that the colour scale spans below 0.001 per square degree; fixed,
+            so that maps can be compared.
         title: Title of the axes.
-        colorbar: Whether to draw the scale.
+        colorbar: Whether to draw the colour scale.
+        shared: Axes that the colour scale stands for, for maps side by side.
         ax: Axes to draw on.
     """
     ax = axes_or_new(ax)
@@ -48,5 +51,6 @@ def plot_ramachandran(
     degrees_axis(ax, "y", symbol(labels[1]))
     ax.set_title(title)
     if colorbar:
-        ax.figure.colorbar(mesh, ax=ax, label="density (deg$^{-2}$)", shrink=0.9)
+        share = list(shared) or [ax]
+        ax.figure.colorbar(mesh, ax=share, label="density (deg$^{-2}$)", shrink=0.9)
     return ax

@@ -1,5 +1,6 @@
 """The look of every figure: sizes for a talk, colours that survive colour blindness."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,7 @@ def new_figure(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `n_rows` x `n_columns` axes of the given size in inches, no window attached."""
     figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)  # type: ignore[union-attr,call-arg]
     FigureCanvasAgg(figure)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, **kwargs)
     return figure, list(np.ravel(axes))
@@ -69,8 +71,22 @@ def degrees_axis(ax: Axes, which: str, label: str) -> None:
     axis.set_label_text(f"{label} (deg)")
 
 
-def symbol(label: str) -> str:
-    """Greek letters for a torsion's name: "phi ALA2" becomes φ with its residue."""
-    kind, _, rest = label.partition(" ")
-    greek = {"phi": r"$\phi$", "psi": r"$\psi$", "omega": r"$\omega$", "chi1": r"$\chi_1$"}
-    return f"{greek.get(kind, kind)} {rest}".strip()
+_GREEK = {
+    "phi": r"$\phi$", "psi": r"$\psi$", "omega": r"$\omega$",
+    "alpha_L": r"$\alpha_L$", "alpha_R": r"$\alpha_R$", "beta": r"$\beta$",
+    **{f"chi{k}": rf"$\chi_{k}$" for k in range(1, 6)},
+    **{f"x{k}": rf"$x_{k}$" for k in range(1, 10)},
+}  # fmt: skip
+
+
+def symbol(name: str, *, plain: bool = False) -> str:
+    """Greek letters in a torsion's or a state's name: "phi(ALA2)" becomes φ (ALA2).
+
+    Args:
+        name: As in the code.
+        plain: Leave the residue out, for a figure that names it in its title.
+    """
+    words = [word for word in re.split(r"[ ()]+", name) if word]
+    if plain and "(" in name:
+        words = words[:1]
+    return " ".join(_GREEK.get(word, word) for word in words)

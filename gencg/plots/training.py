@@ -57,8 +57,7 @@ def plot_temperature(history: Sequence[Any], *, ax: Axes | None = None) -> Axes:
     low, high = temperature.min(), temperature.max()
     if high > 1.05 * low:
         ax.set_yscale("log")
-        ticks = np.geomspace(low, high, 4)
-        ax.set_yticks(ticks)
+        ax.set_yticks(_round_between(low, high))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_ticks([], minor=True)
@@ -72,6 +71,14 @@ def running_median(values: Array, *, window: int = 25) -> Array:
     return np.asarray(
         [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
     )
+
+
+def _round_between(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`, about a factor 1.5 apart; the ends at least."""
+    decade = 10.0 ** np.floor(np.log10(low))
+    steps = [decade * 10**k * m for k in range(4) for m in (1, 1.5, 2, 3, 4, 6, 8)]
+    inside = [t for t in steps if low * 0.999 <= t <= high * 1.001]
+    return inside if len(inside) > 1 else [low, high]
 
 
 def _series(history: Sequence[Any], name: str) -> tuple[Array, Array]:
