@@ -24,7 +24,8 @@ def distances(x: Tensor, pairs: Tensor) -> Tensor:
         Shape ``(*batch, n)``, in nm.
     """
     i, j = pairs.unbind(1)
-    return torch.linalg.vector_norm(x[..., i, :] - x[..., j, :], dim=-1)
+    r: Tensor = torch.linalg.vector_norm(x[..., i, :] - x[..., j, :], dim=-1)
+    return r
 
 
 def angles(x: Tensor, triples: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ def place_atoms(
     m = torch.linalg.cross(n, e)
     r, theta, phi = length[..., None], angle[..., None], torsion[..., None]
     side = torch.cos(phi) * m + torch.sin(phi) * n
-    return bonded + r * (torch.sin(theta) * side - torch.cos(theta) * e)
+    x: Tensor = bonded + r * (torch.sin(theta) * side - torch.cos(theta) * e)
+    return x
 
 
 def _atan2(sine: Tensor, cosine: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import mdtraj
@@ -223,9 +224,7 @@ class Molecule:
             by_name = {a.name: a.index for a in residue.atoms}
             for label, *names in _SIDE_CHAIN:
                 quad = [next((by_name[n] for n in group if n in by_name), -1) for group in names]
-                if min(quad) >= 0 and all(
-                    b in self.neighbours[a] for a, b in zip(quad, quad[1:], strict=False)
-                ):
+                if min(quad) >= 0 and all(b in self.neighbours[a] for a, b in pairwise(quad)):
                     yield f"{label}({residue})", (quad[0], quad[1], quad[2], quad[3])
 
     def _residue_list(self) -> list[Any]:

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gencg.coordinates.base import CoordinateMap
+from gencg.coordinates.placement import Tables, absolute_torsions, build_tables, place
 from gencg.coordinates.symmetry import (
     Rotor,
+    equivalent_pair,
     find_rotors,
-    four_coordinated,
     planar_bonds,
     relabelled,
     signed_volumes,
+    swapped,
 )
 from gencg.coordinates.zmatrix import ZMatrix, build_zmatrix
 from gencg.geometry import angles, dihedrals, distances, wrap
@@ -95,20 +96,24 @@ class InternalCoordinates(CoordinateMap):
         self.rotors = find_rotors(molecule, z, soft) if fold_rotors else ()
         n = molecule.n_atoms
         self.event_shape, self.dim = (n, 3), 3 * n - 6
-        self._torsion_atoms = [k for k in z.atoms[2:] if k != z.third]
-        row = {k: i for i, k in enumerate(self._torsion_atoms)}
-        leading = [k for k in self._torsion_atoms if z.first[k] == k]
-        soft_rows = [row[k] for k in leading if _pair(z.parent[k], z.grandparent[k]) in soft]
-
+        begin = 2 * n - 3  # of the torsions
+        row = {k: i for i, k in enumerate(z.torsion_atoms)}
+        turning = [row[k] for k in z.leading if z.axis(k) in soft]
         self.soft = torch.zeros(self.dim, dtype=torch.bool)
-        self.soft[[2 * n - 3 + i for i in soft_rows]] = True
+        self.soft[[begin + i for i in turning]] = True
         self.periodic = self.soft.clone()
         self.fold = torch.ones(self.dim, dtype=torch.long)
-        self.fold[[2 * n - 3 + row[rotor.atoms[0]] for rotor in self.rotors]] = torch.tensor(
-            [rotor.n for rotor in self.rotors], dtype=torch.long
+        for rotor in self.rotors:
+            self.fold[begin + row[rotor.atoms[0]]] = rotor.n
+        self._tables = build_tables(
+            molecule, z, self.rotors, soft=self.soft[begin:], fold=self.fold[begin:]
         )
-        self._tables = _tables(self, row)
-        self._cache: dict[tuple[torch.dtype, torch.device], _Tables] = {}
+        stiff_quads = self._tables.quads[self._tables.stiff].tolist()
+        ends = [[j for j in molecule.neighbours[p] if j != g] for _, p, g, _ in stiff_quads]
+        pairs = [equivalent_pair(molecule, k) for k in (*self._tables.centres.tolist(), *ends)]
+        self._swaps = torch.tensor([p for p in pairs if p], dtype=torch.long).reshape(-1, 2)
+        self._swappable = torch.tensor([p is not None for p in pairs], dtype=torch.bool)
+        self._cache: dict[tuple[torch.dtype, torch.device], Tables] = {}
         self.centre, _ = self.forward(torch.as_tensor(molecule.positions))
         scales = torch.tensor([BOND_SCALE, ANGLE_SCALE, STIFF_SCALE], dtype=torch.float64)
         self.scale = scales.repeat_interleave(torch.tensor([n - 1, n - 2, n - 3]))
@@ -138,9 +143,9 @@ class InternalCoordinates(CoordinateMap):
         t = self._on(y)
         n, batch = self.event_shape[0], y.shape[:-1]
         rows = y.reshape(-1, self.dim).T.contiguous()  # [dim, batch]
-        r, theta, torsion = rows.split([n - 1, n - 2, n - 3])
+        r, theta, torsion = torch.split(rows, [n - 1, n - 2, n - 3])
         sine = torch.sin(theta)
-        x = _place(r, sine, torch.cos(theta), _absolute(torsion, t), t)
+        x = place(r, sine, torch.cos(theta), absolute_torsions(torsion, t), t)
         log_det = _log_volume(r, sine, 0)
         return x.permute(2, 1, 0).reshape(*batch, n, 3), log_det.reshape(batch)
 
@@ -173,161 +178,32 @@ class InternalCoordinates(CoordinateMap):
         """Finite, with the handedness and the double bonds of the reference, ``(*batch,)`` bool."""
         return super().valid(x) & ~self.inverted(x) & ~self.flipped(x)
 
-    def _phases(self, x: Tensor, t: "_Tables") -> Tensor:
+    def match_labels(self, x: Tensor) -> Tensor:
+        """Swap equivalent terminal atoms of ``x`` where that gives the reference's handedness.
+
+        For configurations from elsewhere, whose two hydrogens of a CH2, CH3 or flat NH2 may be
+        numbered the other way round. A stereocentre of the wrong hand stays wrong.
+        """
+        t = self._on(x)
+        inverted = signed_volumes(x, t.centres) * t.hands <= 0
+        turned = wrap(dihedrals(x, t.quads[t.stiff]) - t.middle[t.stiff])
+        wrong = torch.cat([inverted, turned.abs() > math.pi / 2], -1)
+        return swapped(x, self._swaps, wrong[..., self._swappable.to(x.device)])
+
+    def _phases(self, x: Tensor, t: Tables) -> Tensor:
         """Torsions from their middle; for a rotor n times its mean angle, not wrapped."""
         turned = wrap(dihedrals(x, t.quads) - t.middle)
         return (turned * t.fold).index_add(-1, t.owners, turned[..., t.siblings])
 
-    def _on(self, like: Tensor) -> "_Tables":
+    def _on(self, like: Tensor) -> Tables:
         key = (like.dtype, like.device)
         if key not in self._cache:
             self._cache[key] = self._tables.on(like)
         return self._cache[key]
 
 
-class _Tables(NamedTuple):
-    """Index and constant tensors on one device; rows count torsions, in order of placement.
-
-    Torsion rows: y - offset is the deviation d from the middle; a rotor's leading row has
-    middle t0, offset 0 and fold n, its siblings (``siblings``, led by ``owners``) middle s_k.
-    """
-
-    bonds: Tensor  # [n-1, 2]
-    angles: Tensor  # [n-2, 3]
-    quads: Tensor  # [n-3, 4]
-    middle: Tensor
-    offset: Tensor
-    fold: Tensor
-    rotors: Tensor
-    siblings: Tensor
-    owners: Tensor
-    own: Tensor  # row of each placed atom; n-3 is a row of zeros
-    first: Tensor  # row its torsion is relative to
-    levels: tuple[Tensor, ...]  # place of each parent among the level before
-    parents: Tensor  # of the leaves, among all atoms with children
-    undo: Tensor  # from order of placement to order of atoms
-    root: Tensor  # [3, (position, e, m, n), (A, B), 1]
-    shift: Tensor
-    centres: Tensor
-    hands: Tensor
-    stiff: Tensor
-
-    def on(self, like: Tensor) -> "_Tables":
-        def move(value: Tensor) -> Tensor:
-            return value.to(like.device, like.dtype if value.is_floating_point() else None)
-
-        moved = [tuple(map(move, v)) if isinstance(v, tuple) else move(v) for v in self]
-        return _Tables(*moved)
-
-
-def _absolute(torsion: Tensor, t: _Tables) -> Tensor:
-    """Absolute torsion of every placed atom from the rows of y, [n-3, batch] to [n-2, batch]."""
-    d = torsion - t.offset[:, None]
-    if len(t.owners):
-        d = d.index_add(0, t.owners, -d.index_select(0, t.siblings)) / t.fold[:, None]
-    rows = torch.cat([t.middle[:, None] + d, torsion.new_zeros(1, torsion.shape[1])])
-    return rows.index_select(0, t.own) + rows.index_select(0, t.first)
-
-
-def _place(r: Tensor, sine: Tensor, cosine: Tensor, torsion: Tensor, t: _Tables) -> Tensor:
-    r"""Positions [3, n_atoms, batch], one level of the tree at a time.
-
-    Every atom carries the frame of the bond to its parent: e along the bond, m towards the side
-    of the grandparent, n = e x m. Turning the parent's frame by the torsion about e and by the
-    angle about n gives the child's, with nothing to normalise.
-    """
-    sin_t, cos_t = torch.sin(torsion), torch.cos(torsion)
-    frames = [t.root + t.shift * r[0]]
-    begin = 0
-    for parents in t.levels:
-        rows = slice(begin, begin + len(parents))
-        begin = rows.stop
-        x, e, m, n = frames[-1].index_select(2, parents).unbind(1)
-        side = cos_t[rows] * m + sin_t[rows] * n
-        d = sine[rows] * side - cosine[rows] * e
-        m_new = -cosine[rows] * side - sine[rows] * e
-        n_new = cos_t[rows] * n - sin_t[rows] * m
-        frames.append(torch.stack([x + r[1:][rows] * d, d, m_new, n_new], 1))
-    inner = torch.cat(frames, 2)
-    x, e, m, n = inner.index_select(2, t.parents).unbind(1)
-    side = cos_t[begin:] * m + sin_t[begin:] * n
-    leaves = x + r[1:][begin:] * (sine[begin:] * side - cosine[begin:] * e)
-    return torch.cat([inner[:, 0], leaves], 1).index_select(1, t.undo)
-
-
 def _log_volume(r: Tensor, sine: Tensor, dim: int) -> Tensor:
     return 2 * r.abs().log().sum(dim) + sine.abs().log().sum(dim)
-
-
-def _tables(coordinates: InternalCoordinates, row: dict[int, int]) -> _Tables:
-    molecule, z = coordinates.molecule, coordinates.zmatrix
-    n, x = molecule.n_atoms, torch.as_tensor(molecule.positions)
-    placed, rotors = z.atoms[2:], coordinates.rotors
-
-    def index(values: Iterable[object], *shape: int) -> Tensor:
-        return torch.tensor(list(values), dtype=torch.long).reshape(-1, *shape)
-
-    def follows(k: int) -> bool:
-        return z.first[k] != k
-
-    quads = index(
-        [
-            (k, z.parent[k], z.grandparent[k], z.first[k] if follows(k) else z.reference[k])
-            for k in row
-        ],
-        4,
-    )
-    fold = coordinates.fold[2 * n - 3 :].to(torch.float64)
-    soft = coordinates.soft[2 * n - 3 :]
-    leading = index(row[rotor.atoms[0]] for rotor in rotors)
-    siblings = index(row[k] for rotor in rotors for k in rotor.atoms[1:])
-    owners = index(row[rotor.atoms[0]] for rotor in rotors for _ in rotor.atoms[1:])
-    torsion = dihedrals(x, quads)
-    middle = torch.where(soft, 0.0, torsion)
-    turns = [j / rotor.n for rotor in rotors for j in range(1, rotor.n)]
-    middle[siblings] = wrap(2 * math.pi * torch.tensor(turns, dtype=torch.float64))
-    mean = torsion.index_add(0, owners, wrap(torsion - middle)[siblings] / fold[owners])
-    middle[leading] = mean[leading]
-    offset = middle.index_fill(0, leading, 0.0)
-
-    acyclic = {tuple(b) for b in molecule.bonds[~molecule.ring_bonds].tolist()}
-    stiff = [
-        row[k]
-        for k in row
-        if not follows(k) and not soft[row[k]] and _pair(z.parent[k], z.grandparent[k]) in acyclic
-    ]
-    place = {k: i for i, k in enumerate(z.atoms)}
-    levels, before = [], list(z.atoms[:2])
-    for level in z.levels:
-        levels.append(index(before.index(z.parent[k]) for k in level))
-        before = list(level)
-    root = torch.zeros(3, 4, 2, 1, dtype=torch.float64)
-    root[:, 1:, 0, 0] = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
-    root[:, 1:, 1, 0] = torch.eye(3, dtype=torch.float64)
-    shift = torch.zeros_like(root)
-    shift[0, 0, 1, 0] = 1.0
-    centres = index(four_coordinated(molecule), 4)
-    return _Tables(
-        bonds=index([(k, z.parent[k]) for k in z.atoms[1:]], 2),
-        angles=index([(k, z.parent[k], z.grandparent[k]) for k in placed], 3),
-        quads=quads,
-        middle=middle,
-        offset=offset,
-        fold=fold,
-        rotors=leading,
-        siblings=siblings,
-        owners=owners,
-        own=index(row.get(k, n - 3) for k in placed),
-        first=index(row.get(z.first[k], n - 3) if follows(k) else n - 3 for k in placed),
-        levels=tuple(levels),
-        parents=index(place[z.parent[k]] for k in z.leaves),
-        undo=index(place[k] for k in range(n)),
-        root=root,
-        shift=shift,
-        centres=centres,
-        hands=signed_volumes(x, centres).sign(),
-        stiff=index(stiff),
-    )
 
 
 def coordinate_names(
@@ -368,7 +244,7 @@ def _soft_bonds(
     turning = {bond for bond in acyclic if min(len(molecule.neighbours[i]) for i in bond) > 1}
 
     def checked(name: str, given: Iterable[Bond], allowed: set[Bond], rule: str) -> set[Bond]:
-        pairs = {_pair(*bond) for bond in given}
+        pairs = {(min(bond), max(bond)) for bond in given}
         for bond in sorted(pairs - allowed):
             raise ValueError(f"`{name}` must hold {rule}, got {bond}")
         return pairs
@@ -385,7 +261,3 @@ def _soft_bonds(
     if stiff is None:
         return rotatable - set(planar_bonds(molecule))
     return rotatable - checked("stiff_bonds", stiff, bonds, "bonds of the molecule")
-
-
-def _pair(i: int, j: int) -> Bond:
-    return (int(i), int(j)) if i < j else (int(j), int(i))

@@ -1,12 +1,14 @@
 """What a labelled molecule keeps and what it repeats: handedness, flat bonds, symmetric rotors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gencg.coordinates.zmatrix import ZMatrix
+from gencg.coordinates.zmatrix import ZMatrix, equal_ends
 from gencg.geometry import dihedrals
 from gencg.molecule import Molecule
 
@@ -44,14 +46,11 @@ def find_rotors(
     it is no rotor.
     """
     found = []
-    for k in zmatrix.atoms[2:]:
+    for k in zmatrix.leading:
         p, g = zmatrix.parent[k], zmatrix.grandparent[k]
-        if zmatrix.first[k] != k or k == zmatrix.third or (min(p, g), max(p, g)) not in soft:
+        if zmatrix.axis(k) not in soft or not equal_ends(molecule, p, g):
             continue
         ends = [k, *(j for j in molecule.neighbours[p] if j not in (k, g))]
-        kinds = {(molecule.elements[j], len(molecule.neighbours[j])) for j in ends}
-        if len(ends) < 2 or len(kinds) > 1 or next(iter(kinds))[1] != 1:
-            continue
         quads = torch.tensor([(j, p, g, zmatrix.reference[k]) for j in ends])
         torsion = dihedrals(torch.as_tensor(molecule.positions), quads).numpy()
         turned = np.mod(torsion - torsion[0] + 1e-9, 2 * np.pi)
@@ -75,16 +74,33 @@ def relabelled(x: Tensor, copies: Tensor, rotors: tuple[Rotor, ...]) -> Tensor:
     """
     if not rotors:
         return x
-    batch, n_atoms = x.shape[:-2], x.shape[-2]
-    kw = {"device": x.device}
-    atoms = torch.tensor([i for r in rotors for i in r.atoms], **kw)
-    owner = torch.tensor([n for n, r in enumerate(rotors) for _ in r.atoms], **kw)
-    place = torch.tensor([j for r in rotors for j in range(r.n)], **kw)
-    order = torch.tensor([r.n for r in rotors], **kw)[owner]
-    taken = (place + copies[..., owner]) % order - place + torch.arange(len(atoms), **kw)
-    source = torch.arange(n_atoms, **kw).expand(*batch, n_atoms)
-    source = source.index_copy(-1, atoms, atoms[taken])
-    return x.gather(-2, source[..., None].expand(x.shape))
+    atoms = torch.tensor([i for rotor in rotors for i in rotor.atoms], device=x.device)
+    owner = torch.tensor([n for n, rotor in enumerate(rotors) for _ in rotor.atoms]).to(x.device)
+    place = torch.tensor([j for rotor in rotors for j in range(rotor.n)], device=x.device)
+    order = torch.tensor([rotor.n for rotor in rotors], device=x.device)[owner]
+    begin = torch.arange(len(atoms), device=x.device) - place
+    return _taken(x, atoms, atoms[begin + (place + copies[..., owner]) % order])
+
+
+def swapped(x: Tensor, pairs: Tensor, where: Tensor) -> Tensor:
+    """Positions with the atoms of each pair ``(n, 2)`` swapped `where`, ``(*batch, n)`` bool."""
+    i, j = pairs.to(x.device).unbind(1)
+    source = torch.cat([torch.where(where, j, i), torch.where(where, i, j)], -1)
+    return _taken(x, torch.cat([i, j]), source)
+
+
+def _taken(x: Tensor, atoms: Tensor, source: Tensor) -> Tensor:
+    """Positions with those of `atoms` taken from `source`, ``(*batch, len(atoms))``."""
+    every = torch.arange(x.shape[-2], device=x.device).expand(x.shape[:-1])
+    every = every.index_copy(-1, atoms, source)
+    return x.gather(-2, every[..., None].expand(x.shape))
+
+
+def equivalent_pair(molecule: Molecule, atoms: Sequence[int]) -> tuple[int, int] | None:
+    """Two of the neighbours of an atom that are terminal and of one element, if there are."""
+    ends = [k for k in atoms if len(molecule.neighbours[k]) == 1]
+    pairs = [p for p in combinations(ends, 2) if len({molecule.elements[k] for k in p}) == 1]
+    return pairs[-1] if pairs else None
 
 
 def signed_volumes(x: Tensor, quads: Tensor) -> Tensor:
@@ -98,7 +114,8 @@ def signed_volumes(x: Tensor, quads: Tensor) -> Tensor:
         Shape ``(*batch, n)``, in nm^3.
     """
     a, b, c, d = (x[..., i, :] for i in quads.unbind(1))
-    return ((a - d) * torch.linalg.cross(b - d, c - d)).sum(-1)
+    volumes: Tensor = ((a - d) * torch.linalg.cross(b - d, c - d)).sum(-1)
+    return volumes
 
 
 def four_coordinated(molecule: Molecule) -> list[tuple[int, ...]]:

@@ -45,7 +45,28 @@ class ZMatrix:
     @property
     def third(self) -> int:
         """The third atom C, first child of B, whose torsion is zero by definition."""
-        return next(i for i in self.atoms[2:] if self.reference[i] < 0)
+        return next(k for k in self.atoms[2:] if self.reference[k] < 0)
+
+    @property
+    def torsion_atoms(self) -> tuple[int, ...]:
+        """Atoms with a torsion, in order of placement: all but A, B and C."""
+        return tuple(k for k in self.atoms[2:] if self.reference[k] >= 0)
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Atoms which carry the torsion of their axis."""
+        return tuple(k for k in self.torsion_atoms if self.first[k] == k)
+
+    def axis(self, atom: int) -> tuple[int, int]:
+        """The bond i < j about which the torsion of `atom` turns."""
+        p, g = self.parent[atom], self.grandparent[atom]
+        return (min(p, g), max(p, g))
+
+    def quad(self, atom: int) -> tuple[int, int, int, int]:
+        """Atoms of the torsion of `atom`: with its reference, or its leading sibling."""
+        leads = self.first[atom] == atom
+        last = self.reference[atom] if leads else self.first[atom]
+        return (atom, self.parent[atom], self.grandparent[atom], last)
 
 
 def build_zmatrix(molecule: Molecule) -> ZMatrix:
@@ -105,19 +126,22 @@ def _root_bond(molecule: Molecule) -> tuple[int, int]:
     graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(molecule.n_atoms, molecule.n_atoms))
     steps = shortest_path(graph, directed=False, unweighted=True)
     nearest = np.minimum(steps[i], steps[j])
-    backbone = np.isin(molecule.bonds, molecule.backbone()).all(1)
+    backbone = np.all(np.isin(molecule.bonds, molecule.backbone()), axis=1)
     inner = (degree[i] > 1) & (degree[j] > 1)
     best = min(
         range(len(i)),
         key=lambda n: (not inner[n], not backbone[n], nearest[n].max(), nearest[n].sum(), n),
     )
     a, b = int(i[best]), int(j[best])
-    swap = degree[b] == 1 or (_equal_ends(molecule, b, a) and not _equal_ends(molecule, a, b))
+    swap = degree[b] == 1 or (equal_ends(molecule, b, a) and not equal_ends(molecule, a, b))
     return (b, a) if swap else (a, b)
 
 
-def _equal_ends(molecule: Molecule, atom: int, other: int) -> bool:
-    """Whether the neighbours of `atom` besides `other` are terminal atoms of one element."""
+def equal_ends(molecule: Molecule, atom: int, other: int) -> bool:
+    """Whether the neighbours of `atom` besides `other`, two or more, end the molecule alike.
+
+    Terminal atoms of one element on one atom are equivalent under a graph automorphism.
+    """
     ends = [k for k in molecule.neighbours[atom] if k != other]
     kinds = {(molecule.elements[k], len(molecule.neighbours[k])) for k in ends}
     return len(ends) > 1 and len(kinds) == 1 and all(n == 1 for _, n in kinds)
