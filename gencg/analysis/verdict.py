@@ -106,8 +106,8 @@ def _judge_tail(pareto_k: float) -> Verdict:
 def _judge_valid(share: float, n_samples: int) -> Verdict:
     name, broken = "Broken or inverted samples", round((1 - share) * n_samples)
     if broken == 0:
-        return Verdict(name, "good", f"None of {n_samples:,}: every sample is the molecule.")
-    text = f"{broken:,} of {n_samples:,} ({1 - share:.2%}) are broken, inverted or isomerised"
+        return Verdict(name, "good", f"None of {n_samples:,}.")
+    text = f"{broken:,} of {n_samples:,} ({100 * (1 - share):.2g} %) are broken, inverted or isomerised"
     text += ": they carry no weight."
     if share > 0.99:
         return Verdict(name, "good", text)
@@ -127,12 +127,13 @@ def _judge_coverage(coverage: Coverage) -> Verdict:
         bins = "; ".join(str(b) for b in coverage.lost[:4])
         more = f" and {len(coverage.lost) - 4} more" if len(coverage.lost) > 4 else ""
         return Verdict(name, "poor", f"Lost: {bins}{more}.")
-    if coverage.n_effective < 100:
+    if coverage.n_bins == 0:
         return Verdict(
-            name, "open", f"Nothing lost, but the hot stages are worth only "
-            f"{coverage.n_effective:.0f} samples at this temperature: too few to tell.",
+            name, "open", "Could not be told: the hotter stages hold too few samples that count at "
+            "this temperature.",
         )  # fmt: skip
     return Verdict(
-        name, "good", f"None: all {coverage.n_bins} bins of the soft torsions that the hotter "
-        f"stages fill are still there ({coverage.n_effective:,.0f} effective hot samples).",
+        name, "good", f"None: all {coverage.n_bins} bins of the soft coordinates that stages up to "
+        f"{coverage.hottest:.0f} K fill are still there ({coverage.n_effective:,.0f} effective hot "
+        "samples).",
     )  # fmt: skip

@@ -1,0 +1,260 @@
+"""The settings of a run: typed, checked, written down, compared."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gencg.tempering import (
+    ESSTempering,
+    GeometricLadder,
+    KLTempering,
+    NoTempering,
+    TemperingSchedule,
+)
+
+TEMPERINGS = ("geometric", "ess", "kl", "none")
+ESTIMATORS = ("path", "plain")
+DECODERS = ("spline", "gaussian")
+FORMATS = ("xtc", "dcd")
+BENIGN: dict[str, Any] = {"benign": True}
+"""Marks a setting that may change when a run goes on: it does not touch the result."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings of a run; None stands for the recommendation until `resolve` fills it in.
+
+    Attributes:
+        target: Name of a ready-made system, or path of a structure file.
+        forcefield: OpenMM force-field files; none takes the target's own.
+        temperature: Temperature in K.
+        n_cvs: Number of collective variables; 0 trains the generator without.
+        seed: Decides everything random.
+        energy_calls: Budget of energy evaluations for everything, training and drawing.
+        n_samples: Samples drawn at the end.
+        batch_size: Configurations per training step.
+        learning_rate: Adam's rate after warm-up.
+        tempering: "geometric", "ess", "kl" or "none".
+        start_temperature: Temperature in K at which tempering begins.
+        decoder: "spline", or "gaussian" for the model of 2020.
+        estimator: "path" or "plain" gradient of the bound.
+        threads: Threads of torch; None leaves torch's own choice.
+        formats: Trajectory formats to write beside samples.h5: "xtc", "dcd".
+        checksum: SHA-256 of the structure file, so that a changed one is noticed.
+    """
+
+    target: str
+    forcefield: tuple[str, ...] = ()
+    temperature: float | None = None
+    n_cvs: int = 0
+    seed: int = 0
+    energy_calls: int | None = None
+    n_samples: int = 100_000
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    tempering: str = "geometric"
+    start_temperature: float | None = None
+    decoder: str = "spline"
+    estimator: str = "path"
+    threads: int | None = field(default=None, metadata=BENIGN)
+    formats: tuple[str, ...] = field(default=(), metadata=BENIGN)
+    checksum: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.target or not isinstance(self.target, str):
+            raise ValueError(f"`target` must name a system or a file, got {self.target!r}")
+        for name in ("forcefield", "formats"):
+            value = getattr(self, name)
+            words = (value,) if isinstance(value, str) else tuple(value)
+            if not all(isinstance(word, str) for word in words):
+                raise ValueError(f"`{name}` must be a list of names, got {value!r}")
+            object.__setattr__(self, name, words)
+        _check_positive(self, "temperature", "a positive finite number of K", optional=True)
+        _check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
+        _check_positive(self, "learning_rate", "a positive finite number")
+        if str(self.n_cvs) == "auto":
+            raise ValueError(
+                "`cvs` must be a number in this version, got 'auto'; 0 trains without "
+                "collective variables"
+            )
+        _check_integer(self, "n_cvs", 0, label="cvs")
+        _check_integer(self, "seed", 0)
+        _check_integer(self, "n_samples", 1, label="samples")
+        _check_integer(self, "batch_size", 2)
+        _check_integer(self, "threads", 1, optional=True)
+        _check_integer(self, "energy_calls", 1, optional=True)
+        for name, known in (
+            ("tempering", TEMPERINGS), ("estimator", ESTIMATORS), ("decoder", DECODERS),
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        for word in self.formats:
+            if word not in FORMATS:
+                raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {word!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        hot, cold = self.start_temperature, self.temperature
+        if hot is not None and cold is not None and hot < cold:
+            raise ValueError(
+                f"`start_temperature` must be at least the temperature of {cold:g} K, got {hot:g}"
+            )
+        needed = self.n_samples + 2 * self.batch_size
+        if self.energy_calls is not None and self.energy_calls < needed:
+            raise ValueError(
+                f"`energy_calls` must be at least {needed}, for {self.n_samples} samples and two "
+                f"steps of {self.batch_size}, got {self.energy_calls}; raise it or draw fewer "
+                "--samples"
+            )
+        if self.decoder == "spline" and self.n_cvs > 0:
+            raise ValueError(
+                f"`cvs` must be 0 with the spline decoder in this version, got {self.n_cvs}; "
+                "--decoder gaussian takes collective variables"
+            )
+        if self.decoder == "gaussian" and self.n_cvs == 0:
+            raise ValueError("`cvs` must be at least 1 with the gaussian decoder, got 0")
+
+    def resolve(self, *, temperature: float, settings: Mapping[str, Any]) -> "RunConfig":
+        """Fill the recommendations of a system in.
+
+        Args:
+            temperature: The system's own temperature in K.
+            settings: The system's recommended settings: ``energy_calls`` for training and
+                ``start``, the factor of the starting temperature.
+        """
+        cold = self.temperature or float(temperature)
+        training = int(settings.get("energy_calls", 4e6))
+        factor = 1.0 if self.tempering == "none" else float(settings.get("start", 4.0))
+        return dataclasses.replace(
+            self,
+            temperature=cold,
+            energy_calls=self.energy_calls or training + self.n_samples,
+            start_temperature=self.start_temperature or factor * cold,
+        )
+
+    @property
+    def training_calls(self) -> int:
+        """Energy evaluations left for training once the samples are paid for."""
+        if self.energy_calls is None:
+            raise ValueError("`energy_calls` is not known before `resolve`")
+        return self.energy_calls - self.n_samples
+
+    def schedule(self) -> TemperingSchedule:
+        """The tempering schedule of a resolved configuration."""
+        if self.temperature is None or self.start_temperature is None:
+            raise ValueError("`temperature` is not known before `resolve`")
+        start = self.start_temperature / self.temperature
+        if self.tempering == "none" or start == 1.0:
+            return NoTempering()
+        if self.tempering == "ess":
+            return ESSTempering(start=start)
+        return KLTempering(start=start) if self.tempering == "kl" else GeometricLadder(start=start)
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """Settings that differ from those of `other` and touch the result, in words."""
+        found = []
+        for item in dataclasses.fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            if mine != theirs and not item.metadata.get("benign"):
+                found.append(f"{item.name} is {_shown(theirs)} there and {_shown(mine)} here")
+        return found
+
+    def to_json(self) -> str:
+        """The configuration as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "config.json") -> "RunConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: If the text is no JSON object or holds unknown or wrong settings.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{source} is damaged ({error.msg}, line {error.lineno}); restore it or start "
+                "over with --override"
+            ) from None
+        return cls.from_mapping(content, source=source)
+
+    @classmethod
+    def from_mapping(cls, content: Any, *, source: str) -> "RunConfig":
+        """Build from a mapping of settings, refusing unknown names."""
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{source} must hold settings by name, got {type(content).__name__}")
+        known = {item.name for item in dataclasses.fields(cls)}
+        for key in content:
+            if key not in known:
+                raise ValueError(
+                    f"{source} holds an unknown setting `{key}`; known are "
+                    f"{', '.join(sorted(known - {'checksum'}))}"
+                )
+        try:
+            return cls(**content)
+        except TypeError:
+            raise ValueError(f"{source} must hold the setting `target`") from None
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Settings of a TOML file; dashes in names count as underscores.
+
+    Raises:
+        ValueError: If the file is missing or is not TOML.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"`config` file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"`config` file {path} is not TOML: {error}") from None
+    return {_ALIASES.get(k.replace("-", "_"), k.replace("-", "_")): v for k, v in content.items()}
+
+
+_ALIASES = {"cvs": "n_cvs", "samples": "n_samples", "format": "formats"}
+
+
+def file_checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _check_positive(config: RunConfig, name: str, rule: str, *, optional: bool = False) -> None:
+    value = getattr(config, name)
+    if value is None and optional:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value > 0):
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
+    object.__setattr__(config, name, float(value))
+
+
+def _check_integer(
+    config: RunConfig, name: str, least: int, *, label: str = "", optional: bool = False
+) -> None:
+    value = getattr(config, name)
+    if value is None and optional:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value == int(value) and value >= least):
+        raise ValueError(
+            f"`{label or name}` must be a whole number of at least {least}, got {value!r}"
+        )
+    object.__setattr__(config, name, int(value))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value) or "not given"
+    return f"{value:g}" if isinstance(value, float) else str(value)
