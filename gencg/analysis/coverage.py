@@ -126,9 +126,9 @@ def check_coverage(
             expected, errors, n = group.populations(k, bins=bins, ranges=window)
             found = weighted_histogram(here[:, k], log_weights, bins=bins, ranges=window)
             sure = np.where(n >= min_samples, expected - 2 * errors, 0.0)
-            vouched |= {(k, int(c)) for c in np.flatnonzero(sure > threshold)}
+            vouched |= {(k, c) for c in np.flatnonzero(sure > threshold).tolist()}
             p, edges = found.probabilities, found.edges[0]
-            for c in np.flatnonzero((sure > threshold) & (p < kept * sure)):
+            for c in np.flatnonzero((sure > threshold) & (p < kept * sure)).tolist():
                 limits = float(edges[c]), float(edges[c + 1])
                 angle = angles is None or angles[k]
                 told = float(expected[c]), float(errors[c]), float(p[c])
