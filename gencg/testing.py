@@ -73,8 +73,7 @@ def _check_labels(coordinates: CoordinateMap) -> None:
 
 def _log_volume(coordinates: CoordinateMap, y: Tensor) -> Tensor:
     """Log of the volume element of the inverse at one point, by automatic differentiation."""
-    jacobian = torch.autograd.functional.jacobian(lambda v: coordinates.inverse(v)[0], y)
-    columns = jacobian.flatten(0, -2)
+    columns: Tensor = torch.func.jacrev(lambda v: coordinates.inverse(v)[0])(y).flatten(0, -2)
     if len(columns) > coordinates.dim:
         x = coordinates.inverse(y)[0]
         axes = torch.eye(3, dtype=x.dtype)
@@ -82,7 +81,8 @@ def _log_volume(coordinates: CoordinateMap, y: Tensor) -> Tensor:
         turns = [torch.linalg.cross(axis.expand_as(x), x).flatten() for axis in axes]
         columns = torch.cat([columns, torch.stack(shifts + turns, 1)], 1)
     copies = getattr(coordinates, "fold", torch.ones(coordinates.dim))
-    return torch.linalg.slogdet(columns).logabsdet + copies.to(y.dtype).log().sum()
+    log_volume: Tensor = torch.linalg.slogdet(columns).logabsdet
+    return log_volume + copies.to(y.dtype).log().sum()
 
 
 def _difference(coordinates: CoordinateMap, a: Tensor, b: Tensor) -> Tensor:
@@ -100,4 +100,5 @@ def _moved(x: Tensor) -> Tensor:
     """The same configurations, rotated and shifted at random."""
     rotation, _ = torch.linalg.qr(torch.randn(3, 3, dtype=x.dtype))
     rotation = rotation * torch.sign(torch.linalg.det(rotation))
-    return x @ rotation + torch.randn(3, dtype=x.dtype)
+    moved: Tensor = x @ rotation + torch.randn(3, dtype=x.dtype)
+    return moved

@@ -67,7 +67,7 @@ class BodyFrame(CoordinateMap):
         flat = y.new_zeros(*y.shape[:-1], 3 * self.event_shape[0])
         flat = flat.index_copy(-1, self._free.to(y.device), y)
         undo = torch.argsort(self._order).to(y.device)
-        return flat.unflatten(-1, self.event_shape)[..., undo, :], _log_volume(y)
+        return flat.reshape(*y.shape[:-1], *self.event_shape)[..., undo, :], _log_volume(y)
 
     def valid(self, x: Tensor) -> Tensor:
         """Finite, with the handedness and the double bonds of the reference, ``(*batch,)`` bool."""
