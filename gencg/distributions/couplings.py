@@ -90,6 +90,10 @@ class Coupling(Flow):  # type: ignore[misc]
         | NICE (Dinh et al., 2015), https://arxiv.org/abs/1410.8516
     """
 
+    kept: Tensor
+    moved: Tensor
+    order: Tensor
+
     def __init__(
         self, transform: Transform, moved: Tensor, *, n_context: int, hidden: Sequence[int]
     ) -> None:
@@ -126,6 +130,8 @@ class Coupling(Flow):  # type: ignore[misc]
 class Rotation(Flow):  # type: ignore[misc]
     """Turn every angle by a fixed amount, so that the seams of the splines do not coincide."""
 
+    angle: Tensor
+
     def __init__(self, angle: Tensor) -> None:
         super().__init__()
         self.register_buffer("angle", angle)
@@ -146,9 +152,7 @@ class ConditionalAffine(Flow):  # type: ignore[misc]
         self.net = MLP(n_context, 2 * dim, hidden=hidden)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_slope = self.transform(
-            x, self.net(context).reshape(*x.shape, 2), inverse=False
-        )
+        y, log_slope = self.transform(x, self.net(context).reshape(*x.shape, 2), inverse=False)
         return y, log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

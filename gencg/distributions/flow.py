@@ -23,7 +23,7 @@ class Chain(Flow):  # type: ignore[misc]
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         log_det = y.new_zeros(y.shape[0])
         for layer in reversed(self.layers):
-            y, step = layer.inverse(y, context)
+            y, step = layer.inverse(y, context)  # type: ignore[operator]
             log_det = log_det + step
         return y, log_det
 

@@ -1,6 +1,7 @@
 """The small fully connected network that conditions every layer."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [max(n_in, 1), *hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), activation()]
         last = nn.Linear(widths[-1], n_out)
         nn.init.zeros_(last.weight)

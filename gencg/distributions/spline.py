@@ -3,8 +3,8 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 MIN_SHARE = 1e-3
 """Smallest width and height of a bin, as a share of the whole interval."""
@@ -14,7 +14,9 @@ MIN_SLOPE = 1e-3
 _UNIT_SLOPE = math.log(math.expm1(1 - MIN_SLOPE))  # softplus(_UNIT_SLOPE) + MIN_SLOPE = 1
 
 
-def circular_spline(x: Tensor, parameters: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+def circular_spline(
+    x: Tensor, parameters: Tensor, *, inverse: bool = False
+) -> tuple[Tensor, Tensor]:
     r"""Spline of the circle :math:`[-\pi, \pi)` onto itself, its end points fixed.
 
     The slope at :math:`-\pi` equals the slope at :math:`\pi`, so that density and gradient
@@ -34,8 +36,8 @@ def circular_spline(x: Tensor, parameters: Tensor, *, inverse: bool = False) -> 
           https://arxiv.org/abs/2002.02428
     """
     n_bins = parameters.shape[-1] // 3
-    widths, heights, slopes = parameters.split(n_bins, dim=-1)
-    slopes = F.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE
+    widths, heights, slopes = torch.split(parameters, n_bins, dim=-1)
+    slopes = functional.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE
     slopes = torch.cat([slopes, slopes[..., :1]], dim=-1)
     return _rational_quadratic(x, widths, heights, slopes, bound=math.pi, inverse=inverse)
 
@@ -56,8 +58,10 @@ def line_spline(
         Transformed values and log slopes of the map applied, both ``(*batch,)``.
     """
     n_bins = (parameters.shape[-1] + 1) // 3
-    widths, heights, slopes = parameters.split([n_bins, n_bins, n_bins - 1], dim=-1)
-    slopes = F.pad(F.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE, (1, 1), value=1.0)
+    widths, heights, slopes = torch.split(parameters, [n_bins, n_bins, n_bins - 1], dim=-1)
+    slopes = functional.pad(
+        functional.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE, (1, 1), value=1.0
+    )
     inside = (x > -bound) & (x < bound)
     clamped = torch.where(inside, x, torch.zeros_like(x))
     y, log_slope = _rational_quadratic(
@@ -101,8 +105,10 @@ def _bin_of(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Left knot, width, left value, height and both slopes of the bin that holds each x."""
     n_bins = widths.shape[-1]
-    widths = 2 * bound * (MIN_SHARE + (1 - MIN_SHARE * n_bins) * F.softmax(widths, dim=-1))
-    heights = 2 * bound * (MIN_SHARE + (1 - MIN_SHARE * n_bins) * F.softmax(heights, dim=-1))
+    widths = 2 * bound * (MIN_SHARE + (1 - MIN_SHARE * n_bins) * functional.softmax(widths, dim=-1))
+    heights = (
+        2 * bound * (MIN_SHARE + (1 - MIN_SHARE * n_bins) * functional.softmax(heights, dim=-1))
+    )
     x_left = widths.cumsum(-1) - widths - bound
     y_left = heights.cumsum(-1) - heights - bound
     knots = y_left if inverse else x_left

@@ -27,9 +27,9 @@ class TorusNormal(TorchDistribution):  # type: ignore[misc]
     def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
         """Draw one sample per row of `like`."""
         shape = (*sample_shape, *self.batch_shape)
-        options = {"dtype": self.like.dtype, "device": self.like.device}
-        angles = (2 * torch.rand(*shape, self.n_angles, **options) - 1) * math.pi
-        return torch.cat([angles, torch.randn(*shape, self.n_normal, **options)], dim=-1)
+        angles = self.like.new_empty(*shape, self.n_angles).uniform_(-math.pi, math.pi)
+        normal = self.like.new_empty(*shape, self.n_normal).normal_()
+        return torch.cat([angles, normal], dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density, summed over the entries."""

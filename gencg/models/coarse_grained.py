@@ -21,6 +21,8 @@ class CoarseGrainedModel(nn.Module):
         ValueError: If `prior` and `encoder` do not fit `n_cvs`.
     """
 
+    _origin: Tensor
+
     def __init__(
         self,
         decoder: ConditionalDistribution,
@@ -46,7 +48,7 @@ class CoarseGrainedModel(nn.Module):
         return self._origin.new_zeros(n, 0)
 
     def sample(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Draw z, y and :math:`\log q(z) + \log q(y|z)`: ``(n, n_cvs)``, ``(n, dim)``, ``(n,)``."""
+        r"""Draw z ``(n, n_cvs)``, y ``(n, dim)`` and :math:`\log q(z) + \log q(y|z)` ``(n,)``."""
         prior = self.prior(self.rows(n))
         z = prior.rsample()
         decoder = self.decoder(z)

@@ -78,6 +78,11 @@ class SplineDecoder(ConditionalDistribution):
 
 
 class _TwoBlockFlow(Flow):  # type: ignore[misc]
+    order: Tensor
+    index: Tensor
+    centre: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         coordinates: CoordinateMap,
@@ -101,7 +106,9 @@ class _TwoBlockFlow(Flow):  # type: ignore[misc]
         self.n_angles = len(soft) if periodic else 0
         self.n_normal = coordinates.dim - self.n_angles
         self.n_soft = len(soft)
-        self.soft_transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
+        self.soft_transform = (
+            CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
+        )
         self.register_buffer("order", torch.argsort(torch.cat([soft, stiff])))
         self.register_buffer("index", torch.cat([soft, stiff]))
         scale = coordinates.scale.clone()
@@ -185,6 +192,9 @@ class GaussianDecoder(ConditionalDistribution):
         | Embedded-physics machine learning for coarse-graining and collective variable
           discovery without data (Schöberl et al., 2020), https://arxiv.org/abs/2002.10148
     """
+
+    centre: Tensor
+    scale: Tensor
 
     def __init__(
         self,

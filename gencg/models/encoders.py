@@ -23,6 +23,11 @@ class GaussianEncoder(ConditionalDistribution):
         hidden: Hidden widths.
     """
 
+    angles: Tensor
+    lines: Tensor
+    centre: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         coordinates: CoordinateMap,

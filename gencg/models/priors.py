@@ -10,6 +10,8 @@ from gencg.models.base import ConditionalDistribution
 class GaussianPrior(ConditionalDistribution):
     """Standard normal prior of `n_cvs` variables (2020); one row per row of the context."""
 
+    loc: Tensor
+
     def __init__(self, n_cvs: int) -> None:
         super().__init__()
         self.register_buffer("loc", torch.zeros(n_cvs))

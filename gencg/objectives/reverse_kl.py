@@ -97,9 +97,11 @@ class ReverseKL(Objective):
             pyro.sample("z", generator.encoder(y))
 
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
-        guide = poutine.trace(self.guide).get_trace(model, beta)
-        scored = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(model, beta)
-        losses = _log_prob(guide) - _log_prob(scored)
+        # A sample that is not finite is counted below; Pyro would stop the run for it
+        with pyro.validation_enabled(False):
+            guide = poutine.trace(self.guide).get_trace(model, beta)
+            scored = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(model, beta)
+            losses = _log_prob(guide) - _log_prob(scored)
         node = scored.nodes
         kept, n_dropped, n_invalid = self._kept(losses.detach())
         loss = torch.where(kept, losses, torch.zeros_like(losses)).sum() / kept.sum().clamp_min(1)

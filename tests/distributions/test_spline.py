@@ -37,7 +37,9 @@ def test_every_spline(name) -> None:
 
     # The slope is the derivative, of the map and of its inverse
     slope = torch.func.vmap(torch.func.grad(lambda a, p: spline(a, p)[0]))
-    assert_close(slope(x.reshape(-1), parameters.reshape(-1, n_parameters)).log(), log_slope.reshape(-1))
+    assert_close(
+        slope(x.reshape(-1), parameters.reshape(-1, n_parameters)).log(), log_slope.reshape(-1)
+    )
     inverse_slope = torch.func.vmap(torch.func.grad(lambda a, p: spline(a, p, inverse=True)[0]))
     assert_close(
         inverse_slope(y.reshape(-1), parameters.reshape(-1, n_parameters)).log(),
@@ -61,8 +63,16 @@ def test_the_line_spline_is_the_one_of_normflows() -> None:
     shift = math.log(math.expm1(1 - MIN_SLOPE))
     for inverse in (False, True):
         expected = reference.unconstrained_rational_quadratic_spline(
-            x, widths, heights, slopes + shift, inverse=inverse, tails="linear", tail_bound=3.0,
-            min_bin_width=MIN_SHARE, min_bin_height=MIN_SHARE, min_derivative=MIN_SLOPE,
+            x,
+            widths,
+            heights,
+            slopes + shift,
+            inverse=inverse,
+            tails="linear",
+            tail_bound=3.0,
+            min_bin_width=MIN_SHARE,
+            min_bin_height=MIN_SHARE,
+            min_derivative=MIN_SLOPE,
         )
         assert_close(line_spline(x, parameters, bound=3.0, inverse=inverse), expected)
 

@@ -34,7 +34,11 @@ class _Mixed(CoordinateMap):
         return y, y.new_zeros(y.shape[:-1])
 
 
-COORDINATES = {"mixed": _Mixed, "plane": lambda: Cartesian(2), "circle": lambda: Cartesian(1, periodic=True)}
+COORDINATES = {
+    "mixed": _Mixed,
+    "plane": lambda: Cartesian(2),
+    "circle": lambda: Cartesian(1, periodic=True),
+}
 DECODERS = {
     "spline": lambda c, n: SplineDecoder(c, n_cvs=n, stiff_hidden=(8,), **SMALL),
     "Gaussian": lambda c, n: GaussianDecoder(c, n_cvs=n, hidden=(8, 8)),
@@ -124,7 +128,9 @@ def test_bad_parts_are_refused() -> None:
     with pytest.raises(ValueError, match="`prior` and `encoder` are needed for n_cvs=1"):
         CoarseGrainedModel(decoder, n_cvs=1)
     with pytest.raises(ValueError, match="`n_cvs` must be at least 1"):
-        CoarseGrainedModel(decoder, prior=GaussianPrior(1), encoder=GaussianEncoder(_Mixed(), n_cvs=1))
+        CoarseGrainedModel(
+            decoder, prior=GaussianPrior(1), encoder=GaussianEncoder(_Mixed(), n_cvs=1)
+        )
     with pytest.raises(ValueError, match="`n_cvs` must not be negative, got -1"):
         build_model(_Mixed(), n_cvs=-1)
     mixture = _Mixed()
