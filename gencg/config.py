@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gencg.fit import Optimisation
 from gencg.tempering import (
     ESSTempering,
     GeometricLadder,
@@ -157,6 +158,10 @@ class RunConfig:
         if self.tempering == "ess":
             return ESSTempering(start=start)
         return KLTempering(start=start) if self.tempering == "kl" else GeometricLadder(start=start)
+
+    def optimisation(self) -> Optimisation:
+        """How the parameters move."""
+        return Optimisation(learning_rate=self.learning_rate)
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Settings that differ from those of `other` and touch the result, in words."""

@@ -1,0 +1,7 @@
+"""A run and its folder: created or resumed, trained, drawn from, reported."""
+
+from gencg.run.execute import rewrite_report as rewrite_report
+from gencg.run.execute import run as run
+from gencg.run.execute import sample as sample
+from gencg.run.execute import train as train
+from gencg.run.folder import RunFolder as RunFolder

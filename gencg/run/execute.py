@@ -1,0 +1,158 @@
+"""A run from beginning to end: train, draw, report, in a folder that can be resumed."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gencg.analysis.assessment import Assessment, assess
+from gencg.analysis.coverage import Stage
+from gencg.checkpoint import load_checkpoint
+from gencg.ensemble import Ensemble, draw
+from gencg.export.trajectory import read_samples, write_samples
+from gencg.fit import FitResult, Reporter, fit
+from gencg.models.build import build_model
+from gencg.report import write_report
+from gencg.run.folder import RunFolder
+from gencg.run.metrics import MetricsWriter
+from gencg.run.record import summarise, versions, write_json
+from gencg.systems.base import System
+
+
+def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = ()) -> FitResult:
+    """Train, or go on training, the generator of a run.
+
+    Args:
+        system: What to sample, at the run's temperature.
+        folder: The run.
+        reporters: Called with the log line of every step.
+
+    Raises:
+        ValueError: If the checkpoint is damaged or training cannot go on.
+    """
+    config = folder.config
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    write_json(folder.path / "versions.json", versions())
+    model = None
+    if config.decoder == "gaussian":
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            model = build_model(system.coordinates, n_cvs=config.n_cvs)
+    with MetricsWriter(folder.path / "metrics.csv") as metrics:
+        return fit(
+            system,
+            temperature=config.temperature,
+            n_cvs=config.n_cvs,
+            energy_calls=config.training_calls,
+            batch_size=config.batch_size,
+            tempering=config.schedule(),
+            optimisation=config.optimisation(),
+            path_gradient=config.estimator == "path",
+            model=model,
+            seed=config.seed,
+            checkpoint=folder.checkpoint,
+            reporters=[metrics, *reporters],
+        )
+
+
+def run(
+    system: System,
+    folder: RunFolder,
+    *,
+    reporters: Sequence[Reporter] = (),
+    announce: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train, draw, report: everything that is not done yet.
+
+    Args:
+        system: What to sample, at the run's temperature.
+        folder: The run.
+        reporters: Called with the log line of every training step.
+        announce: Called with a line of text where a new stage begins.
+
+    Returns:
+        The summary, as in summary.json.
+    """
+    done = folder.summary
+    if done is not None:
+        announce(f"{folder.path} is finished already; --override starts it over")
+        return done
+    started = time.monotonic()
+    with folder.locked():
+        before = trained_seconds(folder)
+        result = train(system, folder, reporters=reporters)
+        trained = time.monotonic()
+        config = folder.config
+        announce(f"drawing {config.n_samples:,} samples")
+        ensemble = sample(result, config.n_samples, seed=config.seed)
+        write_samples(folder.path, ensemble, formats=("h5", *config.formats))
+        assessment = assess(system, ensemble, ladder=stages(result))
+        summary = summarise(config, result, ensemble, assessment)
+        announce("writing the report")
+        # Time before the last checkpoint counts once, however often the run was resumed
+        summary["wall_seconds"] = before + time.monotonic() - started
+        write_run_report(folder, system, ensemble, assessment, summary)
+        summary["wall_seconds"] = before + time.monotonic() - started
+        summary["training_seconds"] = before + trained - started
+        write_json(folder.path / "summary.json", summary)
+    return summary
+
+
+def sample(result: FitResult, n_samples: int, *, seed: int) -> Ensemble:
+    """Draw from a trained generator."""
+    system = result.system
+    return draw(
+        result.model, result.target, n_samples, molecule=system.molecule, seed=seed,
+        name=system.name,
+    )  # fmt: skip
+
+
+def stages(result: FitResult) -> list[Stage]:
+    """Soft coordinates of the samples kept along the ladder."""
+    soft = result.system.coordinates.soft
+    return [(r.beta, r.y[:, soft], r.energy, r.log_weights) for r in result.ladder]
+
+
+def rewrite_report(system: System, folder: RunFolder) -> Path:
+    """Write the report of a finished run again, from its own files."""
+    summary = folder.summary
+    if summary is None:
+        raise ValueError(f"run {folder.path} is not finished; finish it with `gencg run`")
+    ensemble = read_samples(folder.path)
+    rungs = load_checkpoint(folder.checkpoint).get("ladder", [])
+    soft = system.coordinates.soft
+    ladder = [(r["beta"], r["y"][:, soft], r["energy"], r["log_weights"]) for r in rungs]
+    assessment = assess(system, ensemble, ladder=ladder)
+    return write_run_report(folder, system, ensemble, assessment, summary)
+
+
+def write_run_report(
+    folder: RunFolder,
+    system: System,
+    ensemble: Ensemble,
+    assessment: Assessment,
+    summary: dict[str, Any],
+) -> Path:
+    """Write report.html and the figures of a run."""
+    return write_report(
+        folder.path,
+        ensemble,
+        system=system,
+        summary=summary,
+        history=folder.history(),
+        assessment=assessment,
+        settings=dataclasses.asdict(folder.config),
+        versions=json.loads((folder.path / "versions.json").read_text()),
+    )
+
+
+def trained_seconds(folder: RunFolder) -> float:
+    """Wall time of training up to the checkpoint that a run resumes from."""
+    if not folder.checkpoint.exists():
+        return 0.0
+    return float(load_checkpoint(folder.checkpoint).get("seconds", 0.0))

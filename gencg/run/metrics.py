@@ -1,0 +1,65 @@
+"""The log of a training run as a table, metrics.csv."""
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import IO, Any
+
+from gencg.fit import StepInfo
+from gencg.report import write_atomically
+
+COLUMNS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(StepInfo)}
+
+
+def read_metrics(path: str | Path) -> list[StepInfo]:
+    """Log lines in their order; none for a missing file, and a line cut off by a kill is left."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        return []
+    return [info for row in rows[1:] if (info := _parse(row)) is not None]
+
+
+class MetricsWriter:
+    """Reporter that writes one line per step; steps done again after a kill replace the old.
+
+    Args:
+        path: The table; lines before the first step reported are kept.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file: IO[str] | None = None
+
+    def __call__(self, info: StepInfo) -> None:
+        if self._file is None:
+            self._file = self._start(info.step)
+        self._file.write(_line(info))
+        self._file.flush()
+
+    def _start(self, step: int) -> IO[str]:
+        kept = [_line(info) for info in read_metrics(self.path) if info.step < step]
+        content = "".join([",".join(COLUMNS) + "\n", *kept])
+        write_atomically(self.path, content.encode())
+        return open(self.path, "a", newline="")
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _line(info: StepInfo) -> str:
+    return ",".join(repr(getattr(info, name)) for name in COLUMNS) + "\n"
+
+
+def _parse(row: list[str]) -> StepInfo | None:
+    if len(row) != len(COLUMNS):
+        return None
+    try:
+        return StepInfo(*(read(v) for read, v in zip(COLUMNS.values(), row, strict=True)))
+    except ValueError:
+        return None

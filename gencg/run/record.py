@@ -1,0 +1,93 @@
+"""What a run writes down about itself: versions and the summary."""
+
+import json
+import math
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gencg.analysis.assessment import Assessment
+from gencg.analysis.verdict import overall
+from gencg.config import RunConfig
+from gencg.ensemble import Ensemble
+from gencg.fit import FitResult
+from gencg.report import write_atomically
+
+PACKAGES = (
+    "gencg", "torch", "pyro-ppl", "normflows", "numpy", "scipy", "mdtraj", "matplotlib", "openmm",
+    "arviz", "h5py",
+)  # fmt: skip
+
+
+def summarise(
+    config: RunConfig, result: FitResult, ensemble: Ensemble, assessment: Assessment
+) -> dict[str, Any]:
+    """The numbers of a run for scripts; unknown ones are None."""
+    molecule = result.system.molecule
+    populations = {
+        name: {
+            "raw": assessment.raw[name][0],
+            "raw_error": assessment.raw[name][1],
+            "reweighted": value,
+            "reweighted_error": error,
+        }
+        for name, (value, error) in assessment.reweighted.items()
+    }
+    return {
+        "name": result.system.name,
+        # With collective variables the weights are joint, and their ESS is a lower bound
+        "ess": ensemble.ess,
+        "joint_ess": ensemble.ess,
+        "log_z": ensemble.log_z,
+        "log_z_error": ensemble.log_z_error,
+        "pareto_k": ensemble.pareto_k,
+        "energy_calls": result.energy_calls + ensemble.n_energy_calls,
+        "gradient_calls": result.gradient_calls,
+        "wall_seconds": result.seconds,
+        "temperature": ensemble.temperature,
+        "n_atoms": 0 if molecule is None else molecule.n_atoms,
+        "n_cvs": config.n_cvs,
+        "n_samples": ensemble.n_samples,
+        "n_invalid": ensemble.n_invalid,
+        "seed": config.seed,
+        "bound_gap": None,
+        "populations": populations,
+        "cv_timescales": None,
+        "verdict": overall(assessment.verdicts).text,
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Versions of everything that could change a result."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found | {
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "command": " ".join(sys.argv),
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically; numbers that are not finite become null."""
+    write_atomically(path, (json.dumps(finite(content), indent=2) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """The value with every float that is not finite replaced by None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
