@@ -1,6 +1,12 @@
-"""Ready-made problems with their known answers."""
+"""Ready-made problems with their known answers, and molecules from files."""
 
 from gencg.systems.base import System as System
+from gencg.systems.molecules import alanine_dipeptide as alanine_dipeptide
+from gencg.systems.molecules import from_pdb as from_pdb
+from gencg.systems.molecules import from_system as from_system
+from gencg.systems.registry import SYSTEMS as SYSTEMS
+from gencg.systems.registry import describe as describe
+from gencg.systems.registry import load as load
 from gencg.systems.toys import butane as butane
 from gencg.systems.toys import double_well as double_well
 from gencg.systems.toys import gaussian_mixture as gaussian_mixture

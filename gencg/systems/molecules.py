@@ -1,0 +1,186 @@
+"""Molecules with a force field: from a structure file, or from an OpenMM system."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencg.coordinates.internal import InternalCoordinates
+from gencg.energies.base import Energy
+from gencg.energies.forcefield import ForceField
+from gencg.molecule import Molecule
+from gencg.systems.base import System
+from gencg.systems.force_fields import create_system, load_force_field
+from gencg.systems.structure import read_structure
+from gencg.units import check_temperature
+
+Bond = tuple[int, int]
+
+DEFAULT_FORCE_FIELD = ("amber14-all.xml", "implicit/obc2.xml")
+DIPEPTIDE_FORCE_FIELD = ("amber96.xml", "implicit/obc1.xml")
+MAX_BARRIER = 40.0
+"""Torsion barrier in kJ/mol above which a bond is stiff: 16 k_B T at 300 K; amides have 80."""
+
+
+def alanine_dipeptide(
+    *,
+    forcefield: Sequence[str] = DIPEPTIDE_FORCE_FIELD,
+    temperature: float = 300.0,
+    fold_rotors: bool = True,
+) -> System:
+    """N-acetyl-L-alanine-N-methylamide, all 22 atoms.
+
+    With the default force field at 300 K, log Z is known to 0.01 from the literature's setting
+    (rotors not folded, which leaves it as it is: see `InternalCoordinates`).
+
+    Args:
+        forcefield: OpenMM force-field files.
+        temperature: Temperature in K.
+        fold_rotors: See `InternalCoordinates`.
+    """
+    forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
+    known: dict[str, Any] = {}
+    if forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0:
+        known = {"log_z": -178.685, "log_z_error": 0.01, "source": "trained to an ESS of 0.94"}
+    return from_pdb(
+        Path(__file__).parent / "data" / "alanine_dipeptide.pdb",
+        forcefield=forcefield,
+        temperature=temperature,
+        fold_rotors=fold_rotors,
+        name="alanine-dipeptide",
+        known=known,
+    )
+
+
+def from_pdb(
+    path: str | Path,
+    *,
+    forcefield: Sequence[str] = DEFAULT_FORCE_FIELD,
+    temperature: float = 300.0,
+    soft_bonds: Iterable[Bond] | None = None,
+    fold_rotors: bool = True,
+    max_barrier: float = MAX_BARRIER,
+    name: str | None = None,
+    known: Mapping[str, Any] | None = None,
+) -> System:
+    """Build a system from a PDB or mmCIF file and OpenMM force-field files.
+
+    The file holds one molecule with all its hydrogens. Its structure is minimised first; the
+    result is the reference, with the handedness and double bonds of the file.
+
+    Args:
+        path: Structure file.
+        forcefield: OpenMM force-field files, implicit solvent included: no box, no cutoff.
+        temperature: Default temperature in K.
+        soft_bonds: See `from_system`.
+        fold_rotors: See `InternalCoordinates`.
+        max_barrier: See `from_system`.
+        name: Name of the system; by default that of the file.
+        known: Known answers.
+
+    Raises:
+        FileNotFoundError: If the structure or a force-field file does not exist.
+        ValueError: If the file cannot be read, a residue fits no template, the molecule is
+            disconnected or has coordinates that are not finite, or the temperature is not
+            positive and finite.
+    """
+    check_temperature(temperature)
+    forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
+    loaded = load_force_field(forcefield)
+    topology, positions = read_structure(path)
+    return from_system(
+        create_system(loaded, topology, source=str(path)),
+        topology,
+        positions,
+        temperature=temperature,
+        soft_bonds=soft_bonds,
+        fold_rotors=fold_rotors,
+        max_barrier=max_barrier,
+        name=name or Path(path).stem,
+        description=f"{Path(path).stem}, {' + '.join(forcefield)}",
+        known=known,
+    )
+
+
+def from_system(
+    system: Any,
+    topology: Any,
+    positions: Any,
+    *,
+    temperature: float = 300.0,
+    soft_bonds: Iterable[Bond] | None = None,
+    fold_rotors: bool = True,
+    max_barrier: float = MAX_BARRIER,
+    name: str = "molecule",
+    description: str = "",
+    known: Mapping[str, Any] | None = None,
+) -> System:
+    """Build a system from an OpenMM ``System``, as made by any of OpenMM's readers.
+
+    Args:
+        system: OpenMM ``System`` with constraints=None, rigidWater=False, NoCutoff.
+        topology: OpenMM ``Topology`` with bonds.
+        positions: Positions ``(n_atoms, 3)`` in nm, or an OpenMM quantity.
+        temperature: Default temperature in K.
+        soft_bonds: Bonds (i, j) about which the molecule turns; by default all rotatable ones
+            with a torsion barrier up to `max_barrier`.
+        fold_rotors: See `InternalCoordinates`.
+        max_barrier: Barrier in kJ/mol above which a rotatable bond is stiff.
+        name: Name of the system.
+        description: One line about it.
+        known: Known answers.
+
+    Raises:
+        ValueError: If the system has constraints, virtual sites, a box or a cutoff, the molecule
+            is disconnected or has coordinates that are not finite, or the temperature is not
+            positive and finite.
+    """
+    import mdtraj
+
+    from gencg.energies.openmm import energy_from_system, minimise
+
+    check_temperature(temperature)
+    if not max_barrier > 0:
+        raise ValueError(f"`max_barrier` must be positive, in kJ/mol, got {max_barrier}")
+    given = Molecule(mdtraj.Topology.from_openmm(topology), _in_nanometers(positions))
+    energy = energy_from_system(system)
+    molecule = given.with_positions(minimise(system, given.positions))
+    stiff_bonds = (
+        None if soft_bonds is not None else stiff_by_barrier(energy, molecule, max_barrier)
+    )
+    return System(
+        name=name,
+        energy=energy,
+        coordinates=InternalCoordinates(
+            molecule,
+            stiff_bonds=stiff_bonds,
+            soft_bonds=soft_bonds,
+            fold_rotors=fold_rotors,
+        ),
+        temperature=temperature,
+        molecule=molecule,
+        description=description or name,
+        known=known or {},
+    )
+
+
+def stiff_by_barrier(energy: Energy, molecule: Molecule, max_barrier: float) -> list[Bond] | None:
+    """Rotatable bonds with a torsion barrier above `max_barrier` in kJ/mol.
+
+    None if the energy does not know its torsion terms: the geometry then has to tell.
+    """
+    if not isinstance(energy, ForceField):
+        return None
+    bonds = molecule.rotatable_bonds()
+    barriers = energy.torsion_barriers(molecule.positions, bonds)
+    return [bond for bond, barrier in zip(bonds, barriers, strict=True) if barrier > max_barrier]
+
+
+def _in_nanometers(positions: Any) -> NDArray[np.float64]:
+    if hasattr(positions, "value_in_unit"):
+        from openmm import unit
+
+        positions = positions.value_in_unit(unit.nanometer)
+    return np.array(positions, dtype=np.float64)

@@ -1,0 +1,64 @@
+"""Systems by name, as the command line asks for them."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gencg.systems.base import System
+from gencg.systems.molecules import alanine_dipeptide, from_pdb
+from gencg.systems.structure import is_structure_path
+from gencg.systems.toys import butane, double_well, gaussian_mixture, mueller_brown
+
+SYSTEMS: dict[str, Callable[..., System]] = {
+    "double-well": double_well,
+    "mueller-brown": mueller_brown,
+    "gaussian-mixture": gaussian_mixture,
+    "butane": butane,
+    "alanine-dipeptide": alanine_dipeptide,
+}
+"""Ready-made systems by name; the first line of each docstring describes it."""
+
+TOYS = ("double-well", "mueller-brown", "gaussian-mixture", "butane")
+
+
+def describe(name: str) -> str:
+    """One line about a ready-made system."""
+    return (SYSTEMS[name].__doc__ or "").splitlines()[0]
+
+
+def load(
+    target: str, *, forcefield: Sequence[str] | None = None, temperature: float | None = None
+) -> System:
+    """Build the system that a name or a path means.
+
+    Args:
+        target: A name of `SYSTEMS`, or the path of a PDB or mmCIF file.
+        forcefield: OpenMM force-field files; None or none takes the default.
+        temperature: Temperature in K; None takes the default.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If the name is unknown, or a force field is given for a toy.
+    """
+    options: dict[str, Any] = {}
+    if forcefield:
+        options["forcefield"] = tuple(forcefield)
+    if temperature is not None:
+        options["temperature"] = temperature
+    if target in TOYS and forcefield:
+        raise ValueError(f"`forcefield` does not apply to the toy {target!r}; leave it out")
+    if target in SYSTEMS:
+        return SYSTEMS[target](**options)
+    if target.startswith("smiles:"):
+        raise ValueError(
+            f"{target!r}: molecules from SMILES need RDKit's parameters (extra `mol`), which this "
+            "version does not read yet; give a .pdb file with all atoms and a force field"
+        )
+    if is_structure_path(target):
+        return from_pdb(target, **options)
+    near = difflib.get_close_matches(target, SYSTEMS, n=1)
+    hint = f"did you mean {near[0]}? known" if near else "known"
+    raise ValueError(
+        f"`target` {target!r} is neither a ready-made system nor a .pdb or .cif file; "
+        f"{hint} are {', '.join(SYSTEMS)}"
+    )
