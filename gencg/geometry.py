@@ -9,7 +9,8 @@ from torch import Tensor
 def wrap(angle: Tensor) -> Tensor:
     r"""Angle in rad brought to :math:`[-\pi, \pi)`, with derivative one."""
     wrapped = angle - 2 * math.pi * torch.floor((angle + math.pi) / (2 * math.pi))
-    # Rounding can leave an angle just below -pi at +pi
+    # Rounding can leave an angle just outside at either end
+    wrapped = torch.where(wrapped < -math.pi, wrapped + 2 * math.pi, wrapped)
     return torch.where(wrapped >= math.pi, wrapped - 2 * math.pi, wrapped)
 
 

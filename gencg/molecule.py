@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 Quad = tuple[int, int, int, int]
 
-_LONGEST_BOND = 0.4
+_SHORTEST_BOND, _LONGEST_BOND = 0.02, 0.4
 _SIDE_CHAIN = (
     ("chi1", ("N",), ("CA",), ("CB",), ("CG", "CG1", "OG", "OG1", "SG")),
     ("chi2", ("CA",), ("CB",), ("CG", "CG1"), ("CD", "CD1", "OD1", "ND1", "SD")),
@@ -278,15 +278,13 @@ class Molecule:
     def _check_bond_lengths(self) -> None:
         i, j = self.bonds.T
         lengths = np.linalg.norm(self.positions[i] - self.positions[j], axis=1)
-        for rule, bond in (
-            (f"at most {_LONGEST_BOND} nm long", int(np.argmax(lengths))),
-            ("longer than 0.01 nm", int(np.argmin(lengths))),
-        ):
-            if not 0.01 < lengths[bond] <= _LONGEST_BOND:
+        for bond in (int(np.argmax(lengths)), int(np.argmin(lengths))):
+            if not _SHORTEST_BOND < lengths[bond] < _LONGEST_BOND:
                 a, b = self.names[i[bond]], self.names[j[bond]]
                 raise ValueError(
-                    f"bonds must be {rule}, got {lengths[bond]:.3f} nm for {a} - {b}; give "
-                    "`positions` in nm and the molecule whole"
+                    f"bonds must be {_SHORTEST_BOND} to {_LONGEST_BOND} nm long, got "
+                    f"{lengths[bond]:.3f} nm for {a} - {b}; give `positions` in nm and the "
+                    "molecule whole"
                 )
 
     def _check_hydrogens(self) -> None:
