@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gencg.energies.frame import Frame, cross, dot, incidence_matrix
+from gencg.energies.frame import Components, Frame, cross, dot, incidence_matrix
 
 TINY = 1e-24
 """Added to a squared sine before its root: finite gradients for collinear atoms."""
@@ -24,8 +24,13 @@ class HarmonicBonds(nn.Module):
         n_atoms: Number of atoms of the molecule.
     """
 
+    bond: Tensor
+    length: Tensor
+    half_k: Tensor
+
     def __init__(self, atoms: Indices, length: Array, *, k: Array, n_atoms: int) -> None:
         super().__init__()
+        self.atoms = np.asarray(atoms)
         i, j = torch.as_tensor(atoms).T
         self.register_buffer("bond", incidence_matrix(i, j, n_atoms))
         self.register_buffer("length", torch.as_tensor(length)[:, None])
@@ -47,11 +52,16 @@ class HarmonicAngles(nn.Module):
         n_atoms: Number of atoms of the molecule.
     """
 
+    first: Tensor
+    second: Tensor
+    angle: Tensor
+    half_k: Tensor
+
     def __init__(self, atoms: Indices, angle: Array, *, k: Array, n_atoms: int) -> None:
         super().__init__()
-        i, j, k_ = torch.as_tensor(atoms).T
+        i, j, l = torch.as_tensor(atoms).T  # noqa: E741
         self.register_buffer("first", incidence_matrix(j, i, n_atoms))
-        self.register_buffer("second", incidence_matrix(j, k_, n_atoms))
+        self.register_buffer("second", incidence_matrix(j, l, n_atoms))
         self.register_buffer("angle", torch.as_tensor(angle)[:, None])
         self.register_buffer("half_k", 0.5 * torch.as_tensor(k)[:, None])
 
@@ -71,6 +81,10 @@ class Dihedrals(nn.Module):
         n_atoms: Number of atoms of the molecule.
     """
 
+    first: Tensor
+    axis: Tensor
+    last: Tensor
+
     def __init__(self, atoms: Indices, n_atoms: int) -> None:
         super().__init__()
         i, j, k, l = torch.as_tensor(atoms).T  # noqa: E741
@@ -78,24 +92,24 @@ class Dihedrals(nn.Module):
         self.register_buffer("axis", incidence_matrix(j, k, n_atoms))
         self.register_buffer("last", incidence_matrix(k, l, n_atoms))
 
-    def normals(self, frame: Frame) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-        """Normals of the planes (ijk) and (jkl), and the inverse product of their lengths."""
-        axis = frame.difference(self.axis)
-        m = cross(frame.difference(self.first), axis)
-        n = cross(axis, frame.difference(self.last))
-        return m, n, torch.rsqrt(dot(m, m) * dot(n, n) + TINY)
-
     def cosine(self, frame: Frame) -> Tensor:
         """Cosines, shape ``(m, n)``."""
-        m, n, inverse = self.normals(frame)
+        axis = frame.difference(self.axis)
+        m, n, inverse = self._normals(frame, axis)
         return dot(m, n) * inverse
 
     def forward(self, frame: Frame) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each of shape ``(m, n)``."""
-        m, n, inverse = self.normals(frame)
         axis = frame.difference(self.axis)
-        first = frame.difference(self.first)
-        return dot(m, n) * inverse, dot(first, n) * torch.sqrt(dot(axis, axis) + TINY) * inverse
+        m, n, inverse = self._normals(frame, axis)
+        length = torch.sqrt(dot(axis, axis) + TINY)
+        return dot(m, n) * inverse, dot(frame.difference(self.first), n) * length * inverse
+
+    def _normals(self, frame: Frame, axis: Components) -> tuple[Components, Components, Tensor]:
+        """Normals of the planes (ijk) and (jkl), and the inverse product of their lengths."""
+        m = cross(frame.difference(self.first), axis)
+        n = cross(axis, frame.difference(self.last))
+        return m, n, torch.rsqrt(dot(m, m) * dot(n, n) + TINY)
 
 
 class FourierTorsions(nn.Module):
@@ -113,6 +127,9 @@ class FourierTorsions(nn.Module):
         sines: :math:`b_n` in kJ/mol, shape ``(N + 1, m)``.
         n_atoms: Number of atoms of the molecule.
     """
+
+    cosines: Tensor
+    sines: Tensor
 
     def __init__(self, atoms: Indices, cosines: Array, *, sines: Array, n_atoms: int) -> None:
         super().__init__()
@@ -155,22 +172,25 @@ class HarmonicTorsions(nn.Module):
         atoms: Quadruples of atoms, shape ``(m, 4)``.
         angle: :math:`\varphi_0` in rad, shape ``(m,)``.
         k: Force constants in kJ/mol/rad², shape ``(m,)``.
+        wrapped: Whether the difference is taken on the circle, shape ``(m,)``.
         n_atoms: Number of atoms of the molecule.
-        wrapped: Whether the difference is taken on the circle.
     """
 
+    angle: Tensor
+    k: Tensor
+    turn: Tensor
+
     def __init__(
-        self, atoms: Indices, angle: Array, *, k: Array, n_atoms: int, wrapped: bool = True
+        self, atoms: Indices, angle: Array, *, k: Array, wrapped: NDArray[np.bool_], n_atoms: int
     ) -> None:
         super().__init__()
         self.dihedrals = Dihedrals(atoms, n_atoms)
         self.register_buffer("angle", torch.as_tensor(angle)[:, None])
         self.register_buffer("k", torch.as_tensor(k)[:, None])
-        self.wrapped = wrapped
+        self.register_buffer("turn", torch.as_tensor(2 * np.pi * wrapped)[:, None])
 
     def forward(self, frame: Frame) -> Tensor:
         cosine, sine = self.dihedrals(frame)
         difference = torch.atan2(sine, cosine) - self.angle
-        if self.wrapped:
-            difference = difference - 2 * torch.pi * torch.round(difference / (2 * torch.pi))
+        difference = difference - self.turn * torch.round(difference / (2 * torch.pi))
         return (self.k * difference.square()).sum(0)

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from gencg.energies.implicit_solvent import BornParameters
 from gencg.energies.openmm_values import (
-    UnreadableForceError, expression, indexed, particle_rows, plain, tabulated_functions, type_name,
+    UnreadableForceError,
+    expression,
+    indexed,
+    particle_rows,
+    plain,
+    tabulated_functions,
+    type_name,
 )
 
 Array = NDArray[np.float64]
@@ -69,7 +75,7 @@ def custom_parameters(force: Any) -> BornParameters:
     names = [
         force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())
     ]
-    values = np.array([row for (row,) in particle_rows(force)], float)
+    values = np.array(particle_rows(force), float)
     particle = dict(zip(names, values.T, strict=True))
     integral, born = (statements(force.getComputedValueParameters(i)[1]) for i in range(2))
     terms = energy_terms(force)
@@ -128,7 +134,9 @@ def energy_terms(force: Any) -> dict[str, Any]:
         text, _ = force.getEnergyTermParameters(i)
         term = statements(text)
         value = term.pop("")
-        if match := re.fullmatch(NUMBER + r"\*\(radius\+" + NUMBER + r"\)\^2\*\(radius/B\)\^6", value):
+        if match := re.fullmatch(
+            NUMBER + r"\*\(radius\+" + NUMBER + r"\)\^2\*\(radius/B\)\^6", value
+        ):
             found |= {"surface_tension": float(match[1]), "probe": float(match[2])}
             continue
         match = re.fullmatch(

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from gencg.energies.bonded import Dihedrals, Indices
@@ -20,7 +19,12 @@ class CorrectionMaps(nn.Module):
     .. math:: U = \sum_{k,l=0}^{3} c_{kl} s^k t^l,
 
     where values, slopes and the cross slope at the four corners are those of periodic cubic
-    splines through rows and columns (Mackerell, Feig, Brooks, 2004; OpenMM does the same).
+    splines through rows and columns.
+
+    References:
+        | Extending the treatment of backbone energetics in protein force fields
+          (Mackerell, Feig, Brooks, 2004)
+        | https://doi.org/10.1002/jcc.20065
 
     Args:
         maps: Tables in kJ/mol; ``table[a, b]`` is the energy at
@@ -30,6 +34,11 @@ class CorrectionMaps(nn.Module):
         n_atoms: Number of atoms of the molecule.
     """
 
+    size: Tensor
+    per_radian: Tensor
+    start: Tensor
+    coefficients: Tensor
+
     def __init__(self, maps: list[Array], index: Indices, *, atoms: Indices, n_atoms: int) -> None:
         super().__init__()
         self.first = Dihedrals(np.asarray(atoms)[:, :4], n_atoms)
@@ -38,21 +47,21 @@ class CorrectionMaps(nn.Module):
         starts = np.concatenate([[0], np.cumsum(sizes**2)[:-1]])
         coefficients = np.concatenate([patch_coefficients(table).reshape(-1, 16) for table in maps])
         self.register_buffer("size", torch.as_tensor(sizes[index])[:, None])
+        self.register_buffer("per_radian", torch.as_tensor(sizes[index] / (2 * np.pi))[:, None])
         self.register_buffer("start", torch.as_tensor(starts[index])[:, None])
-        self.register_buffer("coefficients", torch.as_tensor(coefficients))
+        self.register_buffer("coefficients", torch.as_tensor(coefficients.T.copy()))
 
     def forward(self, frame: Frame) -> Tensor:
         a, s = self.locate(self.first, frame)
         b, t = self.locate(self.second, frame)
-        c = self.coefficients[self.start + a * self.size + b].unflatten(-1, (4, 4))  # [m, n, 4, 4]
-        t, s = t[..., None], s
-        row = c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
-        return (row[..., 0] + s * (row[..., 1] + s * (row[..., 2] + s * row[..., 3]))).sum(0)
+        c = self.coefficients[:, self.start + a * self.size + b]  # [16, m, n]
+        rows = [c[k] + t * (c[k + 1] + t * (c[k + 2] + t * c[k + 3])) for k in (0, 4, 8, 12)]
+        return (rows[0] + s * (rows[1] + s * (rows[2] + s * rows[3]))).sum(0)
 
     def locate(self, dihedrals: Dihedrals, frame: Frame) -> tuple[Tensor, Tensor]:
         """Patch number along one axis and the position in it, each ``(m, n)``."""
         cosine, sine = dihedrals(frame)
-        place = torch.atan2(sine, cosine) * (self.size / (2 * torch.pi))
+        place = torch.atan2(sine, cosine) * self.per_radian
         patch = torch.floor(place.detach())
         return torch.remainder(patch.long(), self.size), place - patch
 
@@ -74,8 +83,14 @@ def patch_coefficients(table: Array) -> Array:
 
 
 def slopes(table: Array, axis: int) -> Array:
-    """Derivative per grid step of the periodic cubic spline along one axis."""
-    closed = np.concatenate([table, np.take(table, [0], axis)], axis)
-    closed_end = np.arange(len(table) + 1)
-    spline = CubicSpline(closed_end, closed, axis=axis, bc_type="periodic")
-    return np.asarray(spline(closed_end[:-1], 1))
+    r"""Derivative per grid step of the periodic cubic spline along one axis.
+
+    The second derivatives :math:`m` solve
+    :math:`m_{j-1} + 4 m_j + m_{j+1} = 6 (f_{j-1} - 2 f_j + f_{j+1})` around the circle.
+    """
+    n = len(table)
+    ahead, behind = np.roll(table, -1, axis), np.roll(table, 1, axis)
+    matrix = 4 * np.eye(n) + np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)
+    second = np.linalg.solve(matrix, np.moveaxis(6 * (ahead - 2 * table + behind), axis, 0))
+    second = np.moveaxis(second, 0, axis)
+    return np.asarray(ahead - table - second / 3 - np.roll(second, -1, axis) / 6)

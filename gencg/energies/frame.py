@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+Components = tuple[Tensor, Tensor, Tensor]
+
 MINIMUM_DISTANCE = 2e-3
 """Distances below this, in nm, are taken as this: far inside any wall, finite in float32."""
 
@@ -35,7 +37,7 @@ class Frame:
             self._squared_distances = squared.clamp_min(floor) + (1 - floor) * itself
         return self._squared_distances
 
-    def difference(self, incidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def difference(self, incidence: Tensor) -> Components:
         """Components ``(m, n)`` of m difference vectors, from an incidence matrix ``(m, n_atoms)``.
 
         A matrix product with entries 0, 1, -1 costs less than a gather and its scatter backwards.
@@ -55,12 +57,12 @@ def incidence_matrix(tails: Tensor, heads: Tensor, n_atoms: int) -> Tensor:
     return matrix
 
 
-def dot(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> Tensor:
+def dot(a: Components, b: Components) -> Tensor:
     """Scalar product of two component triples."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def cross(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+def cross(a: Components, b: Components) -> Components:
     """Vector product of two component triples."""
     return (
         a[1] * b[2] - a[2] * b[1],

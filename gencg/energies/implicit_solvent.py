@@ -12,6 +12,9 @@ from gencg.energies.nonbonded import COULOMB_CONSTANT
 
 Array = NDArray[np.float64]
 
+MINIMUM_INVERSE_RADIUS = 0.01
+"""In 1/nm. HCT has no bound of its own and turns negative in impossible geometries."""
+
 
 @dataclass(frozen=True)
 class BornParameters:
@@ -78,36 +81,44 @@ class GeneralizedBorn(nn.Module):
         parameters: See `BornParameters`.
     """
 
+    charges: Tensor
+    rho: Tensor
+    inverse_rho: Tensor
+    inverse_radius: Tensor
+    scaled: Tensor
+    surface: Tensor
+    tanh: Tensor
+    neck_depth: Tensor
+    neck_position: Tensor
+    neck_reach: Tensor
+    others: Tensor
+    itself: Tensor
+
     def __init__(self, parameters: BornParameters) -> None:
         super().__init__()
         p = parameters
-        n = len(p.charge)
-        others = 1 - np.eye(n)
-        self.register("charges", (0.5 * p.coulomb * p.charge[:, None] * p.charge)[:, :, None])
-        self.register("rho_i", p.offset_radius[:, None, None])
-        self.register("s_j", p.scaled_radius[None, :, None])
-        self.register("s2_j", np.square(p.scaled_radius)[None, :, None])
-        self.register("inverse_rho_i", 1 / p.offset_radius[:, None, None])
-        self.register("others", others[:, :, None])
-        self.register("itself", np.eye(n)[:, :, None])
-        self.register("rho", p.offset_radius[:, None])
-        self.register("inverse_radius", 1 / p.radius[:, None])
-        self.register("inverse_rho", 1 / p.offset_radius[:, None])
-        self.register("surface", (p.surface_tension * (p.radius + p.probe) ** 2 * p.radius**6)[:, None])
+        itself = np.eye(len(p.charge))
         self.has_tanh, self.has_neck, self.buried = p.tanh is not None, p.neck is not None, p.buried
-        if p.tanh is not None:
-            self.register("tanh", p.tanh[:, :, None])
-        if p.neck is not None:
-            self.register("neck_depth", (others * p.neck[0])[:, :, None])
-            self.register("neck_position", p.neck[1][:, :, None])
-            self.register("neck_reach", (p.radius[:, None] + p.radius + p.neck_cut)[:, :, None])
+        self.has_surface, self.kappa = p.surface_tension != 0, p.kappa
         self.inside, self.outside = 1 / p.solute_dielectric, 1 / p.solvent_dielectric
-        self.kappa = p.kappa
-        self.has_surface = p.surface_tension != 0
-
-    def register(self, name: str, value: Array) -> None:
-        """Keep an array as a buffer, cast with the module."""
-        self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value, dtype=np.float64)))
+        surface = p.surface_tension * (p.radius + p.probe) ** 2 * p.radius**6
+        neck_depth, neck_position = p.neck if p.neck is not None else (itself, itself)
+        tables = {
+            "charges": 0.5 * p.coulomb * p.charge[:, None] * p.charge,
+            "rho": p.offset_radius,
+            "inverse_rho": 1 / p.offset_radius,
+            "inverse_radius": 1 / p.radius,
+            "scaled": p.scaled_radius,
+            "surface": surface,
+            "tanh": p.tanh if p.tanh is not None else np.zeros((3, len(itself))),
+            "neck_depth": (1 - itself) * neck_depth,
+            "neck_position": neck_position,
+            "neck_reach": p.radius[:, None] + p.radius + p.neck_cut,
+            "others": 1 - itself,
+            "itself": itself,
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.as_tensor(np.array(table, float))[..., None])
 
     def forward(self, frame: Frame) -> Tensor:
         inverse_born = self.inverse_born_radii(frame)
@@ -122,14 +133,16 @@ class GeneralizedBorn(nn.Module):
         )
         energy = -(screening * self.charges * inverse_f).sum((0, 1))
         if self.has_surface:
-            energy = energy + (self.surface * (inverse_born.square() * inverse_born).square()).sum(0)
+            energy = energy + (self.surface * (inverse_born.square() * inverse_born).square()).sum(
+                0
+            )
         return energy
 
     def inverse_born_radii(self, frame: Frame) -> Tensor:
         """Inverse Born radii in 1/nm, shape ``(n_atoms, n)``."""
         integral = self.descreening(frame)
         if not self.has_tanh:
-            return self.inverse_rho - integral
+            return (self.inverse_rho - integral).clamp_min(MINIMUM_INVERSE_RADIUS)
         psi = integral * self.rho
         alpha, beta, gamma = self.tanh
         argument = psi * (alpha + psi * (beta + psi * gamma))
@@ -140,17 +153,18 @@ class GeneralizedBorn(nn.Module):
         r2 = frame.squared_distances
         inverse = torch.rsqrt(r2)
         r = r2 * inverse
-        upper = r + self.s_j
-        touching = upper > self.rho_i
-        inner = (r - self.s_j).abs()
-        lower = torch.maximum(self.rho_i, inner)
+        rho, scaled = self.rho[:, None], self.scaled[None]
+        upper = r + scaled
+        touching = upper > rho
+        lower = torch.maximum(rho, (r - scaled).abs())
+        # Without contact the integral is zero; so it is between equal limits
         upper = torch.where(touching, upper, lower)
         u, l = 1 / upper, 1 / lower  # noqa: E741
-        integral = 0.5 * (l - u) + 0.125 * (r - self.s2_j * inverse) * (u * u - l * l)
+        integral = 0.5 * (l - u) + 0.125 * (r - scaled.square() * inverse) * (u * u - l * l)
         integral = integral + 0.25 * torch.log(lower * u) * inverse
         if self.buried:
-            inside = self.rho_i < self.s_j - r
-            integral = integral + torch.where(inside, self.inverse_rho_i - l, 0.0)
+            inside = rho < scaled - r
+            integral = integral + torch.where(inside, self.inverse_rho[:, None] - l, 0.0)
         total = (torch.where(touching, integral, 0.0) * self.others).sum(1)
         return total + self.necks(r) if self.has_neck else total
 

@@ -27,6 +27,10 @@ class PairTable(nn.Module):
         b: :math:`B_{ij} = 4 \epsilon \sigma^6` in kJ/mol nm⁶, likewise.
     """
 
+    charges: Tensor
+    a: Tensor
+    b: Tensor
+
     def __init__(self, charges: Array, *, a: Array, b: Array) -> None:
         super().__init__()
         # Every pair is met twice in the square table; the diagonal is no pair

@@ -37,9 +37,9 @@ def expression(text: str) -> str:
     return ";".join(part for part in re.sub(r"\s", "", text).split(";") if part)
 
 
-def particle_rows(force: Any) -> list[list[Any]]:
+def particle_rows(force: Any) -> list[tuple[float, ...]]:
     """Parameters of the particles of a custom force."""
-    return [[tuple(force.getParticleParameters(i))] for i in range(force.getNumParticles())]
+    return [tuple(force.getParticleParameters(i)) for i in range(force.getNumParticles())]
 
 
 def tabulated_functions(force: Any) -> dict[str, Array]:

@@ -76,7 +76,7 @@ def check_system(system: Any) -> None:
         plain(system.getParticleMass(i)) <= 0 and not system.isVirtualSite(i)
         for i in range(n_atoms)
     )
-    periodic = [f.getName() for f in system.getForces() if f.usesPeriodicBoundaryConditions()]
+    periodic = [f.getName() for f in system.getForces() if is_periodic(f)]
     cut = [f.getName() for f in system.getForces() if has_cutoff(f)]
     if n_atoms == 0:
         raise ValueError("`system` has no particles")
@@ -106,6 +106,14 @@ def check_system(system: Any) -> None:
         )
 
 
+def is_periodic(force: Any) -> bool:
+    """Whether a force repeats in space; forces which do not say are not."""
+    try:
+        return bool(force.usesPeriodicBoundaryConditions())
+    except Exception:
+        return False
+
+
 def has_cutoff(force: Any) -> bool:
     """Whether a force leaves out pairs beyond a distance."""
     method = getattr(force, "getNonbondedMethod", None)
@@ -116,16 +124,19 @@ def has_cutoff(force: Any) -> bool:
 
 
 def read_bonds(force: Any, tables: Tables) -> None:
+    """Harmonic bonds, Urey-Bradley terms among them."""
     for i, j, length, k in indexed(force, "Bond"):
         tables.add("bonds", (i, j), length, k)
 
 
 def read_angles(force: Any, tables: Tables) -> None:
+    """Harmonic angles."""
     for i, j, k, angle, stiffness in indexed(force, "Angle"):
         tables.add("angles", (i, j, k), angle, stiffness)
 
 
 def read_periodic_torsions(force: Any, tables: Tables) -> None:
+    """Periodic torsions, proper and improper."""
     for *atoms, periodicity, phase, k in indexed(force, "Torsion"):
         cosines, sines = np.zeros((2, periodicity + 1))
         cosines[0] += k
@@ -136,6 +147,7 @@ def read_periodic_torsions(force: Any, tables: Tables) -> None:
 
 
 def read_rb_torsions(force: Any, tables: Tables) -> None:
+    """Ryckaert-Bellemans torsions."""
     for *atoms, c0, c1, c2, c3, c4, c5 in indexed(force, "Torsion"):
         # A polynomial in cos(phi - pi) = -cos(phi)
         powers = np.array([c0, -c1, c2, -c3, c4, -c5])
@@ -144,23 +156,22 @@ def read_rb_torsions(force: Any, tables: Tables) -> None:
 
 
 def read_harmonic_torsions(force: Any, tables: Tables) -> None:
+    """CHARMM's impropers in the three ways in which OpenMM writes them."""
     text = expression(force.getEnergyFunction())
-    if text not in HARMONIC_TORSIONS or force.getNumGlobalParameters():
+    wrapped = re.fullmatch(WRAPPED, text) is not None
+    if not (wrapped or text == "k*(theta-theta0)^2") or force.getNumGlobalParameters():
         raise UnreadableForceError(f"{force.getName()} (CustomTorsionForce {text})")
     names = [force.getPerTorsionParameterName(i) for i in range(force.getNumPerTorsionParameters())]
-    term = "impropers" if HARMONIC_TORSIONS[text] else "unwrapped_impropers"
     for *atoms, values in indexed(force, "Torsion"):
         parameter = dict(zip(names, values, strict=True))
-        tables.add(term, tuple(atoms), parameter["theta0"], parameter["k"])
+        tables.add("impropers", tuple(atoms), parameter["theta0"], parameter["k"], wrapped)
 
 
-HARMONIC_TORSIONS = {
-    "k*(theta-theta0)^2": False,
-    "k*min(dtheta,2*pi-dtheta)^2;dtheta=abs(theta-theta0);pi=3.1415926535": True,
-}
+WRAPPED = r"k\*min\(dtheta,2\*(pi|3\.14\d+)-dtheta\)\^2;dtheta=abs\(theta-theta0\)(;pi=3\.14\d+)?"
 
 
 def read_maps(force: Any, tables: Tables) -> None:
+    """Torsion-torsion correction maps."""
     first = len(tables.maps)
     for size, energies in indexed(force, "Map"):
         tables.maps.append(np.array(energies, float).reshape(size, size).T)
@@ -172,6 +183,7 @@ def read_maps(force: Any, tables: Tables) -> None:
 
 
 def read_nonbonded(force: Any, tables: Tables) -> None:
+    """Coulomb and Lennard-Jones energy with its exceptions."""
     if force.getNumParticleParameterOffsets() or force.getNumExceptionParameterOffsets():
         raise UnreadableForceError(f"{force.getName()} (parameter offsets)")
     charge, sigma, epsilon = np.array(indexed(force, "Particle", "Particles"), float).T
@@ -186,18 +198,26 @@ def read_nonbonded(force: Any, tables: Tables) -> None:
 
 
 def read_custom_nonbonded(force: Any, tables: Tables) -> None:
-    """CHARMM's Lennard-Jones energy: a table of coefficients by pair of atom types."""
+    """Lennard-Jones energy from a table of coefficients by pair of atom types."""
     text = expression(force.getEnergyFunction())
-    if text != "acoef(type1,type2)/r^12-bcoef(type1,type2)/r^6" or force.getNumInteractionGroups():
+    if text not in TYPE_TABLES or force.getNumInteractionGroups():
         raise UnreadableForceError(f"{force.getName()} (CustomNonbondedForce {text})")
     functions = tabulated_functions(force)
-    types = np.array([values[0] for (values,) in particle_rows(force)], int)
+    types = np.array(particle_rows(force), int)[:, 0]
     a, b = (functions[name][np.ix_(types, types)] for name in ("acoef", "bcoef"))
+    a = a ** TYPE_TABLES[text]
     for k in range(force.getNumExclusions()):
         i, j = force.getExclusionParticles(k)
         a[i, j] = a[j, i] = b[i, j] = b[j, i] = 0
     tables.a, tables.b = tables.a + a, tables.b + b
     tables.has_pairs = True
+
+
+# The power of the first table which is A: prmtop and psf files hold its root
+TYPE_TABLES = {
+    "acoef(type1,type2)/r^12-bcoef(type1,type2)/r^6": 1,
+    "(a/r6)^2-b/r6;r6=r^6;a=acoef(type1,type2);b=bcoef(type1,type2)": 2,
+}
 
 
 def read_custom_bonds(force: Any, tables: Tables) -> None:
@@ -217,6 +237,7 @@ def read_custom_bonds(force: Any, tables: Tables) -> None:
 
 
 def read_born(force: Any, tables: Tables) -> None:
+    """Implicit solvent."""
     tables.born.append(born_parameters(force))
 
 
@@ -243,10 +264,17 @@ def build_terms(tables: Tables) -> dict[str, nn.Module]:
     """Terms of the force field by name, in the order they are reported."""
     n = tables.n_atoms
     terms: dict[str, nn.Module] = {}
-    for name, (kind, keyword) in HARMONIC.items():
-        if name in tables.rows:
-            atoms, centre, k = columns(tables.rows[name])
-            terms[name] = kind(atoms, centre, k=k, n_atoms=n, **keyword)
+    if "bonds" in tables.rows:
+        atoms, length, k = columns(tables.rows["bonds"])
+        terms["bonds"] = HarmonicBonds(atoms, length, k=k, n_atoms=n)
+    if "angles" in tables.rows:
+        atoms, angle, k = columns(tables.rows["angles"])
+        terms["angles"] = HarmonicAngles(atoms, angle, k=k, n_atoms=n)
+    if "impropers" in tables.rows:
+        atoms, angle, k, wrapped = columns(tables.rows["impropers"])
+        terms["impropers"] = HarmonicTorsions(
+            atoms, angle, k=k, wrapped=wrapped.astype(bool), n_atoms=n
+        )
     for name in ("torsions", "rb_torsions"):
         if name in tables.rows:
             terms[name] = fourier_torsions(tables.rows[name], n)
@@ -261,16 +289,11 @@ def build_terms(tables: Tables) -> dict[str, nn.Module]:
     for name, term in terms.items():
         for key, buffer in term.named_buffers():
             if not bool(buffer.isfinite().all()):
-                raise ValueError(f"`system` has non-finite parameters in {name} ({key})")
+                raise ValueError(
+                    f"`system` has non-finite parameters in its {name} ({key}); "
+                    "check the force-field file"
+                )
     return terms
-
-
-HARMONIC: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
-    "bonds": (HarmonicBonds, {}),
-    "angles": (HarmonicAngles, {}),
-    "impropers": (HarmonicTorsions, {"wrapped": True}),
-    "unwrapped_impropers": (HarmonicTorsions, {"wrapped": False}),
-}
 
 
 def columns(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
