@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gencg.fit import Optimisation
+from gencg.systems.base import System
 from gencg.tempering import (
     ESSTempering,
     GeometricLadder,
@@ -123,19 +124,20 @@ class RunConfig:
         if self.decoder == "gaussian" and self.n_cvs == 0:
             raise ValueError("`cvs` must be at least 1 with the gaussian decoder, got 0")
 
-    def resolve(self, *, temperature: float, settings: Mapping[str, Any]) -> "RunConfig":
+    def resolve(self, system: System, *, checksum: str | None = None) -> "RunConfig":
         """Fill the recommendations of a system in.
 
         Args:
-            temperature: The system's own temperature in K.
-            settings: The system's recommended settings: ``energy_calls`` for training and
-                ``start``, the factor of the starting temperature.
+            system: Its temperature, and its settings ``energy_calls`` (for training) and
+                ``start`` (factor of the starting temperature), stand where none are given.
+            checksum: Of the structure file.
         """
-        cold = self.temperature or float(temperature)
-        training = int(settings.get("energy_calls", 4e6))
-        factor = 1.0 if self.tempering == "none" else float(settings.get("start", 4.0))
+        cold = self.temperature or float(system.temperature)
+        training = int(system.settings.get("energy_calls", 4e6))
+        factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
         return dataclasses.replace(
             self,
+            checksum=checksum,
             temperature=cold,
             energy_calls=self.energy_calls or training + self.n_samples,
             start_temperature=self.start_temperature or factor * cold,

@@ -4,4 +4,5 @@ from gencg.run.execute import rewrite_report as rewrite_report
 from gencg.run.execute import run as run
 from gencg.run.execute import sample as sample
 from gencg.run.execute import train as train
+from gencg.run.execute import trained as trained
 from gencg.run.folder import RunFolder as RunFolder

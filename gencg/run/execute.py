@@ -15,7 +15,6 @@ from gencg.checkpoint import load_checkpoint
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, Reporter, fit
-from gencg.models.build import build_model
 from gencg.report import write_report
 from gencg.run.folder import RunFolder
 from gencg.run.metrics import MetricsWriter
@@ -34,30 +33,45 @@ def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = 
     Raises:
         ValueError: If the checkpoint is damaged or training cannot go on.
     """
-    config = folder.config
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    if folder.config.threads is not None:
+        torch.set_num_threads(folder.config.threads)
     write_json(folder.path / "versions.json", versions())
-    model = None
-    if config.decoder == "gaussian":
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            model = build_model(system.coordinates, n_cvs=config.n_cvs)
     with MetricsWriter(folder.path / "metrics.csv") as metrics:
-        return fit(
-            system,
-            temperature=config.temperature,
-            n_cvs=config.n_cvs,
-            energy_calls=config.training_calls,
-            batch_size=config.batch_size,
-            tempering=config.schedule(),
-            optimisation=config.optimisation(),
-            path_gradient=config.estimator == "path",
-            model=model,
-            seed=config.seed,
-            checkpoint=folder.checkpoint,
-            reporters=[metrics, *reporters],
+        return _fit(system, folder, [metrics, *reporters])
+
+
+def trained(system: System, folder: RunFolder) -> FitResult:
+    """The generator of a run whose training is done.
+
+    Raises:
+        ValueError: If it is not, or the checkpoint is damaged.
+    """
+    steps = {"step": 0, "n_steps": 1}
+    if folder.checkpoint.exists():
+        steps = load_checkpoint(folder.checkpoint)
+    if steps["step"] < steps["n_steps"]:
+        raise ValueError(
+            f"run {folder.path} is not trained to its end; go on with `gencg run` or `gencg fit` "
+            "and the same settings"
         )
+    return _fit(system, folder, ())
+
+
+def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> FitResult:
+    config = folder.config
+    return fit(
+        system,
+        temperature=config.temperature,
+        n_cvs=config.n_cvs,
+        energy_calls=config.training_calls,
+        batch_size=config.batch_size,
+        tempering=config.schedule(),
+        optimisation=config.optimisation(),
+        path_gradient=config.estimator == "path",
+        seed=config.seed,
+        checkpoint=folder.checkpoint,
+        reporters=reporters,
+    )
 
 
 def run(

@@ -1,0 +1,383 @@
+"""The `gencg` command: reads options, calls the library, prints.
+
+Heavy imports happen inside the commands, so that ``gencg --help`` answers at once.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gencg.config import RunConfig
+    from gencg.fit import StepInfo
+    from gencg.systems.base import System
+
+BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 1
+
+
+class _Command(click.Command):
+    """A command whose `--forcefield` takes every XML file that follows it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread(args))
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _spread(args: list[str]) -> list[str]:
+    """``--forcefield a.xml b.xml`` becomes ``--forcefield a.xml --forcefield b.xml``."""
+    spread: list[str] = []
+    listing = False
+    for arg in args:
+        if listing and arg.lower().endswith(".xml"):
+            spread += ["--forcefield", arg]
+            continue
+        # The value right after the flag is its own, whatever it looks like
+        listing = bool(spread) and spread[-1] == "--forcefield"
+        spread.append(arg)
+        if arg.startswith("--forcefield="):
+            listing = True
+    return spread
+
+
+class _Count(click.ParamType):  # type: ignore[type-arg]
+    """A whole number that may be written 5e6."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        try:
+            number = float(value)
+            if number != int(number):
+                raise ValueError
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is not a whole number, such as 5000000 or 5e6", param, ctx)
+        return int(number)
+
+
+class _Cvs(_Count):
+    name = "number|auto"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return "auto" if value == "auto" else super().convert(value, param, ctx)
+
+
+COUNT = _Count()
+
+_ENERGY = (
+    click.option(
+        "--forcefield", multiple=True, metavar="XML ...", help="OpenMM force-field files."
+    ),
+    click.option("--temperature", type=float, metavar="K", help="Temperature in K."),
+)
+_TRAINING = (
+    click.option("--cvs", "n_cvs", type=_Cvs(), help="Collective variables; 0 trains without."),
+    click.option("--seed", type=COUNT, help="Decides everything random.  [0]"),
+    click.option("--energy-calls", type=COUNT, help="Budget for everything, such as 5e6."),
+    click.option("--samples", "n_samples", type=COUNT, help="Samples drawn at the end.  [100000]"),
+    click.option("--batch-size", type=COUNT, help="Configurations per step.  [512]"),
+    click.option("--learning-rate", type=float, help="Adam's rate.  [0.001]"),
+    click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
+    click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
+    click.option("--decoder", metavar="KIND", help="spline or gaussian.  [spline]"),
+    click.option("--estimator", metavar="KIND", help="path or plain gradient.  [path]"),
+    click.option("--config", "config_file", type=click.Path(), help="TOML file with settings."),
+    click.option("--threads", type=COUNT, help="Threads to compute with."),
+    click.option("--format", "formats", multiple=True, help="Also write xtc or dcd."),
+    click.option("--out", type=click.Path(), help="Run folder.  [runs/TARGET]"),
+    click.option("--override", is_flag=True, help="Start over where the folder holds a run."),
+)
+_OUTPUT = (
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
+    click.option("--quiet", is_flag=True, help="Print no progress."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)
+
+
+def _options(*groups: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed([option for group in groups for option in group]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gencg")
+def app() -> None:
+    """From a force field to all-atom ensembles, without simulation data."""
+
+
+@app.command()
+@click.argument("target")
+@_options(_ENERGY, _TRAINING, _OUTPUT)
+def run(target: str, **options: Any) -> None:
+    """Train, draw and report on TARGET.
+
+    TARGET is the name of a ready-made system (`gencg systems`) or a .pdb or .cif file with all
+    atoms. Run again with the same settings, it resumes.
+    """
+    from gencg.run import RunFolder
+    from gencg.run import run as run_all
+
+    config, system = _configure(target, options)
+    folder = RunFolder.create(_out(target, options), config, override=options["override"])
+    say = _speaker(options)
+    with _progress(options) as reporters:
+        summary = run_all(system, folder, reporters=reporters, announce=say)
+    if options["as_json"]:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _print_summary(summary, folder.path)
+
+
+@app.command()
+@click.argument("target")
+@_options(_ENERGY, _TRAINING, _OUTPUT)
+def fit(target: str, **options: Any) -> None:
+    """Train on TARGET, without drawing.
+
+    `gencg run` with the same settings goes on from there.
+    """
+    from gencg.run import RunFolder, train
+
+    config, system = _configure(target, options)
+    folder = RunFolder.create(_out(target, options), config, override=options["override"])
+    with folder.locked(), _progress(options) as reporters:
+        result = train(system, folder, reporters=reporters)
+    numbers = {
+        "out": str(folder.path),
+        "steps": result.state.step,
+        "energy_calls": result.energy_calls,
+        "gradient_calls": result.gradient_calls,
+        "seconds": result.seconds,
+    }
+    if options["as_json"]:
+        click.echo(json.dumps(numbers, indent=2))
+    else:
+        click.echo(f"trained {numbers['steps']} steps; draw with `gencg sample {folder.path}`")
+
+
+@app.command()
+@click.argument("folder", metavar="RUN", type=click.Path())
+@click.option("-n", "n_samples", type=COUNT, required=True, help="Number of samples.")
+@click.option("--seed", type=COUNT, help="Seed of the draw.  [the run's, plus one]")
+@click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/draws/...]")
+@click.option("--format", "formats", multiple=True, help="Also write xtc or dcd.")
+@click.option("--override", is_flag=True, help="Write over samples that are there.")
+@_options(_OUTPUT)
+def sample(folder: str, n_samples: int, **options: Any) -> None:
+    """Draw weighted samples from RUN."""
+    from gencg.export import write_samples
+    from gencg.run import RunFolder, trained
+    from gencg.run import sample as draw_samples
+
+    if n_samples < 1:
+        raise ValueError(f"`n` must be at least 1, got {n_samples}")
+    opened = RunFolder.open(folder)
+    seed = opened.config.seed + 1 if options["seed"] is None else options["seed"]
+    out = Path(options["out"] or opened.path / "draws" / f"seed{seed}_n{n_samples}")
+    if (out / "samples.h5").exists() and not options["override"]:
+        raise ValueError(
+            f"{out / 'samples.h5'} exists; choose another --seed or --out, or write over it with "
+            "--override"
+        )
+    ensemble = draw_samples(trained(_system(opened.config), opened), n_samples, seed=seed)
+    written = write_samples(out, ensemble, formats=("h5", *options["formats"]))
+    if options["as_json"]:
+        numbers = {k: getattr(ensemble, k) for k in ("ess", "log_z", "log_z_error", "pareto_k")}
+        files = [str(path) for path in written]
+        click.echo(json.dumps({"n_samples": n_samples, **numbers, "files": files}, indent=2))
+    else:
+        click.echo(f"{ensemble}\n{written[0]}")
+
+
+@app.command()
+@click.argument("target")
+@_options(_ENERGY, _OUTPUT)
+def energy(target: str, **options: Any) -> None:
+    """Energy of TARGET, term by term.
+
+    Of the structure as it is given, in kJ/mol, beside what OpenMM finds.
+    """
+    from gencg.systems.energies import structure_energy
+
+    values = structure_energy(target, forcefield=options["forcefield"])
+    if options["as_json"]:
+        click.echo(json.dumps(values, indent=2))
+        return
+    rows = {**values["terms"], "total": values["total"], "OpenMM": values["openmm"]}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        if value is not None:
+            click.echo(f"{name:<{width}}  {value:16.6f} kJ/mol")
+
+
+@app.command()
+@_options(_OUTPUT)
+def systems(**options: Any) -> None:
+    """List the ready-made systems."""
+    from gencg.systems import SYSTEMS, describe
+
+    if options["as_json"]:
+        click.echo(json.dumps({name: describe(name) for name in SYSTEMS}, indent=2))
+        return
+    for name in SYSTEMS:
+        click.echo(f"{name:<20} {describe(name)}")
+
+
+@app.command()
+@click.argument("folder", metavar="RUN", type=click.Path())
+@_options(_OUTPUT)
+def report(folder: str, **options: Any) -> None:
+    """Write the report of RUN again."""
+    from gencg.run import RunFolder, rewrite_report
+
+    opened = RunFolder.open(folder)
+    path = rewrite_report(_system(opened.config), opened)
+    click.echo(json.dumps({"report": str(path)}) if options["as_json"] else str(path))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command; bad input is one line on stderr and exit code 2."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        app.main(args, prog_name="gencg", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted; the same command goes on where it stopped")
+        sys.exit(INTERRUPTED)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        _complain(
+            f"{error.format_message()}; see gencg {' '.join(args[:1])} --help".replace("  ", " ")
+        )
+        sys.exit(BAD_INPUT)
+    except (ValueError, OSError, RuntimeError) as error:
+        _reraise_if_debugging(args)
+        _complain(str(error) or type(error).__name__)
+        sys.exit(BAD_INPUT)
+    except Exception as error:
+        _reraise_if_debugging(args)
+        _complain(
+            f"unexpected {type(error).__name__}: {error}; run again with --debug for the "
+            "traceback and report it"
+        )
+        sys.exit(UNEXPECTED)
+
+
+def _reraise_if_debugging(args: list[str]) -> None:
+    if "--debug" in args or os.environ.get("GENCG_DEBUG"):
+        raise
+
+
+def _complain(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    click.echo("gencg: " + " ".join(message.split()), err=True)
+
+
+def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System]":
+    """Settings from the TOML file and the command line, which wins, and their system."""
+    from gencg.config import RunConfig, file_checksum, read_toml
+
+    settings = read_toml(options["config_file"]) if options["config_file"] else {}
+    given = {
+        name: options[name]
+        for name in (
+            "forcefield", "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
+            "batch_size", "learning_rate", "tempering", "start_temperature", "decoder",
+            "estimator", "threads", "formats",
+        )
+        if options[name] not in (None, ())
+    }  # fmt: skip
+    source = f"config file {options['config_file']}" if settings else ""
+    if source:
+        RunConfig.from_mapping({"target": target, **settings}, source=source)
+    config = RunConfig(**{**settings, **given, "target": target})
+    system = _system(config)
+    checksum = file_checksum(target) if Path(target).is_file() else None
+    return config.resolve(system, checksum=checksum), system
+
+
+def _system(config: "RunConfig") -> "System":
+    """Build what a configuration samples."""
+    from gencg.systems import load
+
+    return load(config.target, forcefield=config.forcefield, temperature=config.temperature)
+
+
+def _out(target: str, options: dict[str, Any]) -> Path:
+    """The folder asked for, or runs/NAME."""
+    if options["out"]:
+        return Path(options["out"])
+    stem = Path(target).stem if Path(target).is_file() else target
+    return Path("runs") / re.sub(r"[^\w.-]+", "_", stem)
+
+
+def _speaker(options: dict[str, Any]) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not options["quiet"]:
+            click.echo(text, err=True)
+
+    return say
+
+
+@contextmanager
+def _progress(options: dict[str, Any]) -> "Iterator[list[Callable[[StepInfo], None]]]":
+    """A progress bar on stderr as the reporter of a training, or none."""
+    if options["quiet"]:
+        yield []
+        return
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def report(info: "StepInfo") -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(
+                total=info.n_steps, initial=info.step - 1, unit="step", file=sys.stderr,
+                dynamic_ncols=True, mininterval=0.5,
+            )  # fmt: skip
+        bar.set_postfix_str(
+            f"T={info.temperature:.0f} K, loss={info.loss:.3f}, ESS={info.ess:.2f}, "
+            f"calls={info.energy_calls:.3g}",
+            refresh=False,
+        )
+        bar.update()
+
+    try:
+        yield [report]
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    from gencg.report import percent
+
+    click.echo(
+        f"{summary['name']} at {summary['temperature']:g} K: ESS {summary['ess']:.3f} on "
+        f"{summary['n_samples']:,} samples, log Z {summary['log_z']:.4f} ± "
+        f"{summary['log_z_error']:.4f}, {summary['energy_calls']:,} energy calls, "
+        f"{summary['wall_seconds']:.0f} s"
+    )
+    for name, p in summary["populations"].items():
+        raw = percent(p["raw"], p["raw_error"])
+        reweighted = percent(p["reweighted"], p["reweighted_error"])
+        click.echo(f"  {name:<16} {reweighted} %   (raw {raw} %)")
+    click.echo(summary["verdict"])
+    click.echo(f"report: {folder / 'report.html'}")
