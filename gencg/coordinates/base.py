@@ -34,7 +34,7 @@ class CoordinateMap(ABC):
 
     @abstractmethod
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Configurations ``(*batch, *event_shape)`` and :math:`\log|\det \partial x/\partial y|`."""
+        r"""Configurations ``(*batch, *event_shape)``, :math:`\log|\det \partial x/\partial y|`."""
 
     def valid(self, x: Tensor) -> Tensor:
         """Which configurations belong to the described molecule, ``(*batch,)`` bool.
