@@ -25,6 +25,8 @@ from gencg.units import temperature_of
 
 logger = logging.getLogger("gencg")
 
+DEFAULT_ENERGY_CALLS = 3e6
+"""Training budget where the system recommends none."""
 N_RUNGS = 64
 """How many batches of the ladder are kept for the analysis of hot samples."""
 MAX_SKIPPED = 20
@@ -205,7 +207,7 @@ _PLAIN = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """A trained model and how it came about.
 
@@ -220,6 +222,15 @@ class FitResult:
     target: BoltzmannTarget
     system: System
     state: TrainingState
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else None
+        ess = "" if last is None else f", ess={last.ess:.2f}"
+        return (
+            f"FitResult({self.system.name!r}, temperature={self.target.temperature:g}, "
+            f"steps={self.state.step}{ess}, energy_calls={self.energy_calls}, "
+            f"seconds={self.seconds:.0f})"
+        )
 
     @property
     def history(self) -> list[StepInfo]:
@@ -292,7 +303,11 @@ def fit(
         CheckpointError: If `checkpoint` is damaged or belongs to another run.
     """
     settings = system.settings
-    budget = int(energy_calls if energy_calls is not None else settings.get("energy_calls", 4e6))
+    if energy_calls is None:
+        energy_calls = float(settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
+    if not (math.isfinite(energy_calls) and energy_calls > 0):
+        raise ValueError(f"`energy_calls` must be a positive number, got {energy_calls}")
+    budget = int(energy_calls)
     if budget < 2 * batch_size:
         raise ValueError(
             f"`energy_calls` must allow two steps of batch_size={batch_size}, got {budget}"
@@ -367,8 +382,7 @@ def _train(
         trainer.restore(state)
         save_checkpoint(path, state.state_dict())
         raise TrainingError(f"{error}; last good state at step {state.step} in {path}") from None
-    finally_step = state.step
-    if path is not None and finally_step:
+    if path is not None:
         save_checkpoint(path, state.state_dict())
 
 

@@ -1,0 +1,196 @@
+"""Training: resume bit for bit, broken gradients, budgets. Full-size runs live in experiments."""
+
+import math
+
+import pytest
+import torch
+
+from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.coordinates.base import Cartesian
+from gencg.ensemble import draw
+from gencg.energies.toy import DoubleWell
+from gencg.fit import Optimisation, StepInfo, TrainingError, fit
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import SplineDecoder
+from gencg.systems import double_well
+from gencg.systems.base import System
+from gencg.tempering import ESSTempering, KLTempering
+from gencg.units import temperature_of
+
+
+def _small_model() -> CoarseGrainedModel:
+    torch.manual_seed(11)
+    return CoarseGrainedModel(
+        SplineDecoder(Cartesian(2, scale=3.0), n_soft_layers=2, n_bins=6, soft_hidden=(16,))
+    )
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+TEMPERINGS = {"ladder": lambda: None, "ESS": ESSTempering, "KL": KLTempering}
+
+
+@pytest.mark.parametrize("tempering", TEMPERINGS)
+def test_a_resumed_run_ends_bit_for_bit_like_one_without_a_stop(tmp_path, tempering) -> None:
+    def run(checkpoint, reporters=()):
+        return fit(
+            double_well(),
+            energy_calls=64 * 40,
+            batch_size=64,
+            tempering=TEMPERINGS[tempering](),
+            model=_small_model(),
+            checkpoint=checkpoint,
+            checkpoint_seconds=0.0,
+            reporters=reporters,
+            seed=4,
+        )
+
+    def kill(info: StepInfo) -> None:
+        if info.step == 23:
+            raise _Killed
+
+    whole = run(tmp_path / "whole.pt")
+    with pytest.raises(_Killed):
+        run(tmp_path / "cut.pt", [kill])
+    resumed = run(tmp_path / "cut.pt")
+
+    # The resumed run asks once more for the energy of the reference structure
+    assert resumed.energy_calls == whole.energy_calls + 1
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    for key, value in whole.state.model.state_dict().items():
+        assert torch.equal(value, resumed.state.model.state_dict()[key]), key
+    assert [i.loss for i in whole.history] == [i.loss for i in resumed.history]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path) -> None:
+    options = {"energy_calls": 640, "batch_size": 64, "checkpoint": tmp_path / "c.pt"}
+    first = fit(double_well(), model=_small_model(), **options)
+    seen: list[StepInfo] = []
+    again = fit(double_well(), model=_small_model(), reporters=[seen.append], **options)
+    assert seen == []
+    assert again.energy_calls == first.energy_calls
+
+
+def test_the_seed_decides_everything() -> None:
+    def run(seed):
+        return fit(double_well(), energy_calls=640, batch_size=64, seed=seed).state.history[-1].loss
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_energy_calls_are_counted_and_stay_in_the_budget() -> None:
+    system = double_well()
+    result = fit(system, energy_calls=1000, batch_size=64, model=_small_model())
+    # One more for the energy of the reference structure
+    assert result.energy_calls == system.energy.n_energy_calls == 15 * 64 + 1
+    assert result.gradient_calls == system.energy.n_gradient_calls == 15 * 64
+    assert result.history[-1].step == 15
+
+
+def test_training_ends_at_the_target_temperature() -> None:
+    system = double_well()
+    result = fit(system, energy_calls=3200, batch_size=64, model=_small_model())
+    assert result.history[-1].beta == result.target.beta
+    assert result.history[0].temperature == pytest.approx(4 * system.temperature, rel=0.01)
+    betas = [rung.beta for rung in result.ladder]
+    assert betas == sorted(betas)
+    assert result.ladder[0].y.shape == (64, 2)
+
+
+class _Breaking(DoubleWell):
+    """Not finite anywhere from its n-th batch on."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.batches, self.first, self.last = 0, first, math.inf
+
+    def energy_and_gradient(self, x):
+        value, gradient = super().energy_and_gradient(x)
+        self.batches += 1
+        if self.first <= self.batches <= self.last:
+            value = torch.full_like(value, math.nan)
+        return value, gradient
+
+
+def _breaking_system(energy: DoubleWell) -> System:
+    return System("breaking", energy, Cartesian(2, scale=3.0), temperature_of(1.0))
+
+
+def test_a_run_that_cannot_recover_stops_and_keeps_its_last_good_checkpoint(tmp_path) -> None:
+    path = tmp_path / "c.pt"
+    with pytest.raises(TrainingError, match=r"not finite.*last good state at step \d+ in .*c\.pt"):
+        fit(
+            _breaking_system(_Breaking(10)),
+            energy_calls=64 * 400,
+            batch_size=64,
+            model=_small_model(),
+            checkpoint=path,
+        )
+    content = load_checkpoint(path)
+    assert content["step"] <= 9
+    for part in ("model", "average"):
+        assert all(torch.isfinite(v).all() for v in content[part].values())
+
+
+def test_a_run_recovers_from_a_bad_stretch() -> None:
+    energy = _Breaking(10)
+    energy.last = 35
+    result = fit(
+        _breaking_system(energy), energy_calls=64 * 60, batch_size=64, model=_small_model()
+    )
+    assert result.state.n_restored == 1
+    assert result.state.rate_factor == 0.5
+    assert result.state.step == 60
+    assert all(torch.isfinite(p).all() for p in result.model.parameters())
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path) -> None:
+    path = tmp_path / "c.pt"
+    fit(double_well(), energy_calls=640, batch_size=64, model=_small_model(), checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="run with seed=0, asked is 1"):
+        fit(double_well(), energy_calls=640, batch_size=64, checkpoint=path, seed=1)
+    with pytest.raises(ValueError, match="run with n_steps=10, asked is 20"):
+        fit(double_well(), energy_calls=1280, batch_size=64, checkpoint=path)
+    with pytest.raises(ValueError, match="does not fit this model"):
+        fit(double_well(), energy_calls=640, batch_size=64, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_without_its_parts_is_refused(tmp_path) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"seed": 0, "n_steps": 10})
+    with pytest.raises(ValueError, match="does not fit this model"):
+        fit(double_well(), energy_calls=640, batch_size=64, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: fit(double_well(), energy_calls=100), "must allow two steps of batch_size=512"),
+        (lambda: fit(double_well(), energy_calls=math.nan), "`energy_calls` must be a positive"),
+        (lambda: fit(double_well(), temperature=-1.0), "`temperature` must be positive"),
+        (lambda: fit(double_well(), temperature=math.nan), "`temperature` must be positive"),
+        (lambda: Optimisation(learning_rate=0.0), "`learning_rate` must be positive, got 0.0"),
+        (lambda: Optimisation(warm_up=-1), "`warm_up` must not be negative, got -1"),
+        (lambda: Optimisation(max_gradient_norm=0), "`max_gradient_norm` must be positive"),
+        (lambda: Optimisation(averaging=1.0), r"`averaging` must lie in \[0, 1\), got 1.0"),
+    ],
+)
+def test_bad_settings_are_refused(build, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.slow
+def test_the_double_well_is_solved_with_its_rare_well() -> None:
+    system = double_well()
+    result = fit(system, energy_calls=3e5, batch_size=512)
+    ensemble = draw(result.model, result.target, 200_000)
+    assert abs(ensemble.log_z - 12.0649) < 0.02
+    right = ensemble.populations({"right": ensemble.x[:, 0] > 0})["right"]
+    # Two standard errors of the reweighted share on top of the bar
+    assert abs(right[0] - 0.00835) < 0.003
