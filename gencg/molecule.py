@@ -86,9 +86,14 @@ class Molecule:
         return int(self.topology.n_atoms)
 
     @cached_property
+    def _atoms(self) -> list[Any]:
+        # By index: the iterator of MDTraj goes by residue
+        return [self.topology.atom(i) for i in range(self.n_atoms)]
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Atom names such as "ALA2-CA", with the chain or the number where needed."""
-        atoms = list(self.topology.atoms)
+        atoms = self._atoms
         names = [str(atom) for atom in atoms]
         if len(set(names)) < len(names):
             names = [
@@ -101,12 +106,12 @@ class Molecule:
     @cached_property
     def elements(self) -> tuple[str, ...]:
         """Element symbols."""
-        return tuple(a.element.symbol if a.element else "VS" for a in self.topology.atoms)
+        return tuple(a.element.symbol if a.element else "VS" for a in self._atoms)
 
     @cached_property
     def masses(self) -> NDArray[np.float64]:
         """Masses, shape ``(n_atoms,)``, in amu."""
-        return np.array([a.element.mass if a.element else 0.0 for a in self.topology.atoms])
+        return np.array([a.element.mass if a.element else 0.0 for a in self._atoms])
 
     @cached_property
     def bonds(self) -> NDArray[np.int64]:

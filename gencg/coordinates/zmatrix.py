@@ -133,7 +133,8 @@ def _root_bond(molecule: Molecule) -> tuple[int, int]:
         key=lambda n: (not inner[n], not backbone[n], nearest[n].max(), nearest[n].sum(), n),
     )
     a, b = int(i[best]), int(j[best])
-    swap = degree[b] == 1 or (equal_ends(molecule, b, a) and not equal_ends(molecule, a, b))
+    ends = [len(molecule.neighbours[k]) * equal_ends(molecule, k, a + b - k) for k in (a, b)]
+    swap = degree[b] == 1 or (ends[1] > ends[0] and degree[a] > 1)
     return (b, a) if swap else (a, b)
 
 
