@@ -358,6 +358,8 @@ def _progress(options: dict[str, Any]) -> "Iterator[list[Callable[[StepInfo], No
             refresh=False,
         )
         bar.update()
+        if info.step == info.n_steps:
+            bar.close()
 
     try:
         yield [report]

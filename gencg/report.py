@@ -180,7 +180,7 @@ def _how_to_load(folder: Path, system: System) -> str:
 
 def _pairs(settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [
-        (name, " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        (name, " ".join(map(str, value)) if isinstance(value, list | tuple) else _shown(value))
         for name, value in (settings or {}).items()
         if value is not None and value != () and value != []
     ]
@@ -205,6 +205,10 @@ def percent(value: float, error: float) -> str:
     """A share and its error in per cent, to the digits that the error allows."""
     digits = 2 if error <= 0 else min(max(1 - _exponent(100 * error), 0), 6)
     return f"{100 * value:.{digits}f} ± {100 * error:.{digits}f}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _exponent(value: float) -> int:

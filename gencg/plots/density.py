@@ -35,7 +35,7 @@ def plot_density(
         ax: Axes to draw on.
     """
     ax = axes_or_new(ax)
-    ranges = None if angles else [_window(values, log_weights)]
+    ranges = None if angles else [weighted_window(values, log_weights)]
     scale = 180 / np.pi if angles else 1.0
     top = 0.0
     for weights, colour, name in ((None, RAW, "raw"), (log_weights, REWEIGHTED, "reweighted")):
@@ -80,7 +80,7 @@ def plot_density_map(
         log_weights: Log weights, ``(n,)``; None draws the sample as it is.
         energy: Energy in units of kT of points ``(m, 2)``, for contours every two kT.
         labels: Names of the coordinates.
-        ranges: Lowest and highest value along each coordinate; None holds nearly all samples.
+        ranges: Lowest and highest value along each coordinate; None holds nearly all the weight.
         bins: Cells along each coordinate.
         title: Title of the axes.
         ax: Axes to draw on.
@@ -88,7 +88,7 @@ def plot_density_map(
     ax = axes_or_new(ax)
     x = to_array(values)
     if ranges is None:
-        ranges = [_window(x[:, k], log_weights) for k in range(2)]
+        ranges = [weighted_window(x[:, k], log_weights) for k in range(2)]
     histogram = weighted_histogram(x, log_weights, bins=bins, ranges=ranges)
     density = histogram.probabilities / histogram.volume
     mesh = ax.pcolormesh(
@@ -117,14 +117,14 @@ def plot_density_map(
     return ax
 
 
-def _window(values: Any, log_weights: Any) -> tuple[float, float]:
-    """An interval with all but two thousandths of the samples and of the weight."""
+def weighted_window(values: Any, log_weights: Any) -> tuple[float, float]:
+    """An interval that holds all but two ten-thousandths of the weight, with a margin."""
     x = to_array(values)
     w = normalised_weights(log_weights, len(x))
-    x, w = x[np.isfinite(x)], w[np.isfinite(x)]
+    keep = np.isfinite(x) & (w > 0)
+    x, w = x[keep], w[keep]
     order = np.argsort(x)
-    weighted = x[order][np.searchsorted(np.cumsum(w[order]), [1e-4, 1 - 1e-4]).clip(0, len(x) - 1)]
-    low, high = np.quantile(x, [1e-3, 1 - 1e-3])
-    low, high = min(low, weighted[0]), max(high, weighted[1])
-    pad = 0.1 * (high - low) or 1.0
-    return float(low - pad), float(high + pad)
+    at = np.searchsorted(np.cumsum(w[order]), [1e-4, 1 - 1e-4]).clip(0, len(x) - 1)
+    low, high = x[order][at]
+    margin = 0.1 * (high - low) or 1.0
+    return float(low - margin), float(high + margin)

@@ -36,7 +36,7 @@ def plot_free_energy(
     levels = np.arange(5.0, top, 5.0)
     # A contour through cells of larger error would draw noise
     sure = np.where(surface.errors < 0.75, surface.values, np.nan)
-    levels = levels[levels < np.nanmax(sure)]
+    levels = levels[levels < np.max(sure, initial=0.0, where=np.isfinite(sure))]
     if len(levels):
         lines = np.ma.masked_invalid(sure.T)
         ax.contour(*centres, lines, levels=levels, colors="white", linewidths=0.8, alpha=0.8)
@@ -97,10 +97,13 @@ def plot_free_energy_profile(
     ax.set_ylabel("free energy (kJ/mol)")
     ax.set_ylim(min(0.0, float(np.nanmin(f - 2 * error))), 1.35 * float(np.nanmax(f + 2 * error)))
     ax.set_title(title)
-    ax.legend()
+    ax.legend(frameon=True, framealpha=0.85, edgecolor="none", loc="upper center")
     if angles:
         degrees_axis(ax, "x", symbol(label))
     else:
+        shown = surface.edges[0][:-1][np.isfinite(f)]
+        margin = 0.08 * (shown[-1] - shown[0]) or 1.0
+        ax.set_xlim(shown[0] - margin, shown[-1] + margin)
         ax.set_xlabel(label)
     return ax
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from gencg.analysis.assessment import Assessment
 from gencg.analysis.free_energy import free_energy_surface
-from gencg.analysis.histogram import Array, to_array
+from gencg.analysis.histogram import Array, to_array, weighted_histogram
 from gencg.analysis.torsions import residue_pairs
 from gencg.ensemble import Ensemble
-from gencg.plots.density import plot_density, plot_density_map
+from gencg.plots.density import plot_density, plot_density_map, weighted_window
 from gencg.plots.energy import plot_energy_histogram
 from gencg.plots.free_energy import (
     plot_free_energy,
@@ -29,6 +29,9 @@ from gencg.systems.base import System
 from gencg.units import BOLTZMANN_CONSTANT
 
 MAX_RESIDUES = 6
+"""Residues with maps of their own; a page of more is no overview."""
+MIN_SAMPLES = 3.0
+"""Effective samples a cell of a free-energy surface needs to be shown."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def _torsion_panels(ensemble: Ensemble, assessment: Assessment) -> Iterator[Pane
     for place, labels in list(pairs.items())[:MAX_RESIDUES]:
         angles = np.stack([torsions[label] for label in labels], 1)
         yield _ramachandran_panel(angles, ensemble, assessment, labels, place)
-        yield _surface_panel(angles, ensemble, labels, place)
+        surface = _surface_panel(angles, ensemble, labels, place)
+        if surface is not None:
+            yield surface
 
 
 def _ramachandran_panel(
@@ -104,9 +109,20 @@ def _ramachandran_panel(
     return Panel(_file_name("ramachandran", place), title.strip(), caption, figure)
 
 
-def _surface_panel(angles: Array, ensemble: Ensemble, labels: tuple[str, str], place: str) -> Panel:
+def _surface_panel(
+    angles: Array, ensemble: Ensemble, labels: tuple[str, str], place: str
+) -> Panel | None:
+    """The surface and its error; None where no cell holds enough samples."""
+    bins = _bins(ensemble)
+    cells = weighted_histogram(angles, ensemble.log_weights, bins=bins)
+    if cells.n_effective.max() < MIN_SAMPLES:
+        return None
     surface = free_energy_surface(
-        angles, ensemble.log_weights, temperature=ensemble.temperature, bins=_bins(ensemble)
+        angles,
+        ensemble.log_weights,
+        temperature=ensemble.temperature,
+        bins=bins,
+        min_samples=MIN_SAMPLES,
     )
     figure, (left, right) = new_figure(2)
     plot_free_energy(surface, labels=labels, title="free energy", ax=left)
@@ -129,11 +145,15 @@ def _plane_panels(system: System, ensemble: Ensemble, assessment: Assessment) ->
         return to_array(beta * system.energy.energy(torch.from_numpy(points)))
 
     figure, (left, right) = new_figure(2)
+    points = to_array(ensemble.y)
+    ranges = [weighted_window(points[:, k], ensemble.log_weights) for k in range(2)]
     for ax, weights, title in (
         (left, assessment.raw_log_weights, "raw"),
         (right, ensemble.log_weights, "reweighted"),
     ):
-        plot_density_map(ensemble.y, weights, energy=reduced, labels=labels, title=title, ax=ax)
+        plot_density_map(
+            points, weights, energy=reduced, labels=labels, ranges=ranges, title=title, ax=ax
+        )
     caption = (
         "Density as the generator drew it, and reweighted to the Boltzmann distribution, on a "
         "logarithmic scale. Lines: the energy, every 2 kT from its minimum. Grey: no sample."
@@ -227,7 +247,8 @@ def _training_panel(history: Sequence[Any], ensemble: Ensemble) -> Panel:
     caption = (
         "Loss, effective sample size of the training batches at their own temperature, and "
         "temperature, against the energy calls spent. Thin: each logged step; thick: running "
-        "median. Dashed: the lowest loss possible at the final temperature."
+        "median. Dashed: -log Z, the bound of the loss at the final temperature; the loss may lie "
+        "just below, since it leaves the worst samples of each batch out."
     )
     return Panel("training", "Training", caption, figure)
 
