@@ -7,8 +7,8 @@ import torch
 
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.coordinates.base import Cartesian
-from gencg.ensemble import draw
 from gencg.energies.toy import DoubleWell
+from gencg.ensemble import draw
 from gencg.fit import Optimisation, StepInfo, TrainingError, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder

@@ -79,7 +79,7 @@ def patch_coefficients(table: Array) -> Array:
     g[..., 0::2, 0::2], g[..., 0::2, 1::2] = corners, after_b
     g[..., 1::2, 0::2], g[..., 1::2, 1::2] = after_a, after_both
     hermite = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [-3, 3, -2, -1], [2, -2, 1, 1]], float)
-    return np.einsum("ki,abij,lj->abkl", hermite, g, hermite)
+    return np.asarray(np.einsum("ki,abij,lj->abkl", hermite, g, hermite))
 
 
 def slopes(table: Array, axis: int) -> Array:
@@ -91,6 +91,6 @@ def slopes(table: Array, axis: int) -> Array:
     n = len(table)
     ahead, behind = np.roll(table, -1, axis), np.roll(table, 1, axis)
     matrix = 4 * np.eye(n) + np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)
-    second = np.linalg.solve(matrix, np.moveaxis(6 * (ahead - 2 * table + behind), axis, 0))
-    second = np.moveaxis(second, 0, axis)
+    differences = np.moveaxis(6 * (ahead - 2 * table + behind), axis, 0)
+    second = np.moveaxis(np.linalg.solve(matrix, differences), 0, axis)
     return np.asarray(ahead - table - second / 3 - np.roll(second, -1, axis) / 6)

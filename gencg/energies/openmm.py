@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gencg.energies.base import Energy
-from gencg.energies.openmm_values import UnreadableForceError, type_name
-from gencg.energies.openmm_workers import OpenMMWorkers, create_context, evaluate
-from gencg.energies.reader import check_system
+from gencg.energies.openmm_checks import check_system
+from gencg.energies.openmm_values import UnreadableForceError, create_context, type_name
+from gencg.energies.openmm_workers import OpenMMWorkers, evaluate
 from gencg.energies.reader import read_system as read_system
 
 logger = logging.getLogger("gencg")

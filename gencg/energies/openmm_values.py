@@ -1,4 +1,4 @@
-"""Plain numbers out of OpenMM's objects."""
+"""Plain numbers out of OpenMM's objects, and its contexts."""
 
 import re
 from typing import Any
@@ -49,3 +49,34 @@ def tabulated_functions(force: Any) -> dict[str, Array]:
         nx, ny, values = force.getTabulatedFunction(k).getFunctionParameters()
         tables[force.getTabulatedFunctionName(k)] = np.array(values, float).reshape(ny, nx).T
     return tables
+
+
+def create_context(system: Any, platform: str) -> Any:
+    """A context of a system on a platform.
+
+    Raises:
+        ValueError: If OpenMM has no such platform.
+    """
+    import openmm
+
+    names = [
+        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
+    ]
+    if platform not in names:
+        raise ValueError(f"`platform` must be one of {', '.join(names)}, got {platform!r}")
+    integrator = openmm.VerletIntegrator(0.001)
+    return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
+
+
+def to_xml(system: Any) -> str:
+    """A system as text."""
+    import openmm
+
+    return str(openmm.XmlSerializer.serialize(system))
+
+
+def from_xml(text: str) -> Any:
+    """The system of a text."""
+    import openmm
+
+    return openmm.XmlSerializer.deserialize(text)

@@ -1,4 +1,4 @@
-"""OpenMM contexts, in this process and in several."""
+"""Evaluating configurations with OpenMM, in this process and in several."""
 
 import multiprocessing
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -8,24 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencg.energies.openmm_values import create_context, from_xml, to_xml
+
 Array = NDArray[np.float64]
-
-
-def create_context(system: Any, platform: str) -> Any:
-    """A context of a system on a platform.
-
-    Raises:
-        ValueError: If OpenMM has no such platform.
-    """
-    import openmm
-
-    names = [
-        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
-    ]
-    if platform not in names:
-        raise ValueError(f"`platform` must be one of {', '.join(names)}, got {platform!r}")
-    integrator = openmm.VerletIntegrator(0.001)
-    return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform))
 
 
 def evaluate(context: Any, positions: Array, gradient: bool) -> tuple[Array, Array]:
@@ -53,15 +38,13 @@ class OpenMMWorkers:
     """
 
     def __init__(self, system: Any, platform: str, n_processes: int) -> None:
-        import openmm
-
         self.n_processes = n_processes
         self.pool = ProcessPoolExecutor(
             n_processes,
             # A forked process would inherit threads that are not there
             mp_context=multiprocessing.get_context("spawn"),
             initializer=start_worker,
-            initargs=(openmm.XmlSerializer.serialize(system), platform),
+            initargs=(to_xml(system), platform),
         )
 
     def evaluate(self, positions: Array, gradient: bool) -> tuple[Array, Array]:
@@ -97,9 +80,7 @@ _context: Any = None
 def start_worker(system: str, platform: str) -> None:
     """Build the context of this worker process."""
     global _context
-    import openmm
-
-    _context = create_context(openmm.XmlSerializer.deserialize(system), platform)
+    _context = create_context(from_xml(system), platform)
 
 
 def work(positions: Array, gradient: bool) -> tuple[Array, Array]:
