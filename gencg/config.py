@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gencg.fit import Optimisation
+from gencg.fit import DEFAULT_ENERGY_CALLS, Optimisation
 from gencg.systems.base import System
 from gencg.tempering import (
     ESSTempering,
@@ -133,7 +133,7 @@ class RunConfig:
             checksum: Of the structure file.
         """
         cold = self.temperature or float(system.temperature)
-        training = int(system.settings.get("energy_calls", 4e6))
+        training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
         return dataclasses.replace(
             self,

@@ -72,4 +72,5 @@ def _toy(
         temperature=temperature,
         description=description,
         known=known,
+        settings={"energy_calls": 6e5},
     )
