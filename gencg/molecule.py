@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import mdtraj
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix
@@ -24,7 +23,7 @@ _SIDE_CHAIN = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Molecule:
     """One connected molecule with all its atoms and a reference structure.
 
@@ -73,12 +72,19 @@ class Molecule:
 
         MDTraj keeps float32; no unit cell.
         """
+        import mdtraj
+
         xyz = self.positions if x is None else np.asarray(x)
         return mdtraj.Trajectory(xyz.reshape(-1, self.n_atoms, 3), self.topology)
 
     def with_positions(self, positions: ArrayLike) -> "Molecule":
         """The same molecule in another conformation, shape ``(n_atoms, 3)`` in nm."""
         return Molecule(self.topology, np.asarray(positions, dtype=np.float64), check=False)
+
+    def __repr__(self) -> str:
+        residues = [str(residue) for residue in self.topology.residues]
+        shown = residues if len(residues) < 6 else [*residues[:3], "...", residues[-1]]
+        return f"Molecule(n_atoms={self.n_atoms}, residues={'-'.join(shown)})"
 
     @property
     def n_atoms(self) -> int:

@@ -84,6 +84,7 @@ def test_stereocentres_have_the_hand_of_the_reference() -> None:
 
 def test_backbone_torsions_are_those_of_mdtraj() -> None:
     molecule = dipeptide()
+    assert repr(molecule) == "Molecule(n_atoms=22, residues=ACE1-ALA2-NME3)"
     torsions = dict(molecule.phi_psi())
     assert list(torsions) == ["phi(ALA2)", "psi(ALA2)"]
     trajectory = molecule.to_mdtraj()

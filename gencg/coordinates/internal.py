@@ -120,6 +120,10 @@ class InternalCoordinates(CoordinateMap):
         self.scale[self.soft] = SOFT_SCALE
         self.names = coordinate_names(molecule, z, self.rotors)
 
+    def __repr__(self) -> str:
+        soft = [name for name, yes in zip(self.names, self.soft.tolist(), strict=True) if yes]
+        return f"InternalCoordinates(dim={self.dim}, soft=[{', '.join(soft)}])"
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates ``(*batch, dim)`` of ``x`` and log|det dy/dx|, rotors folded first."""
         t = self._on(x)
@@ -160,11 +164,12 @@ class InternalCoordinates(CoordinateMap):
         """
         order = torch.tensor([rotor.n for rotor in self.rotors], device=x.device)
         shape = (*x.shape[:-2], len(self.rotors))
-        uniform = torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64)
-        return self.relabel(x, (uniform * order).long())
+        device = x.device if generator is None else generator.device
+        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        return self.relabel(x, (uniform.to(x.device) * order).long())
 
     def inverted(self, x: Tensor) -> Tensor:
-        """Which have a four-coordinated atom of the wrong hand, ``(*batch,)`` bool."""
+        """Which have an atom of the wrong hand (`handed_atoms`), ``(*batch,)`` bool."""
         t = self._on(x)
         return (signed_volumes(x, t.centres) * t.hands <= 0).any(-1)
 

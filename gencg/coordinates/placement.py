@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gencg.coordinates.symmetry import Rotor, four_coordinated, signed_volumes
+from gencg.coordinates.symmetry import Rotor, handed_atoms, signed_volumes
 from gencg.coordinates.zmatrix import ZMatrix
 from gencg.geometry import dihedrals, wrap
 from gencg.molecule import Molecule
@@ -37,7 +37,7 @@ class Tables(NamedTuple):
     undo: Tensor  # from order of placement to order of atoms
     root: Tensor  # frames of A and B: [3, (position, e, m, n), (A, B), 1]
     shift: Tensor  # one where the length A - B enters
-    centres: Tensor  # neighbours of four-coordinated atoms, [n_centres, 4]
+    centres: Tensor  # atoms whose volume has a hand, [n_centres, 4]
     hands: Tensor
     stiff: Tensor  # leading rows of stiff acyclic axes
 
@@ -124,7 +124,7 @@ def build_tables(
     root[:, 1:, 1, 0] = torch.eye(3, dtype=torch.float64)
     shift = torch.zeros_like(root)
     shift[0, 0, 1, 0] = 1.0
-    centres = _index(four_coordinated(molecule), 4)
+    centres = _index(handed_atoms(molecule), 4)
     return Tables(
         bonds=_index(((k, z.parent[k]) for k in z.atoms[1:]), 2),
         angles=_index(((k, z.parent[k], z.grandparent[k]) for k in placed), 3),

@@ -118,12 +118,21 @@ def signed_volumes(x: Tensor, quads: Tensor) -> Tensor:
     return volumes
 
 
-def four_coordinated(molecule: Molecule) -> list[tuple[int, ...]]:
-    """The four neighbours of every atom that has exactly four and is not flat."""
-    centres = [bonded for bonded in molecule.neighbours if len(bonded) == 4]
+def handed_atoms(molecule: Molecule) -> list[tuple[int, ...]]:
+    """Four atoms, in or around each atom that keeps its hand, whose volume has a fixed sign.
+
+    The neighbours of an atom with four of them; the three neighbours and the atom itself for a
+    pyramidal sulfur or phosphorus. Flat atoms have no hand, and amines invert.
+    """
+    groups: list[tuple[int, ...]] = []
+    for atom, bonded in enumerate(molecule.neighbours):
+        if len(bonded) == 4:
+            groups.append(bonded)
+        elif len(bonded) == 3 and molecule.elements[atom] in ("S", "P"):
+            groups.append((*bonded, atom))
     x = torch.as_tensor(molecule.positions)
-    volumes = signed_volumes(x, torch.tensor(centres, dtype=torch.long).reshape(-1, 4))
-    return [bonded for bonded, v in zip(centres, volumes.tolist(), strict=True) if abs(v) > 1e-4]
+    volumes = signed_volumes(x, torch.tensor(groups, dtype=torch.long).reshape(-1, 4))
+    return [group for group, v in zip(groups, volumes.tolist(), strict=True) if abs(v) > 1e-4]
 
 
 def planar_bonds(molecule: Molecule) -> list[tuple[int, int]]:

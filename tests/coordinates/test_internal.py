@@ -20,6 +20,7 @@ from molecules import (
     ethane,
     fluoroethanol,
     glycine,
+    methyl,
     methylamine,
     proline,
 )
@@ -29,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gencg.coordinates.body_frame import BodyFrame
 from gencg.coordinates.internal import InternalCoordinates
+from gencg.coordinates.symmetry import handed_atoms
 from gencg.geometry import dihedrals, distances, place_atoms, wrap
 from gencg.molecule import Molecule
 from gencg.testing import check_coordinate_map
@@ -149,6 +151,7 @@ def test_placement_is_that_of_one_atom_after_the_other() -> None:
 def test_soft_torsions_of_the_dipeptide() -> None:
     coordinates = InternalCoordinates(dipeptide())
     soft = [n for n, s in zip(coordinates.names, coordinates.soft, strict=True) if s]
+    assert "soft=[phi(ALA2), psi(ALA2), rotor(ACE1-CH3)" in repr(coordinates)
     assert soft == ["phi(ALA2)", "psi(ALA2)", "rotor(ACE1-CH3)", "rotor(ALA2-CB)", "rotor(NME3-C)"]
     assert coordinates.fold[coordinates.soft].tolist() == [1, 1, 3, 3, 3]
     assert len(coordinates.zmatrix.levels) == 3
@@ -298,6 +301,12 @@ def test_reflection_inverts_and_half_a_turn_flips() -> None:
     assert coordinates.inverted(-x).all()
     assert not coordinates.valid(-x).any()
     assert not coordinates.flipped(x).any()
+
+    # A pyramidal sulfur keeps its hand, an amine does not
+    rows = [("S",), ("O", 0, 0.150), ("C", 0, 0.180, 1, 106), ("C", 0, 0.180, 1, 106, 2, 105)]
+    sulfoxide = build([*rows, *methyl(2, 0, 1), *methyl(3, 0, 1)])
+    assert len(handed_atoms(sulfoxide)) == 3
+    assert len(handed_atoms(methylamine())) == 1
 
     trans, cis = InternalCoordinates(butene(180)), InternalCoordinates(butene(0))
     x_trans, _ = trans.inverse(near(trans, 4))
