@@ -112,7 +112,7 @@ class InternalCoordinates(CoordinateMap):
         ends = [[j for j in molecule.neighbours[p] if j != g] for _, p, g, _ in stiff_quads]
         pairs = [equivalent_pair(molecule, k) for k in (*self._tables.centres.tolist(), *ends)]
         self._swaps = torch.tensor([p for p in pairs if p], dtype=torch.long).reshape(-1, 2)
-        self._swappable = torch.tensor([p is not None for p in pairs], dtype=torch.bool)
+        self._swappable = torch.tensor([i for i, p in enumerate(pairs) if p], dtype=torch.long)
         self._cache: dict[tuple[torch.dtype, torch.device], Tables] = {}
         self.centre, _ = self.forward(torch.as_tensor(molecule.positions))
         scales = torch.tensor([BOND_SCALE, ANGLE_SCALE, STIFF_SCALE], dtype=torch.float64)

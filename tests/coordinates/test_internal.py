@@ -330,3 +330,16 @@ def test_labels_of_equivalent_atoms_are_matched_and_a_stereocentre_is_not() -> N
     coordinates = InternalCoordinates(fluoroethanol())
     x, _ = coordinates.inverse(near(coordinates, 6))
     assert coordinates.inverted(coordinates.match_labels(-x)).all()
+
+
+def test_everything_stays_on_the_device_and_in_the_dtype_of_its_argument() -> None:
+    coordinates = InternalCoordinates(dipeptide())
+    for each in (coordinates, BodyFrame(dipeptide())):
+        x, log_det = each.inverse(torch.zeros(2, 5, 60, device="meta", dtype=torch.float32))
+        y, log_det_back = each.forward(x)
+        for value in (x, log_det, y, log_det_back):
+            assert value.device.type == "meta"
+            assert value.dtype == torch.float32
+        assert each.valid(x).device.type == "meta"
+    drawn = coordinates.random_copies(x, generator=torch.Generator())
+    assert coordinates.match_labels(drawn).device.type == "meta"
