@@ -49,18 +49,20 @@ class InternalCoordinates(CoordinateMap):
     **Rotors.** Where the atoms on one end of a soft axis are n equivalent terminal atoms, their
     rotor angle is the mean :math:`t = t_1 + \frac1n \sum_k d_k`, where :math:`t_k = t_1 + s_k +
     d_k` are their torsions and :math:`s_k = 2\pi k/n`. Relabelling the atoms cyclically shifts t
-    by :math:`2\pi/n` exactly, so one n-th of the circle around the reference :math:`t_0` holds
-    everything. The coordinate is the phase :math:`p = n (t - t_0) \in [-\pi, \pi)`, and `forward`
-    relabels the atoms first. With f the integrand over all else,
+    by :math:`2\pi/n` exactly (as long as they keep their order around the axis), so one n-th of
+    the circle around the reference :math:`t_0` holds everything. The coordinate is the phase
+    :math:`p = n (t - t_0) \in [-\pi, \pi)`, and `forward` relabels the atoms first. With f(t) the
+    integral of the Boltzmann factor over all else, which repeats n times,
 
     .. math:: \int_{-\pi}^{\pi} f\, dt = n \int_{t_0 - \pi/n}^{t_0 + \pi/n} f\, dt
               = \int_{-\pi}^{\pi} f\, dp,
 
     the n equal copies cancel the stretch :math:`dt/dp = 1/n`: a rotor contributes nothing to
-    log_det, and :math:`\int e^{-\beta U} |\det \partial x/\partial y|\, dy` is the partition
-    function of the unfolded molecule. `random_copies` undoes the folding for output. The other
-    coordinates of the rotor's atoms trade places where p wraps, so a decoder which conditions
-    them on p should see p/n (``fold`` holds n), not only p.
+    log_det, which is that of the formula above, and the integral of
+    :math:`e^{-\beta U + \text{log\_det}}` over y is the partition function of the unfolded
+    molecule. `random_copies` undoes the folding for output. The other coordinates of the rotor's
+    atoms trade places where p wraps, so a decoder which conditions them on p should see p/n
+    (``fold`` holds n), not only p.
 
     **Rings.** The tree leaves one bond of each ring out; its length is a consequence of the other
     coordinates, which are exact but strongly coupled.
@@ -140,7 +142,9 @@ class InternalCoordinates(CoordinateMap):
         """Configurations ``(*batch, n_atoms, 3)`` of ``y`` and log|det dx/dy|.
 
         The first atom of the Z-matrix lies at the origin, the second on the x axis, the third in
-        the xy plane. The result is a view of memory laid out as (3, n_atoms, batch).
+        the xy plane. Any finite y is placed; one with a length below zero, an angle outside
+        (0, pi) or a narrow torsion over half a turn from its middle repeats another one. The
+        result is a view of memory laid out as (3, n_atoms, batch).
         """
         if y.shape[-1:] != (self.dim,):
             raise ValueError(f"`y` must have shape (*batch, {self.dim}), got {tuple(y.shape)}")
