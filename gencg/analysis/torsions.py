@@ -56,8 +56,8 @@ def ensemble_torsions(ensemble: Any, coordinates: Any = None) -> Torsions:
             peptide bonds.
 
     Returns:
-        phi and psi of each residue in turn, or the periodic soft coordinates in their order; no
-        torsion at all for a toy without angles.
+        phi and psi of each residue in turn, or the periodic soft coordinates in their order,
+        rotors last; no torsion at all for a toy without angles.
     """
     pairs = [] if ensemble.molecule is None else ensemble.molecule.phi_psi()
     if pairs:
@@ -65,7 +65,9 @@ def ensemble_torsions(ensemble: Any, coordinates: Any = None) -> Torsions:
         return Torsions(tuple(labels), torsion_angles(ensemble.x, quads))
     if coordinates is None:
         return Torsions((), np.zeros((ensemble.n_samples, 0)))
-    chosen = np.flatnonzero(to_array(coordinates.soft) * to_array(coordinates.periodic))
+    soft = np.flatnonzero(to_array(coordinates.soft) * to_array(coordinates.periodic))
+    # The turn of a CH3 group is the least interesting one
+    chosen = sorted(soft.tolist(), key=lambda k: coordinates.names[k].startswith("rotor"))
     labels = tuple(coordinates.names[k] for k in chosen)
     return Torsions(labels, wrap(to_array(ensemble.y)[:, chosen]))
 
