@@ -95,6 +95,7 @@ _TRAINING = (
     click.option("--estimator", metavar="KIND", help="path or plain gradient.  [path]"),
     click.option("--config", "config_file", type=click.Path(), help="TOML file with settings."),
     click.option("--threads", type=COUNT, help="Threads to compute with."),
+    click.option("--checkpoint-seconds", type=float, help="Time between checkpoints.  [30]"),
     click.option("--format", "formats", multiple=True, help="Also write xtc or dcd."),
     click.option("--out", type=click.Path(), help="Run folder.  [runs/TARGET]"),
     click.option("--override", is_flag=True, help="Start over where the folder holds a run."),
@@ -261,6 +262,9 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(BAD_INPUT)
     except click.ClickException as error:
         _complain(
             f"{error.format_message()}; see gencg {' '.join(args[:1])} --help".replace("  ", " ")
@@ -299,7 +303,7 @@ def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System
         for name in (
             "forcefield", "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
             "batch_size", "learning_rate", "tempering", "start_temperature", "decoder",
-            "estimator", "threads", "formats",
+            "estimator", "threads", "checkpoint_seconds", "formats",
         )
         if options[name] not in (None, ())
     }  # fmt: skip

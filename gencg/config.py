@@ -47,6 +47,7 @@ class RunConfig:
         decoder: "spline", or "gaussian" for the model of 2020.
         estimator: "path" or "plain" gradient of the bound.
         threads: Threads of torch; None leaves torch's own choice.
+        checkpoint_seconds: Wall time between two checkpoints.
         formats: Trajectory formats to write beside samples.h5: "xtc", "dcd".
         checksum: SHA-256 of the structure file, so that a changed one is noticed.
     """
@@ -65,6 +66,7 @@ class RunConfig:
     decoder: str = "spline"
     estimator: str = "path"
     threads: int | None = field(default=None, metadata=BENIGN)
+    checkpoint_seconds: float = field(default=30.0, metadata=BENIGN)
     formats: tuple[str, ...] = field(default=(), metadata=BENIGN)
     checksum: str | None = None
 
@@ -80,6 +82,7 @@ class RunConfig:
         _check_positive(self, "temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "learning_rate", "a positive finite number")
+        _check_positive(self, "checkpoint_seconds", "a positive finite number")
         if str(self.n_cvs) == "auto":
             raise ValueError(
                 "`cvs` must be a number in this version, got 'auto'; 0 trains without "

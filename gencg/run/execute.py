@@ -33,6 +33,8 @@ def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = 
     Raises:
         ValueError: If the checkpoint is damaged or training cannot go on.
     """
+    if folder.checkpoint.exists():
+        load_checkpoint(folder.checkpoint)  # a damaged one is refused before anything is written
     if folder.config.threads is not None:
         torch.set_num_threads(folder.config.threads)
     write_json(folder.path / "versions.json", versions())
@@ -70,6 +72,7 @@ def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> Fi
         path_gradient=config.estimator == "path",
         seed=config.seed,
         checkpoint=folder.checkpoint,
+        checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
     )
 

@@ -21,10 +21,13 @@ from gencg.report import write_atomically
 from gencg.run.metrics import read_metrics
 
 OWN = (
-    "config.json", "versions.json", "metrics.csv", "checkpoint.pt", "summary.json", "samples.h5",
-    "samples.xtc", "samples.dcd", "frames.csv", "topology.pdb", "report.html", "figures", ".lock",
+    "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
+    "samples.h5", "topology.pdb", "draws", "checkpoint.pt", "metrics.csv", "versions.json",
+    "config.json",
 )  # fmt: skip
-"""What a run writes; `--override` removes these and nothing else."""
+"""What a run writes, the settings last; `--override` removes these and nothing else."""
+BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
+"""What shows that a run has something to lose."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +75,22 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise ValueError(f"`out` must be a folder, but {path} is a file; choose another --out")
         if path.exists() and not file.exists():
-            others = [p.name for p in path.iterdir() if p.name != ".lock"]
+            others = [p.name for p in path.iterdir() if not p.name.startswith(".")]
             if others:
                 raise ValueError(
                     f"folder {path} holds other files ({', '.join(sorted(others)[:3])}) and no "
                     "run; choose another --out"
                 )
-        elif override:
-            _remove(path)
-        elif file.exists():
+        elif override and file.exists():
+            with cls(path, config).locked():
+                _remove(path)
+        elif any((path / name).exists() for name in BEGUN):
             different = config.differences(cls.open(path).config)
             if different:
                 raise ValueError(
                     f"folder {path} holds a run with other settings: {'; '.join(different)}; "
                     "choose another --out, or start over with --override"
                 )
-            return cls(path, config)
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(file, config.to_json().encode())
         return cls(path, config)
