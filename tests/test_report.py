@@ -1,0 +1,155 @@
+"""The report: one page that needs nothing else, with the verdict first.
+
+Cannot detect: how the page looks.
+"""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gencg.analysis import assess
+from gencg.ensemble import Ensemble
+from gencg.report import percent, write_atomically, write_report
+from gencg.systems import System, alanine_dipeptide, butane, double_well
+from gencg.units import BOLTZMANN_CONSTANT
+
+VOID = {"meta", "img", "br"}
+
+
+def ensemble_of(system: System, n: int = 1500) -> Ensemble:
+    """Samples around the reference, weighted as if drawn from a flat density."""
+    coordinates = system.coordinates
+    y = coordinates.centre + coordinates.scale * torch.randn(n, coordinates.dim)
+    y[:, coordinates.periodic] = (2 * torch.rand(n, int(coordinates.periodic.sum())) - 1) * np.pi
+    x, _ = coordinates.inverse(y)
+    energy = 10 * torch.rand(n)
+    valid = torch.ones(n, dtype=torch.bool)
+    valid[0] = False
+    return Ensemble(
+        x=x, y=y, z=y[:, :0], energy=energy,
+        log_weights=-energy / (BOLTZMANN_CONSTANT * system.temperature), valid=valid,
+        temperature=system.temperature, molecule=system.molecule,
+    )  # fmt: skip
+
+
+HISTORY = [
+    SimpleNamespace(energy_calls=100 * k, loss=1.0 / (k + 1), ess=0.5, temperature=300.0)
+    for k in range(30)
+]
+SUMMARY = {"ess": 0.93, "log_z": -178.6852, "log_z_error": 0.0123, "pareto_k": 0.31,
+           "energy_calls": 4_900_000, "wall_seconds": 725.0, "n_cvs": 0}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Balanced tags, and what the page asks for from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.images: list[bytes] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        for name, value in attrs:
+            if name == "src" and value.startswith("data:image/png;base64,"):
+                self.images.append(base64.b64decode(value.partition(",")[2]))
+            elif name in ("src", "href"):
+                self.outside.append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        if tag != "p" or self.open[-1] == "p":
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("build", [double_well, butane, alanine_dipeptide])
+def test_the_page_needs_nothing_else(build, tmp_path: Path) -> None:
+    system = build()
+    path = write_report(
+        tmp_path, ensemble_of(system), system=system, summary=SUMMARY, history=HISTORY,
+        settings={"seed": 3, "forcefield": ("a.xml", "b.xml"), "threads": None},
+        versions={"torch": "<2.13>"},
+    )  # fmt: skip
+    text = path.read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.outside == []
+    assert not re.search(r"https?://|url\(|@import|<script", text)
+
+    # The embedded figures are the files beside the page
+    files = sorted(p.read_bytes() for p in (tmp_path / "figures").iterdir())
+    assert files == sorted(page.images)
+    assert len(files) >= 4
+
+    # Verdict first, then numbers and settings; foreign text is escaped
+    assert text.index("Effective sample size") < text.index("<img")
+    assert "-178.69 ± 0.01" in text
+    assert "4,900,000" in text
+    assert "12 min 5 s" in text
+    assert "a.xml b.xml" in text
+    assert "&lt;2.13&gt;" in text
+    assert "threads" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "Collective variables" not in text
+
+
+def test_the_figures_of_a_peptide(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    write_report(tmp_path, ensemble_of(system), system=system, summary=SUMMARY, history=HISTORY)
+    names = {p.stem for p in (tmp_path / "figures").iterdir()}
+    assert names == {"ramachandran_ALA2", "free_energy_ALA2", "populations",
+                     "energy_and_weights", "training"}  # fmt: skip
+
+
+def test_collective_variables_have_their_place(tmp_path: Path) -> None:
+    system = double_well()
+    summary = SUMMARY | {"n_cvs": 2, "joint_ess": 0.81, "bound_gap": None}
+    path = write_report(tmp_path, ensemble_of(system), system=system, summary=summary)
+    assert "Collective variables" in path.read_text()
+    assert "81.0%" in path.read_text()
+
+
+def test_a_handful_of_samples_still_gives_a_page(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    ensemble = ensemble_of(system, 40)
+    text = write_report(tmp_path, ensemble, system=system, summary=SUMMARY).read_text()
+    assert "Do not rely on these numbers yet" in text
+
+
+def test_an_ensemble_without_weight_is_refused() -> None:
+    system = double_well()
+    samples = ensemble_of(system, 10)
+    broken = Ensemble(**{**vars(samples), "valid": torch.zeros(10, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="none of the 10 samples carries weight"):
+        assess(system, broken)
+
+
+@pytest.mark.parametrize(
+    "value, error, text",
+    [(0.00193, 0.00014, "0.193 ± 0.014"), (0.5, 0.02, "50.0 ± 2.0"), (1.0, 0.0, "100.00 ± 0.00"),
+     (0.25, 0.3, "25 ± 30")],
+)  # fmt: skip
+def test_errors_decide_the_digits(value: float, error: float, text: str) -> None:
+    assert percent(value, error) == text
+
+
+def test_a_file_is_old_or_new_never_half(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("gencg.report.os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
