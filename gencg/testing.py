@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from gencg.coordinates.base import CoordinateMap
+from gencg.energies.base import Energy
 from gencg.geometry import distances, wrap
 
 
@@ -102,3 +103,67 @@ def _moved(x: Tensor) -> Tensor:
     rotation = rotation * torch.sign(torch.linalg.det(rotation))
     moved: Tensor = x @ rotation + torch.randn(3, dtype=x.dtype)
     return moved
+
+
+def check_energy(
+    energy: Energy, x: Tensor, *, atol: float = 1e-6, rtol: float = 1e-6, step: float = 1e-5
+) -> None:
+    r"""Check the theorems of an `Energy` at given configurations.
+
+    One number per configuration, the same alone and in a batch; the gradient is that of the
+    value, by central differences along random directions v,
+
+    .. math:: v \cdot \nabla U = \frac{U(x + hv) - U(x - hv)}{2h} + O(h^2);
+
+    energies and gradients are counted apart; dtype kept; a batch may be empty.
+
+    Args:
+        energy: The energy; its counters go on counting.
+        x: Configurations, shape ``(n, *event_shape)``, float64.
+        atol: Absolute tolerance.
+        rtol: Relative tolerance, of derivatives with respect to the norm of the gradient.
+        step: Length h of the central differences.
+
+    Raises:
+        AssertionError: If one of them fails.
+    """
+    x, n = x.detach(), len(x)
+    values = energy(x)
+    _assert(values.shape == (n,), f"energy of {tuple(x.shape)} has shape {tuple(values.shape)}")
+    _assert(not values.requires_grad, "energy without gradient hangs on a graph")
+    for one, value in zip(x, values, strict=True):
+        _assert_near(energy(one), value, "one configuration alone", atol=atol, rtol=rtol)
+    _assert_near(energy(x[:, None]), values[:, None], "another batch shape", atol=atol, rtol=rtol)
+    _assert(energy(x.float()).dtype == torch.float32, "the energy of float32 is not float32")
+    _assert(energy(x[:0]).shape == (0,), "an empty batch has energies")
+
+    with_gradient = x.clone().requires_grad_()
+    total = energy(with_gradient)
+    _assert_near(total.detach(), values, "the energy beside its gradient", atol=atol, rtol=rtol)
+    (gradient,) = torch.autograd.grad(total.sum(), with_gradient)
+    direction = torch.randn_like(x)
+    direction = direction / _norm(direction)
+    difference = (energy(x + step * direction) - energy(x - step * direction)) / (2 * step)
+    slope = (gradient * direction).flatten(1).sum(1)
+    error = (difference - slope).abs() / (atol / step + rtol * gradient.flatten(1).norm(dim=1))
+    _assert(bool((error <= 1).all()), f"the gradient is {float(error.max()):.1e} tolerances off")
+
+    before = energy.n_energy_calls, energy.n_gradient_calls
+    energy(x)
+    energy(x.clone().requires_grad_())
+    counted = energy.n_energy_calls - before[0], energy.n_gradient_calls - before[1]
+    _assert(counted == (2 * n, n), f"{counted} calls are counted where {(2 * n, n)} were made")
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return norm.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _assert(condition: bool, text: str) -> None:
+    if not condition:
+        raise AssertionError(text)
+
+
+def _assert_near(a: Tensor, b: Tensor, what: str, *, atol: float, rtol: float) -> None:
+    assert_close(a, b, atol=atol, rtol=rtol, msg=lambda text: f"{what} differs: {text}")

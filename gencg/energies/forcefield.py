@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -181,9 +182,11 @@ def compile_or_not(evaluate: Evaluate, x: Tensor) -> Evaluate:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        # Tracing through autograd makes energy and gradient one graph, fused as a whole
-        compiled: Evaluate = torch.compile(make_fx(lambda x: evaluate(x))(x), dynamic=False)
-        compiled(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Tracing through autograd makes energy and gradient one graph, fused as a whole
+            compiled: Evaluate = torch.compile(make_fx(lambda x: evaluate(x))(x), dynamic=False)
+            compiled(x)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         logger.warning("The force field runs uncompiled, several times slower: %s", reason)

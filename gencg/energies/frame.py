@@ -44,7 +44,7 @@ class Frame:
         """
         n_atoms, _, n = self.positions.shape
         vectors = incidence @ self.positions.reshape(n_atoms, 3 * n)
-        x, y, z = vectors.reshape(-1, 3, n).unbind(1)
+        x, y, z = vectors.reshape(len(incidence), 3, n).unbind(1)
         return x, y, z
 
 
