@@ -16,6 +16,7 @@ from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.importance import effective_sample_size
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import SplineDecoder
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.reverse_kl import ReverseKL
 from gencg.systems.base import System
@@ -29,6 +30,8 @@ DEFAULT_ENERGY_CALLS = 3e6
 """Training budget where the system recommends none."""
 N_RUNGS = 64
 """How many batches of the ladder are kept for the analysis of hot samples."""
+SNAPSHOTS = (3.0, 2.0, 1.4)
+"""Temperature factors at which the soft block is kept: a hot flow that crosses barriers."""
 MAX_SKIPPED = 20
 """Steps in a row with a gradient that is not finite before the last good state is restored."""
 MAX_RESTORED = 5
@@ -150,6 +153,7 @@ class TrainingState:
         recent: Energies and log-weights of the last batches, for the tempering rule.
         history: Log lines kept.
         ladder: Samples kept along the ladder.
+        snapshots: Parameters of the averaged soft block at `SNAPSHOTS`, with their beta.
     """
 
     model: CoarseGrainedModel
@@ -168,6 +172,7 @@ class TrainingState:
     recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     history: list[StepInfo] = field(default_factory=list)
     ladder: list[Rung] = field(default_factory=list)
+    snapshots: list[tuple[float, dict[str, Tensor]]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values alone."""
@@ -179,6 +184,7 @@ class TrainingState:
             "recent": [list(pair) for pair in self.recent],
             "history": [vars(info) for info in self.history],
             "ladder": [vars(rung) for rung in self.ladder],
+            "snapshots": [list(pair) for pair in self.snapshots],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -191,6 +197,7 @@ class TrainingState:
         self.recent = [(energy, weights) for energy, weights in content["recent"]]
         self.history = [StepInfo(**info) for info in content["history"]]
         self.ladder = [Rung(**rung) for rung in content["ladder"]]
+        self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
 
 
 _PLAIN = (
@@ -241,6 +248,11 @@ class FitResult:
     def ladder(self) -> list[Rung]:
         """Samples along the tempering ladder, hot to cold."""
         return self.state.ladder
+
+    @property
+    def snapshots(self) -> list[dict[str, Tensor]]:
+        """Parameters of the soft block at hotter stages, hot to cold."""
+        return [soft for _, soft in self.state.snapshots]
 
     @property
     def energy_calls(self) -> int:
@@ -493,6 +505,7 @@ class _Trainer:
                 *state.recent[-n_recent + 1 :],
                 (evaluation.energy.cpu(), evaluation.log_weights.cpu()),
             ]
+        self._snapshot(state)
         if info.step % max(state.n_steps // 1000, 1) == 0 or info.step == state.n_steps:
             state.history.append(info)
         if info.step % max(state.n_steps // N_RUNGS, 1) == 0:
@@ -506,6 +519,15 @@ class _Trainer:
             )
             if state.n_skipped == 0:
                 self.remember(state)
+
+    def _snapshot(self, state: TrainingState) -> None:
+        decoder = state.average.decoder
+        n_taken = len(state.snapshots)
+        if not isinstance(decoder, SplineDecoder) or n_taken == len(SNAPSHOTS):
+            return
+        if state.beta >= self.target.beta / SNAPSHOTS[n_taken]:
+            soft = {k: v.detach().cpu().clone() for k, v in decoder.flow.soft.state_dict().items()}
+            state.snapshots.append((state.beta, soft))
 
 
 def _info(

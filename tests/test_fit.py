@@ -194,3 +194,14 @@ def test_the_double_well_is_solved_with_its_rare_well() -> None:
     right = ensemble.populations({"right": ensemble.x[:, 0] > 0})["right"]
     # Two standard errors of the reweighted share on top of the bar
     assert abs(right[0] - 0.00835) < 0.003
+
+
+def test_the_soft_block_is_kept_at_hotter_stages() -> None:
+    result = fit(double_well(), energy_calls=64 * 60, batch_size=64, model=_small_model())
+    betas = [beta for beta, _ in result.state.snapshots]
+    assert len(betas) == 3
+    for beta, factor in zip(betas, (3.0, 2.0, 1.4), strict=True):
+        assert result.target.beta / factor <= beta < 1.2 * result.target.beta / factor
+    own = result.model.decoder.flow.soft.state_dict()
+    assert result.snapshots[0].keys() == own.keys()
+    assert any(not torch.equal(result.snapshots[0][k], own[k]) for k in own)

@@ -18,6 +18,7 @@ class CoordinateMap(ABC):
             a decoder models them first and everything else given them.
         centre: Where a narrow coordinate sits (the reference structure), ``(dim,)`` float64.
         scale: How far a narrow coordinate strays, ``(dim,)`` float64.
+        fold: Order n of the symmetric rotor at each coordinate, 1 elsewhere, ``(dim,)`` int.
     """
 
     event_shape: tuple[int, ...]
@@ -27,6 +28,7 @@ class CoordinateMap(ABC):
     soft: Tensor
     centre: Tensor
     scale: Tensor
+    fold: Tensor
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +64,7 @@ class Cartesian(CoordinateMap):
         self.soft = torch.ones(dim, dtype=torch.bool)
         self.centre = torch.zeros(dim, dtype=torch.float64)
         self.scale = torch.full((dim,), scale, dtype=torch.float64)
+        self.fold = torch.ones(dim, dtype=torch.long)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x.new_zeros(x.shape[:-1])

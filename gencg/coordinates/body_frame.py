@@ -49,6 +49,7 @@ class BodyFrame(CoordinateMap):
         self.soft = torch.ones(self.dim, dtype=torch.bool)
         self.centre, _ = self.forward(torch.as_tensor(molecule.positions))
         self.scale = torch.full((self.dim,), SCALE, dtype=torch.float64)
+        self.fold = torch.ones(self.dim, dtype=torch.long)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates ``(*batch, dim)`` of ``x`` in nm and log|det dy/dx|."""

@@ -1,28 +1,17 @@
 """Decoders q(y|z): from collective variables to all coordinates of the molecule."""
 
-import math
 from collections.abc import Sequence
 
 import torch
-from normflows.flows import Flow
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 
 from gencg.coordinates.base import CoordinateMap
-from gencg.distributions.couplings import (
-    Affine,
-    CircularSpline,
-    ConditionalAffine,
-    Coupling,
-    LineSpline,
-    Rotation,
-    Transform,
-    UnitTriangular,
-)
-from gencg.distributions.flow import Chain, FlowDistribution
+from gencg.distributions.flow import FlowDistribution
 from gencg.distributions.networks import MLP
 from gencg.distributions.torus import TorusNormal
 from gencg.models.base import ConditionalDistribution
+from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
 
 
 class SplineDecoder(ConditionalDistribution):
@@ -44,6 +33,9 @@ class SplineDecoder(ConditionalDistribution):
         n_stiff_layers: Coupling layers of the stiff block.
         stiff_hidden: Hidden widths in the stiff block.
         seed: Chooses the fixed permutations.
+
+    Raises:
+        ValueError: If soft coordinates are partly on the circle and partly on the line.
     """
 
     def __init__(
@@ -59,128 +51,23 @@ class SplineDecoder(ConditionalDistribution):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.n_cvs = n_cvs
-        self.flow = _TwoBlockFlow(
-            coordinates,
-            n_cvs=n_cvs,
-            n_soft_layers=n_soft_layers,
-            n_bins=n_bins,
-            soft_hidden=soft_hidden,
-            n_stiff_layers=n_stiff_layers,
-            stiff_hidden=stiff_hidden,
-            generator=generator,
+        space = SoftSpace(coordinates)
+        soft = SoftBlock(
+            space, n_context=n_cvs, n_layers=n_soft_layers, n_bins=n_bins, hidden=soft_hidden
         )
+        stiff = StiffBlock(
+            coordinates,
+            space,
+            n_context=n_cvs,
+            n_layers=n_stiff_layers,
+            hidden=stiff_hidden,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        self.flow = TwoBlockFlow(space, soft, stiff)
 
     def forward(self, context: Tensor) -> TorchDistribution:
         base = TorusNormal(self.flow.n_angles, self.flow.n_normal, like=context)
         return FlowDistribution(base, self.flow, context)
-
-
-class _TwoBlockFlow(Flow):  # type: ignore[misc]
-    order: Tensor
-    index: Tensor
-    centre: Tensor
-    scale: Tensor
-
-    def __init__(
-        self,
-        coordinates: CoordinateMap,
-        *,
-        n_cvs: int,
-        n_soft_layers: int,
-        n_bins: int,
-        soft_hidden: Sequence[int],
-        n_stiff_layers: int,
-        stiff_hidden: Sequence[int],
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        soft, stiff = coordinates.soft.nonzero()[:, 0], (~coordinates.soft).nonzero()[:, 0]
-        periodic = bool(coordinates.periodic[soft].all()) and len(soft) > 0
-        if not periodic and coordinates.periodic[soft].any():
-            raise ValueError(
-                "soft coordinates must be all periodic or all on the line, got a mixture: "
-                f"{coordinates.periodic[soft].tolist()}"
-            )
-        self.n_angles = len(soft) if periodic else 0
-        self.n_normal = coordinates.dim - self.n_angles
-        self.n_soft = len(soft)
-        self.soft_transform = (
-            CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
-        )
-        self.register_buffer("order", torch.argsort(torch.cat([soft, stiff])))
-        self.register_buffer("index", torch.cat([soft, stiff]))
-        scale = coordinates.scale.clone()
-        if periodic:
-            scale[coordinates.soft] = 1.0
-        centre = torch.where(coordinates.soft & coordinates.periodic, 0.0, coordinates.centre)
-        self.register_buffer("centre", centre[self.index].float())
-        self.register_buffer("scale", scale[self.index].float())
-        self.log_volume = float(scale.log().sum())
-
-        self.soft = Chain(
-            _soft_layers(self.n_soft, self.soft_transform, n_soft_layers, n_cvs, soft_hidden)
-        )
-        n_context = self.soft_transform.n_features(self.n_soft) + n_cvs
-        self.stiff = Chain(
-            _stiff_layers(len(stiff), n_stiff_layers, n_context, stiff_hidden, generator)
-        )
-
-    def forward(self, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        s, v = eps[:, : self.n_soft], eps[:, self.n_soft :]
-        s, log_det_soft = self.soft(s, z)
-        v, log_det_stiff = self.stiff(v, torch.cat([self.soft_transform.features(s), z], dim=-1))
-        y = torch.cat([s, v], dim=-1) * self.scale + self.centre
-        return y[:, self.order], log_det_soft + log_det_stiff + self.log_volume
-
-    def inverse(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        y = (y[:, self.index] - self.centre) / self.scale
-        s, v = y[:, : self.n_soft], y[:, self.n_soft :]
-        v, log_det_stiff = self.stiff.inverse(
-            v, torch.cat([self.soft_transform.features(s), z], dim=-1)
-        )
-        s, log_det_soft = self.soft.inverse(s, z)
-        return torch.cat([s, v], dim=-1), log_det_soft + log_det_stiff - self.log_volume
-
-
-def _soft_layers(
-    dim: int, transform: Transform, n_layers: int, n_context: int, hidden: Sequence[int]
-) -> list[Flow]:
-    if dim == 0:
-        return []
-    layers: list[Flow] = []
-    for k in range(n_layers):
-        moved = (torch.arange(dim) + k) % 2 == 0 if dim > 1 else torch.ones(1, dtype=torch.bool)
-        layers.append(Coupling(transform, moved, n_context=n_context, hidden=hidden))
-        if isinstance(transform, CircularSpline) and k + 1 < n_layers:
-            # The golden angle never brings a seam back to where it was
-            layers.append(Rotation(torch.full((dim,), math.pi * (3 - math.sqrt(5)))))
-    return layers
-
-
-def _stiff_layers(
-    dim: int,
-    n_layers: int,
-    n_context: int,
-    hidden: Sequence[int],
-    generator: torch.Generator,
-) -> list[Flow]:
-    if dim == 0:
-        return []
-    layers: list[Flow] = []
-    moved = torch.zeros(dim, dtype=torch.bool)
-    for k in range(n_layers):
-        if k % 2 == 0:
-            moved = torch.zeros(dim, dtype=torch.bool)
-            moved[torch.randperm(dim, generator=generator)[: dim // 2]] = True
-        else:
-            moved = ~moved
-        if moved.any():
-            layers.append(Coupling(Affine(), moved, n_context=n_context, hidden=hidden))
-    layers.append(UnitTriangular(dim))
-    layers.append(ConditionalAffine(dim, n_context=n_context, hidden=hidden))
-    return layers
 
 
 class GaussianDecoder(ConditionalDistribution):

@@ -26,6 +26,8 @@ class _Mixed(CoordinateMap):
         self.periodic = self.soft.clone()
         self.centre = torch.linspace(0.1, 2, 7)
         self.scale = torch.full((7,), 0.05)
+        self.fold = torch.ones(7, dtype=torch.long)
+        self.fold[4] = 3
 
     def forward(self, x):
         return x, x.new_zeros(x.shape[:-1])

@@ -1,0 +1,115 @@
+"""An invertible map of the soft coordinates whose first outputs are the collective variables."""
+
+from collections.abc import Sequence
+
+import torch
+from normflows.flows import Flow
+from torch import Tensor
+
+from gencg.distributions.networks import MLP, harmonics
+from gencg.geometry import wrap
+
+
+class CollectiveMap(Flow):  # type: ignore[misc]
+    r"""Volume-preserving map of the soft coordinates s onto :math:`(\xi, v)`.
+
+    .. math:: (\xi_0, v_0) = M s, \qquad \xi \mathrel{+}= h_1(v), \quad v \mathrel{+}= h_2(\xi),
+              \quad \xi \mathrel{+}= h_3(v), \dots
+
+    On the torus M is an integer matrix of determinant :math:`\pm 1` and every step is taken
+    modulo :math:`2\pi`, so that the map sends the torus onto itself one to one; on the line M is
+    orthogonal. The steps :math:`h` are networks that start at zero. Every :math:`\xi` is thus
+    smooth, periodic where the molecule is, and injective together with v: what a generative
+    model can condition on without loss. The sharp slow functions are functions of it.
+
+    Args:
+        matrix: M, shape ``(k, k)``; its first `n_cvs` rows give :math:`\xi_0`.
+        n_cvs: Number of collective variables.
+        periodic: Whether s are angles.
+        centre: Subtracted from s on the line, ``(k,)``.
+        scale: Divides s on the line, ``(k,)``.
+        n_steps: Number of steps h.
+        hidden: Hidden widths of each h.
+
+    Raises:
+        ValueError: If `n_cvs` is not between 1 and k, or M does not have determinant ±1, or is
+            not integer on the torus.
+
+    References:
+        | NICE (Dinh et al., 2015), https://arxiv.org/abs/1410.8516
+    """
+
+    matrix: Tensor
+    inverse_matrix: Tensor
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        *,
+        n_cvs: int,
+        periodic: bool,
+        centre: Tensor | None = None,
+        scale: Tensor | None = None,
+        n_steps: int = 3,
+        hidden: Sequence[int] = (32, 32),
+    ) -> None:
+        super().__init__()
+        k = len(matrix)
+        if not 1 <= n_cvs <= k:
+            raise ValueError(f"`n_cvs` must lie between 1 and {k} soft coordinates, got {n_cvs}")
+        matrix = matrix.double()
+        determinant = float(torch.linalg.det(matrix))
+        whole = torch.equal(matrix, matrix.round())
+        if abs(abs(determinant) - 1) > 1e-6 or (periodic and not whole):
+            kind = "an integer" if periodic else "a"
+            raise ValueError(f"`matrix` must be {kind} matrix of determinant ±1, got {determinant}")
+        self.n_cvs, self.periodic, self.n_soft = n_cvs, periodic, k
+        inverse = torch.linalg.inv(matrix)
+        self.register_buffer("matrix", matrix.float())
+        self.register_buffer("inverse_matrix", (inverse.round() if periodic else inverse).float())
+        zero = torch.zeros(k, dtype=torch.float64)
+        self.register_buffer("centre", (zero if centre is None else centre).float())
+        self.register_buffer("scale", (zero + 1 if scale is None else scale).float())
+        sizes = (n_cvs, k - n_cvs)
+        self.steps = torch.nn.ModuleList(
+            MLP(self._n_features(sizes[1 - i % 2]), sizes[i % 2], hidden=hidden)
+            for i in range(n_steps if k > n_cvs else 0)
+        )
+
+    @property
+    def log_scale(self) -> Tensor:
+        r""":math:`\log|\det \partial s / \partial(\xi, v)|`, a constant."""
+        return self.scale.log().sum()
+
+    def forward(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`(\xi, v)`, ``(n, n_cvs)`` and ``(n, k - n_cvs)``, of s ``(n, k)``."""
+        parts = ((s - self.centre) / self.scale) @ self.matrix.T
+        xi, v = self._wrap(parts[:, : self.n_cvs]), self._wrap(parts[:, self.n_cvs :])
+        for i, step in enumerate(self.steps):
+            if i % 2 == 0:
+                xi = self._wrap(xi + step(self.features(v)))
+            else:
+                v = self._wrap(v + step(self.features(xi)))
+        return xi, v
+
+    def inverse(self, xi: Tensor, v: Tensor) -> Tensor:
+        """Soft coordinates ``(n, k)``."""
+        for i, step in reversed(list(enumerate(self.steps))):
+            if i % 2 == 0:
+                xi = xi - step(self.features(v))
+            else:
+                v = v - step(self.features(xi))
+        s = torch.cat([xi, v], dim=-1) @ self.inverse_matrix.T
+        return self._wrap(s) if self.periodic else s * self.scale + self.centre
+
+    def features(self, u: Tensor) -> Tensor:
+        """What a network may see of outputs of the map: harmonics of angles."""
+        return harmonics(u) if self.periodic else u
+
+    def _n_features(self, d: int) -> int:
+        return 4 * d if self.periodic else d
+
+    def _wrap(self, u: Tensor) -> Tensor:
+        return wrap(u) if self.periodic else u

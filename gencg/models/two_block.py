@@ -1,0 +1,252 @@
+"""The two blocks of a molecule's flow: soft coordinates, and everything stiff given them."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from normflows.flows import Flow
+from torch import Tensor, nn
+
+from gencg.coordinates.base import CoordinateMap
+from gencg.distributions.couplings import (
+    Affine,
+    CircularSpline,
+    ConditionalAffine,
+    Coupling,
+    LineSpline,
+    Rotation,
+    Transform,
+    UnitTriangular,
+)
+from gencg.distributions.flow import Chain
+
+
+class SoftSpace(nn.Module):
+    """What the blocks share: which coordinates are soft, their topology, centre and scale.
+
+    Args:
+        coordinates: Gives the number of coordinates, which are soft, centre, scale and fold.
+
+    Raises:
+        ValueError: If soft coordinates are partly on the circle and partly on the line.
+    """
+
+    soft_index: Tensor
+    stiff_index: Tensor
+    order: Tensor
+    soft_centre: Tensor
+    soft_scale: Tensor
+    folded: Tensor
+    fold: Tensor
+
+    def __init__(self, coordinates: CoordinateMap) -> None:
+        super().__init__()
+        soft = coordinates.soft.nonzero()[:, 0]
+        stiff = (~coordinates.soft).nonzero()[:, 0]
+        periodic = coordinates.periodic[soft]
+        if periodic.any() and not periodic.all():
+            raise ValueError(
+                "soft coordinates must be all periodic or all on the line, got a mixture: "
+                f"{periodic.tolist()}"
+            )
+        self.n_soft, self.n_stiff = len(soft), len(stiff)
+        self.periodic = bool(periodic.any())
+        self.register_buffer("soft_index", soft)
+        self.register_buffer("stiff_index", stiff)
+        self.register_buffer("order", torch.argsort(torch.cat([soft, stiff])))
+        one, zero = torch.ones(self.n_soft), torch.zeros(self.n_soft)
+        centre = zero if self.periodic else coordinates.centre[soft].float()
+        scale = one if self.periodic else coordinates.scale[soft].float()
+        self.register_buffer("soft_centre", centre)
+        self.register_buffer("soft_scale", scale)
+        fold = coordinates.fold[soft]
+        self.register_buffer("folded", (fold > 1).nonzero()[:, 0])
+        self.register_buffer("fold", fold[fold > 1])
+
+    def features(self, s: Tensor) -> Tensor:
+        """What a network may see of soft coordinates ``(n, n_soft)``.
+
+        Two harmonics of angles; for a folded rotor also the unfolded angle, because the stiff
+        coordinates of its atoms trade places where the phase wraps.
+        """
+        if not self.periodic:
+            return (s - self.soft_centre) / self.soft_scale
+        turned = s[:, self.folded] / self.fold
+        angles = [s.cos(), s.sin(), (2 * s).cos(), (2 * s).sin(), turned.cos(), turned.sin()]
+        return torch.cat(angles, dim=-1)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return 4 * self.n_soft + 2 * len(self.fold) if self.periodic else self.n_soft
+
+
+class SoftBlock(nn.Module):
+    r"""Spline flow :math:`q(s|c)` of the soft coordinates, from the uniform torus or a normal."""
+
+    def __init__(
+        self,
+        space: SoftSpace,
+        *,
+        n_context: int = 0,
+        n_layers: int = 6,
+        n_bins: int = 12,
+        hidden: Sequence[int] = (64, 64),
+    ) -> None:
+        super().__init__()
+        self.periodic, self.n_soft = space.periodic, space.n_soft
+        self.register_buffer("centre", space.soft_centre.clone())
+        self.register_buffer("scale", space.soft_scale.clone())
+        self.chain = Chain(
+            spline_layers(
+                space.n_soft,
+                periodic=space.periodic,
+                n_layers=n_layers,
+                n_bins=n_bins,
+                n_context=n_context,
+                hidden=hidden,
+            )
+        )
+
+    centre: Tensor
+    scale: Tensor
+
+    def forward(self, eps: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        s, log_det = self.chain(eps, context)
+        return s * self.scale + self.centre, log_det + self.scale.log().sum()
+
+    def inverse(self, s: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        eps, log_det = self.chain.inverse((s - self.centre) / self.scale, context)
+        return eps, log_det - self.scale.log().sum()
+
+    def log_base(self, eps: Tensor) -> Tensor:
+        """Log-density of the base, ``(n,)``."""
+        return log_uniform(eps) if self.periodic else log_normal(eps)
+
+    def log_prob(self, s: Tensor, context: Tensor) -> Tensor:
+        """Log-density of soft coordinates ``(n, n_soft)``."""
+        eps, log_det = self.inverse(s, context)
+        return self.log_base(eps) + log_det
+
+
+class StiffBlock(nn.Module):
+    r"""Affine flow :math:`q(v|s, c)` of the stiff coordinates around the reference structure.
+
+    Coupling layers, one triangular matrix, and a shift and scale chosen by the soft coordinates.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        coordinates: CoordinateMap,
+        space: SoftSpace,
+        *,
+        n_context: int = 0,
+        n_layers: int = 10,
+        hidden: Sequence[int] = (160, 160),
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("centre", coordinates.centre[space.stiff_index].float())
+        self.register_buffer("scale", coordinates.scale[space.stiff_index].float())
+        self.chain = Chain(
+            _stiff_layers(space.n_stiff, n_layers, space.n_features + n_context, hidden, generator)
+        )
+
+    def forward(self, eps: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        v, log_det = self.chain(eps, features)
+        return v * self.scale + self.centre, log_det + self.scale.log().sum()
+
+    def inverse(self, v: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        eps, log_det = self.chain.inverse((v - self.centre) / self.scale, features)
+        return eps, log_det - self.scale.log().sum()
+
+
+class TwoBlockFlow(Flow):  # type: ignore[misc]
+    r"""Map of :math:`(\epsilon_s, \epsilon_v)` to y: soft block, then stiff block given it."""
+
+    def __init__(self, space: SoftSpace, soft: SoftBlock, stiff: StiffBlock) -> None:
+        super().__init__()
+        self.space, self.soft, self.stiff = space, soft, stiff
+        self.n_angles = space.n_soft if space.periodic else 0
+        self.n_normal = space.n_soft + space.n_stiff - self.n_angles
+
+    def forward(self, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        s, log_det_soft = self.soft(eps[:, : self.space.n_soft], z)
+        y, log_det_stiff = self.stiff_given_soft(s, eps[:, self.space.n_soft :], z)
+        return y, log_det_soft + log_det_stiff
+
+    def inverse(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        s, eps_v, log_det_stiff = self.split(y, z)
+        eps_s, log_det_soft = self.soft.inverse(s, z)
+        return torch.cat([eps_s, eps_v], dim=-1), log_det_soft + log_det_stiff
+
+    def stiff_given_soft(self, s: Tensor, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """All coordinates from soft ones and noise, and the log-determinant of the stiff part."""
+        v, log_det = self.stiff(eps, torch.cat([self.space.features(s), z], dim=-1))
+        return torch.cat([s, v], dim=-1)[:, self.space.order], log_det
+
+    def split(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Soft coordinates, noise of the stiff ones, and the log-determinant of the inverse."""
+        s, v = y[:, self.space.soft_index], y[:, self.space.stiff_index]
+        eps, log_det = self.stiff.inverse(v, torch.cat([self.space.features(s), z], dim=-1))
+        return s, eps, log_det
+
+
+def spline_layers(
+    dim: int,
+    *,
+    periodic: bool,
+    n_layers: int,
+    n_bins: int,
+    n_context: int,
+    hidden: Sequence[int],
+) -> list[Flow]:
+    """Spline couplings that move half of the entries in turn, with rotations between on the torus."""
+    if dim == 0:
+        return []
+    transform: Transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
+    layers: list[Flow] = []
+    for k in range(n_layers):
+        moved = (torch.arange(dim) + k) % 2 == 0 if dim > 1 else torch.ones(1, dtype=torch.bool)
+        layers.append(Coupling(transform, moved, n_context=n_context, hidden=hidden))
+        if periodic and k + 1 < n_layers:
+            # The golden angle never brings a seam back to where it was
+            layers.append(Rotation(torch.full((dim,), math.pi * (3 - math.sqrt(5)))))
+    return layers
+
+
+def log_normal(eps: Tensor) -> Tensor:
+    """Log-density of the standard normal, summed over the last axis."""
+    return -0.5 * eps.square().sum(-1) - 0.5 * eps.shape[-1] * math.log(2 * math.pi)
+
+
+def log_uniform(angles: Tensor) -> Tensor:
+    """Log-density of the uniform distribution on the torus, ``(*batch,)``."""
+    return angles.new_full(angles.shape[:-1], -angles.shape[-1] * math.log(2 * math.pi))
+
+
+def _stiff_layers(
+    dim: int,
+    n_layers: int,
+    n_context: int,
+    hidden: Sequence[int],
+    generator: torch.Generator,
+) -> list[Flow]:
+    if dim == 0:
+        return []
+    layers: list[Flow] = []
+    moved = torch.zeros(dim, dtype=torch.bool)
+    for k in range(n_layers):
+        if k % 2 == 0:
+            moved = torch.zeros(dim, dtype=torch.bool)
+            moved[torch.randperm(dim, generator=generator)[: dim // 2]] = True
+        else:
+            moved = ~moved
+        if moved.any():
+            layers.append(Coupling(Affine(), moved, n_context=n_context, hidden=hidden))
+    layers.append(UnitTriangular(dim))
+    layers.append(ConditionalAffine(dim, n_context=n_context, hidden=hidden))
+    return layers
