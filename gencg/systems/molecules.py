@@ -146,7 +146,9 @@ def from_system(
         raise ValueError(f"`max_barrier` must be positive, in kJ/mol, got {max_barrier}")
     given = Molecule(mdtraj.Topology.from_openmm(topology), _in_nanometers(positions))
     energy = energy_from_system(system)
-    molecule = given.with_positions(minimise(system, given.positions))
+    # A centre of the coordinates needs no more; a large molecule would take minutes
+    minimum = minimise(system, given.positions, tolerance=1.0, max_iterations=2000)
+    molecule = given.with_positions(minimum)
     stiff_bonds = (
         None if soft_bonds is not None else stiff_by_barrier(energy, molecule, max_barrier)
     )

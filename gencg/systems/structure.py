@@ -12,6 +12,9 @@ logger = logging.getLogger("gencg")
 
 PDB_SUFFIXES = (".pdb", ".ent")
 CIF_SUFFIXES = (".cif", ".mmcif", ".pdbx")
+WATER = {"HOH", "WAT", "H2O", "TIP", "TIP3", "SOL"}
+IONS = {"NA", "NA+", "SOD", "K", "K+", "POT", "CL", "CL-", "CLA", "MG", "CA", "ZN"}
+"""Residue names of what a structure file often holds beside the molecule."""
 
 
 def is_structure_path(target: str) -> bool:
@@ -32,8 +35,8 @@ def read_structure(path: str | Path) -> tuple[Any, NDArray[np.float64]]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is empty, of another kind, or holds a coordinate that is no
-            number.
+        ValueError: If the file is empty, of another kind, holds a coordinate that is no number,
+            or water or ions beside the molecule.
     """
     path = Path(path)
     if not path.exists():
@@ -55,7 +58,18 @@ def read_structure(path: str | Path) -> tuple[Any, NDArray[np.float64]]:
     positions = np.array(structure.getPositions(asNumpy=True)._value, dtype=np.float64)
     if len(positions) == 0:
         raise ValueError(f"{path} holds no atoms; give a PDB or mmCIF file with all atoms")
+    _check_no_solvent(path, structure.topology)
     return structure.topology, positions
+
+
+def _check_no_solvent(path: Path, topology: Any) -> None:
+    names = [residue.name.upper() for residue in topology.residues()]
+    n_solvent = sum(name in WATER | IONS for name in names)
+    if n_solvent and len(names) > 1:
+        raise ValueError(
+            f"{path} holds {n_solvent} water molecules or ions; gencg describes one molecule in "
+            "vacuum or implicit solvent: remove them (Modeller.deleteWater)"
+        )
 
 
 def _parse(path: Path, is_pdb: bool) -> Any:

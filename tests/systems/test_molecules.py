@@ -261,6 +261,14 @@ def test_a_disconnected_molecule_names_its_parts(write) -> None:
         from_pdb(path, forcefield=VACUUM)
 
 
+def test_water_beside_the_molecule_is_refused(write) -> None:
+    path = write(lambda line: line)
+    water = "HETATM  999  O   HOH B   9      20.000  20.000  20.000  1.00  0.00           O  "
+    path.write_text(path.read_text().replace("\nTER", f"\n{water}\nTER", 1))
+    with pytest.raises(ValueError, match=r"holds 1 water molecules or ions;.*remove them"):
+        from_pdb(path, forcefield=VACUUM)
+
+
 def test_a_constrained_system_is_refused() -> None:
     from openmm import app
 
