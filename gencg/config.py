@@ -75,10 +75,10 @@ class RunConfig:
             raise ValueError(f"`target` must name a system or a file, got {self.target!r}")
         for name in ("forcefield", "formats"):
             value = getattr(self, name)
-            words = (value,) if isinstance(value, str) else tuple(value)
-            if not all(isinstance(word, str) for word in words):
+            words = (value,) if isinstance(value, str) else value
+            if not (isinstance(words, list | tuple) and all(isinstance(w, str) for w in words)):
                 raise ValueError(f"`{name}` must be a list of names, got {value!r}")
-            object.__setattr__(self, name, words)
+            object.__setattr__(self, name, tuple(words))
         _check_positive(self, "temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "learning_rate", "a positive finite number")
@@ -134,7 +134,15 @@ class RunConfig:
             system: Its temperature, and its settings ``energy_calls`` (for training) and
                 ``start`` (factor of the starting temperature), stand where none are given.
             checksum: Of the structure file.
+
+        Raises:
+            ValueError: If the settings do not go with the system.
         """
+        if self.formats and system.molecule is None:
+            raise ValueError(
+                f"`format` {' '.join(self.formats)} needs a molecule, {system.name} is none; "
+                "samples.h5 is written anyway"
+            )
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))

@@ -91,6 +91,7 @@ class RunFolder:
                     f"folder {path} holds a run with other settings: {'; '.join(different)}; "
                     "choose another --out, or start over with --override"
                 )
+            return cls(path, config)
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(file, config.to_json().encode())
         return cls(path, config)

@@ -1,0 +1,5 @@
+"""`python -m gencg` is the `gencg` command."""
+
+from gencg.cli import main
+
+main()

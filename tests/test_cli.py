@@ -1,0 +1,466 @@
+"""The command: bad input is one line and exit code 2, and nothing is overwritten.
+
+Cannot detect: whether a full run is any good; experiments measure that.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mdtraj
+import pytest
+import torch
+
+from gencg import cli, systems
+from gencg.checkpoint import load_checkpoint
+from gencg.export import read_samples
+from gencg.run.metrics import read_metrics
+
+DIPEPTIDE = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
+SMALL = ["--energy-calls", "12e3", "--samples", "2000", "--batch-size", "200", "--quiet"]
+SUMMARY_KEYS = {
+    "ess", "joint_ess", "log_z", "log_z_error", "pareto_k", "energy_calls", "gradient_calls",
+    "wall_seconds", "temperature", "n_atoms", "n_cvs", "seed", "bound_gap", "populations",
+    "cv_timescales",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _work_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENCG_COMPILE", "0")
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def gencg(capfd):
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main([str(arg) for arg in args])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the double well."""
+    folder = tmp_path_factory.mktemp("run") / "well"
+    torch.set_default_dtype(torch.float32)
+    cli.main(["run", "double-well", *SMALL, "--out", str(folder), "--seed", "1"])
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def pdb(change) -> Path:
+    """The dipeptide's file with each ATOM line changed or, where None comes back, left out."""
+    lines = [
+        change(line) if line.startswith(("ATOM", "HETATM")) else line
+        for line in DIPEPTIDE.read_text().splitlines()
+    ]
+    path = Path("my.pdb")
+    path.write_text("\n".join(line for line in lines if line is not None) + "\n")
+    return path
+
+
+def named(line: str, name: str) -> bool:
+    return line[12:16].strip() == name
+
+
+def text_file() -> list[object]:
+    Path("notes.pdb").write_text("not a structure\n")
+    return ["notes.pdb"]
+
+
+def unknown_residue() -> list[object]:
+    return [pdb(lambda line: line.replace("ALA", "XYZ"))]
+
+
+def missing_hydrogen() -> list[object]:
+    return [pdb(lambda line: None if named(line, "HA") else line)]
+
+
+def infinite_coordinate() -> list[object]:
+    return [pdb(lambda line: line[:30] + "     nan" + line[38:] if named(line, "CB") else line)]
+
+
+def two_molecules() -> list[object]:
+    here = mdtraj.load(str(DIPEPTIDE))
+    there = mdtraj.load(str(DIPEPTIDE))
+    there.xyz += 3.0
+    here.stack(there).save_pdb("two.pdb")
+    return ["two.pdb"]
+
+
+def lacking_element() -> list[object]:
+    """A peptide whose CB became selenium, in name and element."""
+    return [
+        pdb(lambda line: line.replace(" CB ", "SE  ")[:76] + "SE  " if named(line, "CB") else line)
+    ]
+
+
+def out_is_a_file() -> list[object]:
+    Path("taken").write_text("mine")
+    return ["double-well", "--out", "taken"]
+
+
+def out_holds_other_files() -> list[object]:
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").write_text("mine")
+    return ["double-well", "--out", "thesis", "--override"]
+
+
+def broken_toml() -> list[object]:
+    Path("a.toml").write_text("seed = = 1")
+    return ["double-well", "--config", "a.toml"]
+
+
+def unknown_toml() -> list[object]:
+    Path("a.toml").write_text("sed = 1")
+    return ["double-well", "--config", "a.toml"]
+
+
+BAD_INPUT = {
+    "an unknown system": (lambda: ["double-wel"], "did you mean double-well"),
+    "a missing file": (lambda: ["nothing.pdb"], "nothing.pdb"),
+    "a file that is no structure": (text_file, "notes.pdb"),
+    "an unknown force field": (
+        lambda: [DIPEPTIDE, "--forcefield", "amber97.xml", "implicit/obc1.xml"], "amber97.xml",
+    ),
+    "a force field for a toy": (lambda: ["butane", "--forcefield", "amber96.xml"], "toy"),
+    "a residue without template": (unknown_residue, "XYZ"),
+    "an element the force field lacks": (lacking_element, "ALA"),
+    "a missing hydrogen": (missing_hydrogen, "hydrogen"),
+    "a coordinate that is not finite": (infinite_coordinate, "nan"),
+    "two molecules": (two_molecules, "disconnected"),
+    "a negative temperature": (lambda: ["butane", "--temperature", "-5"], "-5"),
+    "a temperature of nan": (lambda: ["butane", "--temperature", "nan"], "nan"),
+    "a temperature in words": (lambda: ["butane", "--temperature", "hot"], "hot"),
+    "a budget that is too small": (lambda: ["butane", "--energy-calls", "10"], "energy_calls"),
+    "a budget in words": (lambda: ["butane", "--energy-calls", "many"], "5e6"),
+    "half a sample": (lambda: ["butane", "--samples", "0.5"], "0.5"),
+    "CVs that are not there yet": (lambda: ["butane", "--cvs", "auto"], "cvs"),
+    "a trajectory of a toy": (lambda: ["butane", "--format", "xtc"], "molecule"),
+    "an unknown option": (lambda: ["butane", "--sed", "1"], "--sed"),
+    "no target": (list, "TARGET"),
+    "a folder that is a file": (out_is_a_file, "taken"),
+    "a folder with other files": (out_holds_other_files, "chapter.tex"),
+    "a broken TOML file": (broken_toml, "not TOML"),
+    "an unknown setting in TOML": (unknown_toml, "`sed`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["run", "fit"])
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_one_line(name: str, verb: str, gencg, tmp_path: Path) -> None:
+    make, words = BAD_INPUT[name]
+    args = make()
+    before = snapshot(tmp_path)
+    code, out, err = gencg(verb, *args)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gencg: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert words in err
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["energy", "nothing.pdb"], "nothing.pdb"),
+        (["energy", "alanine-dipeptide", "--forcefield", "amber97.xml"], "amber96.xml"),
+        (["sample", "nowhere", "-n", "5"], "not a run folder"),
+        (["sample", "nowhere"], "-n"),
+        (["report", "nowhere"], "not a run folder"),
+        (["dance"], "dance"),
+    ],
+)
+def test_bad_input_of_the_other_verbs(args, words, gencg) -> None:
+    code, out, err = gencg(*args)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_a_run_leaves_everything_a_user_needs(finished: Path) -> None:
+    names = {p.name for p in finished.iterdir()} - {".lock"}
+    assert names == {"config.json", "versions.json", "metrics.csv", "checkpoint.pt", "samples.h5",
+                     "summary.json", "report.html", "figures"}  # fmt: skip
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY_KEYS
+    assert summary["seed"] == 1
+    assert summary["joint_ess"] == summary["ess"]
+    populations = summary["populations"]
+    assert set(populations) == {"left", "right"}
+    for kind in ("raw", "reweighted"):
+        assert sum(p[kind] for p in populations.values()) == pytest.approx(1.0)
+
+    # The budget holds for everything, and the table has every step
+    assert summary["energy_calls"] <= 12_000 + 10
+    history = read_metrics(finished / "metrics.csv")
+    assert [info.step for info in history] == list(range(1, 51))
+    assert read_samples(finished).n_samples == 2000
+    assert json.loads((finished / "versions.json").read_text())["torch"] == torch.__version__
+
+
+def test_a_finished_run_is_not_done_again(finished: Path, gencg) -> None:
+    before = snapshot(finished)
+    code, out, err = gencg(
+        "run", "double-well", *SMALL, "--out", finished, "--seed", "1", "--json", "--threads", "1"
+    )
+    assert code == 0
+    assert err == ""
+    assert json.loads(out) == json.loads(before["summary.json"])
+    assert snapshot(finished) == before
+
+
+def test_other_settings_are_refused(finished: Path, gencg) -> None:
+    before = snapshot(finished)
+    code, _, err = gencg("run", "double-well", *SMALL, "--out", finished, "--seed", "2")
+    assert code == 2
+    assert "seed is 1 there and 2 here" in err
+    assert "--out" in err
+    assert "--override" in err
+    assert snapshot(finished) == before
+
+
+def test_override_starts_over_and_touches_nothing_else(finished: Path, gencg) -> None:
+    shutil.copytree(finished, "run")
+    Path("run/notes.txt").write_text("mine")
+    args = ["run", "double-well", *SMALL, "--out", "run", "--seed", "2"]
+    assert gencg(*args, "--override")[0] == 0
+    assert json.loads(Path("run/summary.json").read_text())["seed"] == 2
+    assert Path("run/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["run", "fit", "sample"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_checkpoint_is_refused(verb: str, damage: str, finished: Path, gencg) -> None:
+    shutil.copytree(finished, "run")
+    Path("run/summary.json").unlink()
+    file = Path("run/checkpoint.pt")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes({"cut": data[:1000], "flip": data, "empty": b""}[damage])
+    before = snapshot(Path("run"))
+    args = ["run", "-n", "10"] if verb == "sample" else ["double-well", *SMALL, "--out", "run",
+                                                         "--seed", "1"]  # fmt: skip
+    code, _, err = gencg(verb, *args)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "checkpoint.pt is damaged" in err
+    assert snapshot(Path("run")) == before
+
+
+def test_a_folder_in_use_is_refused(finished: Path, gencg) -> None:
+    from gencg.run import RunFolder
+
+    shutil.copytree(finished, "run")
+    Path("run/summary.json").unlink()
+    args = ["double-well", *SMALL, "--out", "run", "--seed", "1"]
+    with RunFolder.open("run").locked():
+        for extra in ([], ["--override"]):
+            code, _, err = gencg("run", *args, *extra)
+            assert (code, err.count("\n")) == (2, 1)
+            assert "in use by another gencg process" in err
+    assert gencg("run", *args)[0] == 0
+
+
+def test_samples_are_drawn_and_never_overwritten(finished: Path, gencg) -> None:
+    code, out, _ = gencg("sample", finished, "-n", "1e3", "--json", "--out", "more")
+    assert code == 0
+    numbers = json.loads(out)
+    assert numbers["n_samples"] == 1000
+    drawn = read_samples("more")
+    assert drawn.n_samples == 1000
+    assert numbers["ess"] == drawn.ess
+    assert not torch.equal(drawn.x[:10], read_samples(finished).x[:10])
+
+    code, _, err = gencg("sample", finished, "-n", "1e3", "--out", "more")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--override" in err
+    assert gencg("sample", finished, "-n", "10", "--out", "more", "--override")[0] == 0
+    assert read_samples("more").n_samples == 10
+
+
+def test_a_report_is_written_again(finished: Path, gencg) -> None:
+    shutil.copytree(finished, "run")
+    before = snapshot(Path("run"))
+    Path("run/report.html").unlink()
+    shutil.rmtree("run/figures")
+    assert gencg("report", "run")[0] == 0
+    after = snapshot(Path("run"))
+    assert after.keys() == before.keys()
+    assert b"Effective sample size" in after["report.html"]
+
+
+def test_fit_then_sample_then_run(gencg) -> None:
+    args = ["double-well", *SMALL, "--out", "run"]
+    code, out, _ = gencg("fit", *args, "--json")
+    assert code == 0
+    assert json.loads(out)["steps"] == 50
+    trained = load_checkpoint("run/checkpoint.pt")["average"]
+    assert gencg("report", "run")[0] == 2
+    assert gencg("sample", "run", "-n", "10")[0] == 0
+    assert gencg("run", *args)[0] == 0
+    after = load_checkpoint("run/checkpoint.pt")["average"]
+    assert all(torch.equal(after[name], trained[name]) for name in trained)
+
+
+def test_the_command_line_wins_over_the_file(gencg) -> None:
+    Path("a.toml").write_text("seed = 7\nenergy-calls = 12e3\nsamples = 5000\nbatch-size = 200\n")
+    args = ["double-well", "--config", "a.toml", "--samples", "2000", "--quiet", "--out", "run"]
+    assert gencg("fit", *args)[0] == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["seed"], config["energy_calls"], config["n_samples"]) == (7, 12_000, 2_000)
+
+
+def test_the_model_of_2020_runs_too(gencg) -> None:
+    args = ["--decoder", "gaussian", "--cvs", "1", "--estimator", "plain", "--tempering", "kl"]
+    assert gencg("run", "double-well", *SMALL, *args, "--out", "run")[0] == 0
+    assert json.loads(Path("run/summary.json").read_text())["n_cvs"] == 1
+    assert "Collective variables" in Path("run/report.html").read_text()
+
+
+def test_energy_prints_terms_beside_openmm(gencg) -> None:
+    code, out, _ = gencg(
+        "energy", "alanine-dipeptide", "--forcefield", "amber96.xml", "implicit/obc1.xml", "--json"
+    )
+    assert code == 0
+    values = json.loads(out)
+    assert set(values) == {"total", "terms", "openmm"}
+    assert values["total"] == pytest.approx(values["openmm"], abs=1e-5)
+    assert sum(values["terms"].values()) == pytest.approx(values["total"], abs=1e-8)
+    assert gencg("energy", "alanine-dipeptide", "--json")[1] == out
+    assert "OpenMM" in gencg("energy", DIPEPTIDE)[1]
+
+    # Changed solvent, given after repeated flags, the value after the target
+    flags = ["--forcefield", "amber96.xml", "--forcefield", "implicit/obc2.xml"]
+    code, out, _ = gencg("energy", *flags, DIPEPTIDE, "--json")
+    assert code == 0
+    assert json.loads(out)["total"] != pytest.approx(values["total"], abs=1.0)
+
+
+def test_force_fields_follow_their_flag() -> None:
+    spread = ["run", "--forcefield", "a.xml", "--forcefield", "b.xml", "my.pdb", "--seed", "1"]
+    assert cli._spread(["run", "--forcefield", "a.xml", "b.xml", "my.pdb", "--seed", "1"]) == spread
+    assert cli._spread(["--forcefield=a.xml", "b.xml"]) == [
+        "--forcefield=a.xml", "--forcefield", "b.xml",
+    ]  # fmt: skip
+    assert cli._spread(["my.xml", "b.xml"]) == ["my.xml", "b.xml"]
+
+
+def test_systems_are_listed(gencg) -> None:
+    code, out, _ = gencg("systems")
+    assert code == 0
+    assert len(out.splitlines()) == len(systems.SYSTEMS)
+    assert set(json.loads(gencg("systems", "--json")[1])) == set(systems.SYSTEMS)
+
+
+def test_an_unexpected_error_keeps_its_traceback_for_debug(gencg, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("gencg.systems.describe", fail)
+    code, _, err = gencg("systems")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "unexpected ZeroDivisionError: oops" in err
+    assert "--debug" in err
+    with pytest.raises(ZeroDivisionError):
+        gencg("systems", "--debug")
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, gencg.cli; assert not {'torch', 'openmm', 'mdtraj'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gencg", *args]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GENCG_COMPILE": "0"}
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert path.exists(), process.communicate()[1]
+
+
+LONG = ["run", "double-well", "--energy-calls", "32e3", "--samples", "2000", "--batch-size",
+        "200", "--checkpoint-seconds", "0.2"]  # fmt: skip
+
+
+def test_a_killed_run_goes_on_to_the_same_parameters() -> None:
+    process = start(*LONG, "--out", "cut")
+    wait_for(Path("cut/checkpoint.pt"), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not Path("cut/summary.json").exists()
+
+    for name in ("cut", "whole"):
+        process = start(*LONG, "--out", name)
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    cut, whole = (load_checkpoint(f"{name}/checkpoint.pt") for name in ("cut", "whole"))
+    assert all(torch.equal(cut["average"][k], whole["average"][k]) for k in whole["average"])
+    assert torch.equal(read_samples("cut").x, read_samples("whole").x)
+    steps = [info.step for info in read_metrics("cut/metrics.csv")]
+    assert steps == list(range(1, 151))
+    summaries = [json.loads(Path(f"{k}/summary.json").read_text()) for k in ("cut", "whole")]
+    assert summaries[0]["log_z"] == summaries[1]["log_z"]
+    # A resumed run asks once more for the energy of the reference
+    assert abs(summaries[0]["energy_calls"] - summaries[1]["energy_calls"]) <= 1
+
+
+def test_an_interrupted_run_says_how_to_go_on() -> None:
+    process = start(*LONG, "--out", "cut")
+    wait_for(Path("cut/metrics.csv"), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert not Path("cut/summary.json").exists()
+    assert err.splitlines()[-1] == "gencg: interrupted; the same command goes on where it stopped"
+    assert "Traceback" not in err
+
+
+def test_a_short_run_of_the_dipeptide(gencg) -> None:
+    args = ["--energy-calls", "2e3", "--samples", "1000", "--batch-size", "100", "--quiet"]
+    fields = ["--forcefield", "amber96.xml", "implicit/obc1.xml"]
+    code, out, err = gencg(
+        "run", DIPEPTIDE, *fields, *args, "--out", "run", "--format", "xtc", "--json"
+    )
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["n_atoms"] == 22
+    assert set(summary["populations"]) == {"alpha_L", "alpha_R", "PPII", "beta"}
+    names = {p.name for p in Path("run").iterdir()}
+    assert names >= {"topology.pdb", "samples.h5", "samples.xtc", "report.html"}
+    assert Path("run/figures/ramachandran_ALA2.png").exists()
+
+    # A changed structure file is another run
+    shutil.copy(DIPEPTIDE, "my.pdb")
+    assert gencg("fit", "my.pdb", *fields, *args, "--out", "mine")[0] == 0
+    moved = Path("my.pdb").read_text().replace("REMARK", "REMARK  ") + "\n"
+    Path("my.pdb").write_text(moved)
+    code, _, err = gencg("run", "my.pdb", *fields, *args, "--out", "mine")
+    assert code == 2
+    assert "checksum" in err

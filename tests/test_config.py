@@ -1,0 +1,128 @@
+"""Settings: refused with their name, written and read back, compared where it matters."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from gencg.config import RunConfig, read_toml
+from gencg.systems import alanine_dipeptide, double_well
+from gencg.tempering import ESSTempering, GeometricLadder, KLTempering, NoTempering
+
+CONFIG = RunConfig("double-well", temperature=300.0, energy_calls=500_000, forcefield=("a.xml",))
+
+
+def test_what_is_written_is_read_back() -> None:
+    resolved = CONFIG.resolve(double_well())
+    for config in (CONFIG, resolved, dataclasses.replace(resolved, formats=("xtc",), threads=2)):
+        assert RunConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"target": ""}, "`target` must name a system or a file"),
+        ({"temperature": -5.0}, "`temperature` must be a positive finite number of K, got -5.0"),
+        ({"temperature": math.nan}, "`temperature` must be a positive finite number"),
+        ({"temperature": "warm"}, "`temperature` must be a positive finite number .* got 'warm'"),
+        ({"temperature": True}, "`temperature` must be a positive finite number .* got True"),
+        ({"start_temperature": 200.0}, "`start_temperature` must be at least .* 300 K, got 200"),
+        ({"n_cvs": "auto"}, "`cvs` must be a number in this version"),
+        ({"n_cvs": -1}, "`cvs` must be a whole number of at least 0, got -1"),
+        ({"n_cvs": 2}, "`cvs` must be 0 with the spline decoder .* --decoder gaussian"),
+        ({"decoder": "gaussian"}, "`cvs` must be at least 1 with the gaussian decoder"),
+        ({"seed": 1.5}, "`seed` must be a whole number of at least 0, got 1.5"),
+        ({"seed": math.inf}, "`seed` must be a whole number"),
+        ({"n_samples": 0}, "`samples` must be a whole number of at least 1, got 0"),
+        ({"batch_size": 1}, "`batch_size` must be a whole number of at least 2"),
+        ({"energy_calls": 1000}, "`energy_calls` must be at least 101024.*fewer --samples"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be a positive finite number, got 0.0"),
+        ({"tempering": "hot"}, "`tempering` must be one of geometric, ess, kl, none, got 'hot'"),
+        ({"estimator": "reinforce"}, "`estimator` must be one of path, plain"),
+        ({"decoder": "magic"}, "`decoder` must be one of spline, gaussian"),
+        ({"formats": ("pdb",)}, "`format` must be one of xtc, dcd, got 'pdb'"),
+        ({"forcefield": 5}, "`forcefield` must be a list of names, got 5"),
+        ({"threads": 0}, "`threads` must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(change, match) -> None:
+    with pytest.raises(ValueError, match=match):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_recommendations_come_from_the_system() -> None:
+    system = double_well()
+    config = RunConfig("double-well").resolve(system)
+    assert config.temperature == system.temperature
+    assert config.start_temperature == pytest.approx(4 * system.temperature)
+    assert config.training_calls == system.settings["energy_calls"]
+    assert config.energy_calls == config.training_calls + config.n_samples
+
+    # What is given stays, and resolving again changes nothing
+    assert CONFIG.resolve(system).energy_calls == 500_000
+    assert config.resolve(system) == config
+
+
+def test_a_trajectory_format_needs_a_molecule() -> None:
+    config = RunConfig("double-well", formats=("xtc",))
+    with pytest.raises(ValueError, match="`format` xtc needs a molecule, double-well is none"):
+        config.resolve(double_well())
+    assert config.resolve(alanine_dipeptide()).formats == ("xtc",)
+
+
+def test_before_resolving_there_is_no_budget_and_no_schedule() -> None:
+    with pytest.raises(ValueError, match="not known before `resolve`"):
+        RunConfig("double-well").schedule()
+    with pytest.raises(ValueError, match="not known before `resolve`"):
+        _ = RunConfig("double-well").training_calls
+
+
+@pytest.mark.parametrize(
+    "kind, schedule",
+    [("geometric", GeometricLadder), ("ess", ESSTempering), ("kl", KLTempering),
+     ("none", NoTempering)],
+)  # fmt: skip
+def test_each_kind_of_tempering(kind: str, schedule: type) -> None:
+    config = RunConfig("double-well", tempering=kind, temperature=300.0, start_temperature=900.0)
+    made = config.schedule()
+    assert type(made) is schedule
+    assert made.start == pytest.approx(1.0 if kind == "none" else 3.0)
+
+
+def test_only_what_touches_the_result_counts_as_a_difference() -> None:
+    same = dataclasses.replace(CONFIG, threads=2, formats=("xtc",), checkpoint_seconds=5.0)
+    assert CONFIG.differences(same) == []
+    other = dataclasses.replace(CONFIG, seed=3, forcefield=())
+    assert other.differences(CONFIG) == [
+        "forcefield is a.xml there and not given here",
+        "seed is 0 there and 3 here",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("{", r"x.json is damaged .* --override"),
+        ("[1]", "x.json must hold settings by name, got list"),
+        ('{"target": "a", "sed": 1}', "x.json holds an unknown setting `sed`; known are"),
+        ("{}", "x.json must hold the setting `target`"),
+        ('{"target": "a", "seed": -1}', "x.json: `seed` must be"),
+    ],
+)
+def test_a_damaged_file_is_refused(text: str, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        RunConfig.from_json(text, source="x.json")
+
+
+def test_toml(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('energy-calls = 5e5\nsamples = 10\ncvs = 0\nforcefield = ["a.xml"]\n')
+    assert read_toml(path) == {
+        "energy_calls": 5e5, "n_samples": 10, "n_cvs": 0, "forcefield": ["a.xml"],
+    }  # fmt: skip
+    path.write_text("seed = = 3")
+    with pytest.raises(ValueError, match="is not TOML"):
+        read_toml(path)
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        read_toml(tmp_path / "b.toml")
