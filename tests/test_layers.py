@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import gencg
+
 ROOT = Path(__file__).parents[1] / "gencg"
 
 # Later rooms import earlier ones
@@ -152,19 +154,51 @@ def test_an_arrow_that_points_down_passes(file: str, line: str) -> None:
     assert violations(ROOT / file, line) == []
 
 
-def test_importing_gencg_writes_nothing_and_leaves_heavy_guests_out() -> None:
-    code = """
-import sys
+def run(code: str) -> None:
+    subprocess.run([sys.executable, "-B", "-W", "error", "-c", code], check=True)
+
+
+def test_importing_gencg_loads_and_writes_nothing() -> None:
+    run("import sys, gencg; assert not {'torch', 'numpy', 'openmm', 'mdtraj'} & set(sys.modules)")
+
+    # Nor do its names write, beyond what their dependencies do at import
+    run("""
+import sys, torch, pyro, mdtraj, normflows, matplotlib.pyplot
+import gencg
 
 def refuse_writing(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         raise RuntimeError(f"writes {arguments[0]}")
 
-import torch, pyro, mdtraj, normflows
 before = set(sys.modules)
 sys.addaudithook(refuse_writing)
-import gencg
-heavy = {"openmm", "arviz", "matplotlib", "rdkit"} & (set(sys.modules) - before)
+for name in gencg.__all__:
+    getattr(gencg, name)
+heavy = {"openmm", "arviz", "rdkit"} & (set(sys.modules) - before)
 assert not heavy, heavy
-"""
-    subprocess.run([sys.executable, "-B", "-W", "error", "-c", code], check=True)
+""")
+
+
+def test_public_names_are_the_declared_ones() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    declared = {
+        alias.name: (node.module or "").removeprefix("gencg").lstrip(".") or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert list(declared) == gencg.__all__
+    assert declared == gencg._HOMES
+    for name in gencg.__all__:
+        assert getattr(gencg, name).__doc__, name
+        assert name in dir(gencg)
+    with pytest.raises(AttributeError, match="module 'gencg' has no attribute 'fitt'"):
+        _ = gencg.fitt
+
+
+def test_fit_is_the_function_in_whatever_order_one_imports() -> None:
+    check = "assert callable(gencg.fit) and gencg.fit.__module__ == 'gencg.fit'"
+    run(f"import gencg; {check}; import gencg.fit; {check}; from gencg.fit import FitResult")
+    run(f"import gencg.fit; {check}; gencg.FitResult")
+    run(f"from gencg import fit; import gencg; {check}; assert fit is gencg.fit")
