@@ -31,10 +31,10 @@ class ForceField(Energy):
 
     Batches are cut into chunks, and in a chunk the configurations are the contiguous axis of
     every intermediate, so that one instruction serves many of them and memory stays bounded.
-    Chunks of `MINIMUM_COMPILED` or more go through ``torch.compile``, padded to a power of two
-    (padding is not counted): seven times faster than uncompiled for a dipeptide. Compiling takes
-    some ten seconds, once per machine and size. Where it fails, for want of a C++ compiler, a
-    warning says so and evaluation stays uncompiled.
+    Batches of `MINIMUM_COMPILED` or more go through ``torch.compile``, their chunks padded to one
+    size (padding is not counted): seven times faster than uncompiled for a dipeptide. Compiling
+    takes some ten seconds, once per machine and size. Where it fails, for want of a C++ compiler,
+    a warning says so and evaluation stays uncompiled.
 
     Atoms nearer than 0.002 nm are taken to be 0.002 nm apart, so that clashes cost a large,
     finite energy in float32 too.
@@ -43,7 +43,7 @@ class ForceField(Energy):
         terms: The terms by name; each maps a `Frame` of n configurations to ``(n,)`` kJ/mol.
         n_atoms: Number of atoms.
         chunk_size: Configurations per chunk; by default as many as keep the pairs in the cache,
-            512 at most (32 times as many on a GPU).
+            16 to 512 (32 times as many on a GPU).
         compile: False never compiles; so does ``GENCG_COMPILE=0`` in the environment.
     """
 
@@ -72,18 +72,13 @@ class ForceField(Energy):
         return self.__dict__ | {"_cast": {}, "_compiled": {}}
 
     def energy(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self._chunk_size(x))
         if x.requires_grad and torch.is_grad_enabled():
-            return torch.cat([self._value(part) for part in parts])
-        with torch.no_grad():
-            return torch.cat([self._run(self._values, part)[0] for part in parts])
+            return torch.cat([self._value(part) for part in torch.split(x, self._chunk_size(x))])
+        return self._run(self._values, x)[0]
 
     def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            parts = torch.split(x.detach(), self._chunk_size(x))
-            results = [self._run(self._values_and_gradients, part) for part in parts]
-        values, gradients = zip(*results, strict=True)
-        return torch.cat(values), torch.cat(gradients)
+        value, gradient = self._run(self._values_and_gradients, x)
+        return value, gradient
 
     def terms(self, x: Tensor) -> dict[str, Tensor]:
         """Energy of each term in kJ/mol, ``(*batch, n_atoms, 3)`` to ``(*batch,)``; not counted."""
@@ -127,7 +122,9 @@ class ForceField(Energy):
     def _chunk_size(self, x: Tensor) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
-        size = max(16, min(512, 2**22 // self.event_shape[0] ** 2))
+        # A million pairs at a time: larger intermediates leave the cache
+        fitting = max(1, 2**20 // self.event_shape[0] ** 2)
+        size = min(512, max(16, 1 << (fitting.bit_length() - 1)))
         return 32 * size if x.is_cuda else size
 
     def _cast_modules(self, x: Tensor) -> nn.ModuleDict:
@@ -153,20 +150,28 @@ class ForceField(Energy):
             (gradient,) = torch.autograd.grad(value.sum(), x)
         return value.detach(), gradient
 
+    @torch.no_grad()
     def _run(self, evaluate: Evaluate, x: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate one chunk, compiled if it is large enough."""
-        n, largest = len(x), self._chunk_size(x)
-        with full_precision():
-            if not self.compile or n < min(MINIMUM_COMPILED, largest):
-                return evaluate(x)
+        """Evaluate a batch chunk by chunk, compiled if it is large enough."""
+        n, size = len(x), self._chunk_size(x)
+        run = evaluate
+        if self.compile and n >= MINIMUM_COMPILED:
             # A power of two: few sizes to compile, at most half of the work in vain
-            size = min(largest, max(MINIMUM_COMPILED, 1 << (n - 1).bit_length()))
-            padded = torch.cat([x, x[-1:].expand(size - n, -1, -1)]).contiguous()
-            key = (evaluate.__name__, size, x.dtype, x.device)
-            if key not in self._compiled:
-                self._cast_modules(x)
-                self._compiled[key] = compile_or_not(evaluate, padded)
-            return tuple(result[:n] for result in self._compiled[key](padded))
+            size = min(size, 1 << (n - 1).bit_length())
+            x = torch.cat([x, x[-1:].expand(-n % size, -1, -1)])
+            run = self._compile(evaluate, x[:size])
+        with full_precision():
+            results = [run(part.contiguous()) for part in torch.split(x.detach(), size)]
+        return tuple(torch.cat(column)[:n] for column in zip(*results, strict=True))
+
+    def _compile(self, evaluate: Evaluate, x: Tensor) -> Evaluate:
+        """The compiled evaluation of batches like `x`; compiled at its first use."""
+        key = (evaluate.__name__, len(x), x.dtype, x.device)
+        if key not in self._compiled:
+            # Made now, the cast parameters are constants of what is compiled
+            self._cast_modules(x)
+            self._compiled[key] = compile_or_not(evaluate, x.contiguous())
+        return self._compiled[key]
 
 
 def rotation_profiles(term: FourierTorsions, frame: Frame) -> NDArray[np.float64]:
