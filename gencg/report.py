@@ -166,7 +166,7 @@ def _collective_variables(summary: Mapping[str, Any]) -> str:
 def _how_to_load(folder: Path, system: System) -> str:
     code = (
         "import gencg\n"
-        f'ensemble = gencg.export.read_samples("{folder}")   # x, y, energy, log_weights\n'
+        f'ensemble = gencg.read_samples("{folder}")   # x, y, energy, log_weights\n'
         "print(ensemble)\n"
         "mean, error = ensemble.expectation(ensemble.energy)"
     )
