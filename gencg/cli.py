@@ -307,9 +307,7 @@ def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System
         )
         if options[name] not in (None, ())
     }  # fmt: skip
-    source = f"config file {options['config_file']}" if settings else ""
-    if source:
-        RunConfig.from_mapping({"target": target, **settings}, source=source)
+    RunConfig.check_names(settings, source=f"config file {options['config_file']}")
     config = RunConfig(**{**settings, **given, "target": target})
     system = _system(config)
     checksum = file_checksum(target) if Path(target).is_file() else None

@@ -206,10 +206,8 @@ class RunConfig:
         return cls.from_mapping(content, source=source)
 
     @classmethod
-    def from_mapping(cls, content: Any, *, source: str) -> "RunConfig":
-        """Build from a mapping of settings, refusing unknown names."""
-        if not isinstance(content, Mapping):
-            raise ValueError(f"{source} must hold settings by name, got {type(content).__name__}")
+    def check_names(cls, content: Mapping[str, Any], *, source: str) -> None:
+        """Refuse names that are no settings."""
         known = {item.name for item in dataclasses.fields(cls)}
         for key in content:
             if key not in known:
@@ -217,6 +215,13 @@ class RunConfig:
                     f"{source} holds an unknown setting `{key}`; known are "
                     f"{', '.join(sorted(known - {'checksum'}))}"
                 )
+
+    @classmethod
+    def from_mapping(cls, content: Any, *, source: str) -> "RunConfig":
+        """Build from a mapping of settings, refusing unknown names."""
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{source} must hold settings by name, got {type(content).__name__}")
+        cls.check_names(content, source=source)
         try:
             return cls(**content)
         except TypeError:

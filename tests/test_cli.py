@@ -322,7 +322,7 @@ def test_fit_then_sample_then_run(gencg) -> None:
 
 
 def test_the_command_line_wins_over_the_file(gencg) -> None:
-    Path("a.toml").write_text("seed = 7\nenergy-calls = 12e3\nsamples = 5000\nbatch-size = 200\n")
+    Path("a.toml").write_text("seed = 7\nenergy-calls = 12e3\nsamples = 50000\nbatch-size = 200\n")
     args = ["double-well", "--config", "a.toml", "--samples", "2000", "--quiet", "--out", "run"]
     assert gencg("fit", *args)[0] == 0
     config = json.loads(Path("run/config.json").read_text())

@@ -33,10 +33,11 @@ def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = 
     Raises:
         ValueError: If the checkpoint is damaged or training cannot go on.
     """
-    if folder.checkpoint.exists():
-        load_checkpoint(folder.checkpoint)  # a damaged one is refused before anything is written
     if folder.config.threads is not None:
         torch.set_num_threads(folder.config.threads)
+    # A damaged checkpoint is refused here, before anything is written
+    if is_trained(folder):
+        return _fit(system, folder, ())
     write_json(folder.path / "versions.json", versions())
     with MetricsWriter(folder.path / "metrics.csv") as metrics:
         return _fit(system, folder, [metrics, *reporters])
@@ -48,15 +49,20 @@ def trained(system: System, folder: RunFolder) -> FitResult:
     Raises:
         ValueError: If it is not, or the checkpoint is damaged.
     """
-    steps = {"step": 0, "n_steps": 1}
-    if folder.checkpoint.exists():
-        steps = load_checkpoint(folder.checkpoint)
-    if steps["step"] < steps["n_steps"]:
+    if not is_trained(folder):
         raise ValueError(
             f"run {folder.path} is not trained to its end; go on with `gencg run` or `gencg fit` "
             "and the same settings"
         )
     return _fit(system, folder, ())
+
+
+def is_trained(folder: RunFolder) -> bool:
+    """Whether the checkpoint of a run holds its last step."""
+    if not folder.checkpoint.exists():
+        return False
+    content = load_checkpoint(folder.checkpoint)
+    return bool(content["step"] >= content["n_steps"])
 
 
 def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> FitResult:
