@@ -14,6 +14,7 @@ from gencg.analysis.torsions import Torsions, ensemble_torsions
 from gencg.analysis.verdict import Verdict, judge
 from gencg.energies.toy import Toy
 from gencg.ensemble import Ensemble
+from gencg.importance import effective_sample_size
 from gencg.systems.base import System
 from gencg.units import inverse_temperature
 
@@ -78,9 +79,16 @@ def assess(
             pareto_k=ensemble.pareto_k,
             valid_share=float(valid.mean()),
             coverage=coverage,
+            state_samples={k: _effective_number(ensemble.log_weights[m]) for k, m in masks.items()},
         ),
         raw_log_weights=np.where(valid, 0.0, -math.inf),
     )
+
+
+def _effective_number(log_weights: torch.Tensor) -> float:
+    """Effective number of samples, (Σw)² / Σw²; 0 for none."""
+    n = len(log_weights)
+    return n * float(effective_sample_size(log_weights)) if n else 0.0
 
 
 def _coverage(

@@ -1,11 +1,15 @@
 """The verdict in words: what the diagnostics of an ensemble allow one to conclude."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from gencg.analysis.coverage import Coverage
 from gencg.importance import GOOD_K, UNRELIABLE_K, USABLE_K
+
+FEW_SAMPLES = 25.0
+"""Effective samples below which a population is known worse than to a fifth of itself."""
 
 Level = Literal["good", "fair", "poor", "open"]
 
@@ -32,8 +36,9 @@ def judge(
     pareto_k: float,
     valid_share: float,
     coverage: Coverage,
+    state_samples: Mapping[str, float] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Judge effective sample size, weight tail, broken samples and lost modes, in this order.
+    """Judge effective sample size, weight tail, broken samples, lost modes, rare states.
 
     Args:
         n_samples: Samples drawn.
@@ -41,13 +46,15 @@ def judge(
         pareto_k: Shape of the tail of the weights (Vehtari et al. 2024); not finite where not told.
         valid_share: Share of samples that are the described molecule.
         coverage: Result of `check_coverage`.
+        state_samples: Effective number of samples in each state; None or none leaves that out.
     """
-    return (
+    verdicts = (
         _judge_ess(ess, n_samples),
         _judge_tail(pareto_k),
         _judge_valid(valid_share, n_samples),
         _judge_coverage(coverage),
     )
+    return (*verdicts, _judge_states(state_samples)) if state_samples else verdicts
 
 
 def overall(verdicts: tuple[Verdict, ...]) -> Verdict:
@@ -136,4 +143,19 @@ def _judge_coverage(coverage: Coverage) -> Verdict:
         name, "good", f"None: all {coverage.n_bins} bins of the soft coordinates that stages up to "
         f"{coverage.hottest:.0f} K fill are still there ({coverage.n_effective:,.0f} effective hot "
         "samples).",
+    )  # fmt: skip
+
+
+def _judge_states(state_samples: Mapping[str, float]) -> Verdict:
+    name = "Rare states"
+    few = {k: n for k, n in state_samples.items() if n < FEW_SAMPLES}
+    if not few:
+        least = min(state_samples.values())
+        return Verdict(name, "good", f"Each state rests on at least {least:,.0f} samples.")
+    items = [f"{k} on {n:.0f}" for k, n in sorted(few.items(), key=lambda item: item[1])[:4]]
+    more = f" and {len(few) - 4} more" if len(few) > 4 else ""
+    return Verdict(
+        name, "fair", f"Populations that rest on few effective samples: {', '.join(items)}{more}. "
+        "They are known to their order of magnitude at best, and error bars from so few weights "
+        "are too small. The generator may have dropped these states.",
     )  # fmt: skip

@@ -35,7 +35,7 @@ def plot_free_energy(
     centres = [np.degrees(c) if angles else c for c in surface.centres]
     levels = np.arange(5.0, top, 5.0)
     # A contour through cells of larger error would draw noise
-    sure = np.where(surface.errors < 0.75, surface.values, np.nan)
+    sure = np.where(surface.errors < 0.6, surface.values, np.nan)
     levels = levels[levels < np.max(sure, initial=0.0, where=np.isfinite(sure))]
     if len(levels):
         lines = np.ma.masked_invalid(sure.T)

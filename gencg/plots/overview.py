@@ -254,8 +254,8 @@ def _training_panel(history: Sequence[Any], ensemble: Ensemble) -> Panel:
 
 
 def _bins(ensemble: Ensemble) -> int:
-    """Cells along a torsion that leave enough samples in each: 6 degrees at 1e5 samples."""
-    return int(np.clip(np.sqrt(ensemble.n_samples * ensemble.ess / 25), 18, 60))
+    """Cells along a torsion that leave enough samples in each: 6 degrees from 36,000 on."""
+    return int(np.clip(np.sqrt(ensemble.n_samples * ensemble.ess / 10), 18, 60))
 
 
 def _file_name(stem: str, place: str) -> str:

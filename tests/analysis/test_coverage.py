@@ -89,7 +89,8 @@ def test_samples_without_weight_are_left_out() -> None:
 
 
 GOOD = {"n_samples": 100_000, "ess": 0.9, "pareto_k": 0.2, "valid_share": 1.0,
-        "coverage": Coverage(True, n_bins=9, n_effective=500.0, hottest=400.0)}  # fmt: skip
+        "coverage": Coverage(True, n_bins=9, n_effective=500.0, hottest=400.0),
+        "state_samples": {"alpha_L": 80.0, "beta": 9e4}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,8 @@ GOOD = {"n_samples": 100_000, "ess": 0.9, "pareto_k": 0.2, "valid_share": 1.0,
         ({"coverage": Coverage(True)}, 3, "open", "Could not be told"),
         ({"coverage": check(False, ladder())}, 3, "poor", "Lost: torsion"),
         ({"coverage": check(True, ladder())}, 3, "good", "up to 1200 K"),
+        ({"state_samples": {"alpha_L": 4.0, "beta": 9e4}}, 4, "fair", "alpha_L on 4."),
+        ({"state_samples": {"alpha_L": 80.0}}, 4, "good", "at least 80 samples"),
     ],
 )
 def test_verdicts(change, index, level, words) -> None:
@@ -119,3 +122,7 @@ def test_verdicts(change, index, level, words) -> None:
     top = overall(verdicts)
     assert top.level == ("good" if level == "open" else level)
     assert (verdicts[index].name.lower() in top.text) == (level in ("fair", "poor"))
+
+
+def test_without_states_there_is_no_verdict_on_them() -> None:
+    assert len(judge(**{**GOOD, "state_samples": {}})) == 4
