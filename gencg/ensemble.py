@@ -304,12 +304,13 @@ def _draw_batch(model: CoarseGrainedModel, target: BoltzmannTarget, n: int) -> t
     log_r = model.log_encoder(z, y)
     z, y, log_q, log_r = z.double(), y.double(), log_q.double(), log_r.double()
     x, log_det = target.coordinates.inverse(y)
+    # Copies first: a force field whose impropers know the labels gets exact weights too
+    copies = getattr(target.coordinates, "random_copies", None)
+    x = x if copies is None else copies(x)
     energy = target.energy(x)
     log_weights = -target.beta * energy + log_det + log_r - log_q
     # An infinite energy is an answer (weight zero); nan, or a weight of +inf, is not
     finite = torch.isfinite(y).all(-1) & ~(log_weights.isnan() | log_weights.isposinf())
     valid = target.coordinates.valid(x) & finite
-    copies = getattr(target.coordinates, "random_copies", None)
-    x = x if copies is None else copies(x)
     log_weights = torch.where(valid, log_weights, -math.inf)
     return tuple(t.cpu() for t in (x, y, z, energy, log_weights, valid, finite))

@@ -33,6 +33,7 @@ ORDER = [
     "checkpoint",
     "testing",
     "fit",
+    "discover",
     "analysis",
     "plots",
     "export",

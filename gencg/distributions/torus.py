@@ -62,7 +62,7 @@ class WrappedNormal(TorchDistribution):  # type: ignore[misc]
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        self.loc, self.scale = loc, scale.expand_as(loc)
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
 
     @property
@@ -81,4 +81,5 @@ class WrappedNormal(TorchDistribution):  # type: ignore[misc]
         images = 2 * math.pi * torch.arange(-2, 3, dtype=offset.dtype, device=offset.device)
         u = (offset[..., None] + images) / self.scale[..., None]
         log_density = torch.logsumexp(-0.5 * u.square(), -1) - self.scale.log()
-        return (log_density - 0.5 * math.log(2 * math.pi)).sum(-1)
+        total: Tensor = (log_density - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return total

@@ -38,6 +38,8 @@ class SplineDecoder(ConditionalDistribution):
         ValueError: If soft coordinates are partly on the circle and partly on the line.
     """
 
+    flow: TwoBlockFlow
+
     def __init__(
         self,
         coordinates: CoordinateMap,
@@ -63,7 +65,7 @@ class SplineDecoder(ConditionalDistribution):
             hidden=stiff_hidden,
             generator=torch.Generator().manual_seed(seed),
         )
-        self.flow = TwoBlockFlow(space, soft, stiff)
+        self.flow = TwoBlockFlow(soft, stiff)
 
     def forward(self, context: Tensor) -> TorchDistribution:
         base = TorusNormal(self.flow.n_angles, self.flow.n_normal, like=context)

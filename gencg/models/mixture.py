@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
-from gencg.models.two_block import log_normal
+from gencg.models.two_block import SoftBlock, log_normal
 
 
 class CoveringModel(nn.Module):
@@ -65,10 +65,10 @@ class CoveringModel(nn.Module):
         base = self.model.decoder(rows).base
         eps = base.sample()
         counts = self._counts(n)
-        n_soft = self.flow.space.n_soft
+        n_soft = self.flow.stiff.space.n_soft
         starts = torch.split(eps[:, :n_soft], counts)
-        s = torch.cat([f(e, rows[: len(e)])[0] for f, e in zip(self.soft, starts, strict=True)])
-        y, log_stiff = self.flow.stiff_given_soft(s, eps[:, n_soft:], rows)
+        s = torch.cat([f(e, rows[: len(e)])[0] for f, e in zip(self._blocks, starts, strict=True)])
+        y, log_stiff = self.flow.stiff(eps[:, n_soft:], s, rows)
         log_v = log_normal(eps[:, n_soft:]) - log_stiff
         return rows, y, self.log_soft(s) + log_v
 
@@ -77,13 +77,17 @@ class CoveringModel(nn.Module):
         rows = self.model.rows(len(s))
         terms = [
             share + soft.log_prob(s, rows)
-            for share, soft in zip(self.log_shares, self.soft, strict=True)
+            for share, soft in zip(self.log_shares, self._blocks, strict=True)
         ]
         return torch.logsumexp(torch.stack(terms), 0)
 
     def log_encoder(self, z: Tensor, y: Tensor) -> Tensor:
         """Zero: there are no CVs."""
         return y.new_zeros(len(y))
+
+    @property
+    def _blocks(self) -> list[SoftBlock]:
+        return [block for block in self.soft if isinstance(block, SoftBlock)]
 
     def _counts(self, n: int) -> list[int]:
         """Stratified: how many samples each soft block draws."""

@@ -135,6 +135,7 @@ class StiffBlock(nn.Module):
     Coupling layers, one triangular matrix, and a shift and scale chosen by the soft coordinates.
     """
 
+    space: SoftSpace
     centre: Tensor
     scale: Tensor
 
@@ -149,50 +150,50 @@ class StiffBlock(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        self.space = space
         self.register_buffer("centre", coordinates.centre[space.stiff_index].float())
         self.register_buffer("scale", coordinates.scale[space.stiff_index].float())
         self.chain = Chain(
             _stiff_layers(space.n_stiff, n_layers, space.n_features + n_context, hidden, generator)
         )
 
-    def forward(self, eps: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        v, log_det = self.chain(eps, features)
-        return v * self.scale + self.centre, log_det + self.scale.log().sum()
+    def forward(self, eps: Tensor, s: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """All coordinates y from noise and soft coordinates, and the log-determinant."""
+        v, log_det = self.chain(eps, torch.cat([self.space.features(s), context], dim=-1))
+        y = torch.cat([s, v * self.scale + self.centre], dim=-1)[:, self.space.order]
+        return y, log_det + self.scale.log().sum()
 
-    def inverse(self, v: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Soft coordinates and noise of the stiff ones, and the log-determinant of the inverse."""
+        s, v = y[:, self.space.soft_index], y[:, self.space.stiff_index]
+        features = torch.cat([self.space.features(s), context], dim=-1)
         eps, log_det = self.chain.inverse((v - self.centre) / self.scale, features)
-        return eps, log_det - self.scale.log().sum()
+        return s, eps, log_det - self.scale.log().sum()
 
 
 class TwoBlockFlow(Flow):  # type: ignore[misc]
     r"""Map of :math:`(\epsilon_s, \epsilon_v)` to y: soft block, then stiff block given it."""
 
-    def __init__(self, space: SoftSpace, soft: SoftBlock, stiff: StiffBlock) -> None:
+    soft: SoftBlock
+    stiff: StiffBlock
+
+    def __init__(self, soft: SoftBlock, stiff: StiffBlock) -> None:
         super().__init__()
-        self.space, self.soft, self.stiff = space, soft, stiff
+        self.soft, self.stiff = soft, stiff
+        space = stiff.space
         self.n_angles = space.n_soft if space.periodic else 0
         self.n_normal = space.n_soft + space.n_stiff - self.n_angles
 
     def forward(self, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        s, log_det_soft = self.soft(eps[:, : self.space.n_soft], z)
-        y, log_det_stiff = self.stiff_given_soft(s, eps[:, self.space.n_soft :], z)
+        n_soft = self.stiff.space.n_soft
+        s, log_det_soft = self.soft(eps[:, :n_soft], z)
+        y, log_det_stiff = self.stiff(eps[:, n_soft:], s, z)
         return y, log_det_soft + log_det_stiff
 
     def inverse(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        s, eps_v, log_det_stiff = self.split(y, z)
+        s, eps_v, log_det_stiff = self.stiff.inverse(y, z)
         eps_s, log_det_soft = self.soft.inverse(s, z)
         return torch.cat([eps_s, eps_v], dim=-1), log_det_soft + log_det_stiff
-
-    def stiff_given_soft(self, s: Tensor, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """All coordinates from soft ones and noise, and the log-determinant of the stiff part."""
-        v, log_det = self.stiff(eps, torch.cat([self.space.features(s), z], dim=-1))
-        return torch.cat([s, v], dim=-1)[:, self.space.order], log_det
-
-    def split(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Soft coordinates, noise of the stiff ones, and the log-determinant of the inverse."""
-        s, v = y[:, self.space.soft_index], y[:, self.space.stiff_index]
-        eps, log_det = self.stiff.inverse(v, torch.cat([self.space.features(s), z], dim=-1))
-        return s, eps, log_det
 
 
 def spline_layers(
@@ -204,7 +205,7 @@ def spline_layers(
     n_context: int,
     hidden: Sequence[int],
 ) -> list[Flow]:
-    """Spline couplings that move half of the entries in turn, with rotations between on the torus."""
+    """Spline couplings that move half of the entries in turn; rotations between on the torus."""
     if dim == 0:
         return []
     transform: Transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)

@@ -1,0 +1,272 @@
+"""The Dirichlet form of overdamped dynamics, and its lowest functions in a linear basis."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SoftSamples:
+    """Weighted samples as the Dirichlet form needs them.
+
+    Args:
+        s: Soft coordinates, ``(n, k)``.
+        metric: Their mass metric, ``(n, k, k)``; see `mass_metric`.
+        log_weights: Log importance weights, ``(n,)``.
+        periodic: Whether the coordinates are angles.
+    """
+
+    s: Tensor
+    metric: Tensor
+    log_weights: Tensor
+    periodic: bool
+
+    @property
+    def weights(self) -> Tensor:
+        """Normalised weights."""
+        return torch.softmax(self.log_weights, 0)
+
+    @property
+    def n_soft(self) -> int:
+        """Number of soft coordinates."""
+        return self.s.shape[1]
+
+    def take(self, index: Tensor) -> "SoftSamples":
+        """Samples at `index`."""
+        return SoftSamples(
+            self.s[index], self.metric[index], self.log_weights[index], self.periodic
+        )
+
+
+class Basis(ABC):
+    """Functions of soft coordinates with their gradients."""
+
+    @abstractmethod
+    def __call__(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Values ``(n, n_functions)`` and gradients ``(n, n_functions, k)`` at s ``(n, k)``."""
+
+
+class FourierBasis(Basis):
+    r"""Products :math:`\prod_j e_{a_j}(u_j)` of sines and cosines of combined angles.
+
+    Args:
+        combinations: Integer rows c that define the angles :math:`u_j = \sum_i c_{ji} s_i`.
+        order: Highest harmonic of each.
+    """
+
+    def __init__(self, combinations: Tensor, *, order: int = 5) -> None:
+        self.combinations, self.order = combinations.double(), order
+
+    def __call__(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        u = s.double() @ self.combinations.T
+        values, gradients = None, None
+        for j in range(u.shape[1]):
+            one, slope = self._harmonics(u[:, j])
+            chained = slope[:, :, None] * self.combinations[j]
+            if values is None or gradients is None:
+                values, gradients = one, chained
+                continue
+            gradients = (
+                gradients[:, :, None] * one[:, None, :, None]
+                + values[:, :, None, None] * chained[:, None]
+            ).flatten(1, 2)
+            values = (values[:, :, None] * one[:, None]).flatten(1)
+        if values is None or gradients is None:
+            raise ValueError("`combinations` must have at least one row")
+        return values[:, 1:], gradients[:, 1:]  # the first function is the constant
+
+    def _harmonics(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        n = torch.arange(1, self.order + 1, dtype=u.dtype)
+        cos, sin = (n * u[:, None]).cos(), (n * u[:, None]).sin()
+        one, zero = torch.ones_like(u)[:, None], torch.zeros_like(u)[:, None]
+        return torch.cat([one, cos, sin], 1), torch.cat([zero, -n * sin, n * cos], 1)
+
+
+class KernelBasis(Basis):
+    r"""Gaussian kernels :math:`e^{-|s - c|^2 / 2 h^2}` around centres, for coordinates on a line.
+
+    Args:
+        centres: Centres c, ``(n_functions, k)``.
+        width: Width h.
+    """
+
+    def __init__(self, centres: Tensor, *, width: float) -> None:
+        self.centres, self.width = centres.double(), width
+
+    @classmethod
+    def around(cls, samples: SoftSamples, *, n_centres: int = 120) -> "KernelBasis":
+        """Centres spread over the samples that carry weight, each the farthest from the others."""
+        likely = samples.log_weights > samples.log_weights.max() - 14.0
+        s = samples.s[likely].double()[:4000]
+        chosen = [0]
+        distance = (s - s[0]).square().sum(-1)
+        for _ in range(min(n_centres, len(s)) - 1):
+            chosen.append(int(distance.argmax()))
+            distance = torch.minimum(distance, (s - s[chosen[-1]]).square().sum(-1))
+        return cls(s[chosen], width=1.5 * math.sqrt(float(distance.max())))
+
+    def __call__(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        offset = s.double()[:, None] - self.centres
+        values = torch.exp(-0.5 * offset.square().sum(-1) / self.width**2)
+        return values, -values[..., None] * offset / self.width**2
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    r"""The slowest functions in a basis, slowest first; the constant is left out.
+
+    Eigenvalues :math:`\lambda` are in units of the metric, 1/(amu nm²) for angles: overdamped
+    rates up to the factor :math:`k_B T/\gamma`. They order the motions and are not physical
+    rates.
+
+    Args:
+        eigenvalues: :math:`\lambda`, ``(m,)``.
+        errors: Their standard errors by bootstrap over blocks of samples, ``(m,)``.
+        functions: Values at the samples, of mean 0 and variance 1, ``(n, m)``.
+        populations: Probability p that each process moves, ``(m,)``: that of the smaller of two
+            states whose indicator has the same kurtosis, :math:`p(1-p) = 1/(E[f^4] + 3)`.
+        n_transition: Effective number of samples that carry each eigenvalue, ``(m,)``.
+        slopes: Gradients of the functions at the samples, ``(n, m, k)``.
+    """
+
+    eigenvalues: Tensor
+    errors: Tensor
+    functions: Tensor
+    populations: Tensor
+    n_transition: Tensor
+    slopes: Tensor
+
+
+def spectrum(
+    samples: SoftSamples,
+    basis: Basis,
+    *,
+    n_modes: int = 8,
+    n_blocks: int = 40,
+    n_bootstraps: int = 100,
+    seed: int = 0,
+) -> Spectrum:
+    r"""Lowest functions of the Dirichlet form in a linear basis.
+
+    .. math:: \min_f\; E_p[\nabla f^T G\, \nabla f] \quad \text{subject to}\quad
+              E_p[f] = 0,\; E_p[f_i f_j] = \delta_{ij}
+
+    a generalised eigenproblem whose averages are static: weighted samples of p are enough. It is
+    variational: every eigenvalue lies above the true one.
+
+    Args:
+        samples: Weighted samples.
+        basis: Functions without the constant.
+        n_modes: How many eigenfunctions.
+        n_blocks: Blocks of samples for the bootstrap.
+        n_bootstraps: Resamplings of the blocks.
+        seed: Seed of the resampling.
+
+    References:
+        | Markov models of molecular kinetics (Prinz et al., 2011); variational approach to
+          molecular kinetics (Nüske et al., 2014), https://arxiv.org/abs/1211.7103
+    """
+    weights = samples.weights.double()
+    blocks = [_moments(samples.take(i), weights[i], basis) for i in _blocks(len(weights), n_blocks)]
+    mass, mean, second, stiff = (torch.stack(part) for part in zip(*blocks, strict=True))
+    total = torch.ones(len(blocks), dtype=torch.float64)
+    eigenvalues, vectors, centre = _solve(total, mass, mean, second, stiff)
+    n_modes = min(n_modes, len(eigenvalues))
+    eigenvalues, vectors = eigenvalues[:n_modes], vectors[:, :n_modes]
+    generator = torch.Generator().manual_seed(seed)
+    draws = []
+    for _ in range(n_bootstraps):
+        counts = torch.bincount(
+            torch.randint(len(blocks), (len(blocks),), generator=generator), minlength=len(blocks)
+        )
+        draws.append(_solve(counts.double(), mass, mean, second, stiff)[0][:n_modes])
+    width = min(len(d) for d in draws) if draws else n_modes
+    functions, slopes = [], []
+    for index in _blocks(len(weights), n_blocks):
+        values, gradients = basis(samples.s[index])
+        functions.append((values - centre) @ vectors)
+        slopes.append(torch.einsum("nbk,bm->nmk", gradients, vectors))
+    f, slope = torch.cat(functions), torch.cat(slopes)
+    errors = torch.full((n_modes,), math.nan, dtype=torch.float64)
+    if draws:
+        errors[:width] = torch.stack([d[:width] for d in draws]).std(0)
+    return describe(samples, f, slope, eigenvalues, errors)
+
+
+def describe(
+    samples: SoftSamples, functions: Tensor, slopes: Tensor, eigenvalues: Tensor, errors: Tensor
+) -> Spectrum:
+    """Signs, populations and transition samples of normalised functions ``(n, m)``."""
+    weights = samples.weights.double()[:, None]
+    skewness = (weights * functions**3).sum(0)
+    sign = torch.where(skewness < 0, -1.0, 1.0)  # the rarer side is the positive one
+    functions, slopes = functions * sign, slopes * sign[:, None]
+    kurtosis = (weights * functions**4).sum(0)
+    carried = weights * carre_du_champ(slopes, samples.metric)
+    return Spectrum(
+        eigenvalues=eigenvalues,
+        errors=errors,
+        functions=functions,
+        populations=0.5 - (0.25 - 1 / (kurtosis + 3)).clamp_min(0).sqrt(),
+        n_transition=carried.sum(0).square() / carried.square().sum(0).clamp_min(1e-300),
+        slopes=slopes,
+    )
+
+
+def carre_du_champ(slopes: Tensor, metric: Tensor) -> Tensor:
+    r""":math:`\Gamma(f) = \nabla f^T G \nabla f`, ``(n, m, k)`` and ``(n, k, k)`` to ``(n, m)``."""
+    return torch.einsum("nmi,nij,nmj->nm", slopes, metric.to(slopes), slopes)
+
+
+def spectral_gap(
+    eigenvalues: Tensor, populations: Tensor, *, min_population: float = 1e-3, n_max: int = 6
+) -> tuple[int, float]:
+    """Number of slow processes and the ratio of eigenvalues across the gap after them.
+
+    Processes that move less than `min_population` are passed over: they are real, but nobody
+    asked for them. The gap is the largest ratio among the first `n_max`.
+    """
+    wanted = eigenvalues[populations >= min_population]
+    if len(wanted) < 2:
+        return max(len(wanted), 1), math.inf
+    ratios = (wanted[1:] / wanted[:-1].clamp_min(1e-300))[:n_max]
+    best = int(ratios.argmax())
+    return best + 1, float(ratios[best])
+
+
+def _blocks(n: int, n_blocks: int) -> list[Tensor]:
+    return list(torch.arange(n).chunk(n_blocks))
+
+
+def _moments(
+    samples: SoftSamples, weights: Tensor, basis: Basis
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    values, gradients = basis(samples.s)
+    weighted = weights[:, None] * values
+    flow = torch.einsum("nbi,nij->nbj", gradients, samples.metric.double())
+    rows = (flow * weights[:, None, None]).permute(0, 2, 1).flatten(0, 1)
+    stiff = rows.T @ gradients.permute(0, 2, 1).flatten(0, 1)
+    return weights.sum(), weighted.sum(0), weighted.T @ values, stiff
+
+
+def _solve(
+    counts: Tensor, mass: Tensor, mean: Tensor, second: Tensor, stiff: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    total = (counts * mass).sum()
+    centre = (counts[:, None] * mean).sum(0) / total
+    covariance = torch.einsum("b,bij->ij", counts, second) / total - torch.outer(centre, centre)
+    dirichlet = torch.einsum("b,bij->ij", counts, stiff) / total
+    return *_lowest(0.5 * (dirichlet + dirichlet.T), covariance), centre
+
+
+def _lowest(dirichlet: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    # Directions in which the basis hardly varies are left out: they are combinations that vanish
+    scale = covariance.diagonal().clamp_min(1e-300).rsqrt()
+    variances, directions = torch.linalg.eigh(scale[:, None] * covariance * scale)
+    kept = variances > 1e-9 * variances[-1]
+    whitening = scale[:, None] * directions[:, kept] * variances[kept].rsqrt()
+    eigenvalues, vectors = torch.linalg.eigh(whitening.T @ dirichlet @ whitening)
+    return eigenvalues, whitening @ vectors
