@@ -9,8 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from gencg.coordinates.clashes import clashes, distant_pairs
+from gencg.geometry import wrap
 from gencg.importance import (
     effective_sample_size,
     log_partition,
@@ -85,6 +88,21 @@ class Ensemble:
     def n_invalid(self) -> int:
         """Samples that are not finite or not the described molecule; they have no weight."""
         return int((~self.valid).sum())
+
+    @cached_property
+    def clashes(self) -> Tensor:
+        """Samples with two atoms beyond 1-4 closer than 0.12 nm, ``(n,)`` bool; none for toys.
+
+        They are kept: the energy weighs them, near zero for any force field with repulsion.
+        """
+        if self.molecule is None:
+            return torch.zeros(self.n_samples, dtype=torch.bool)
+        return clashes(self.x, distant_pairs(self.molecule))
+
+    @property
+    def n_clashes(self) -> int:
+        """Samples with a clash, see `clashes`."""
+        return int(self.clashes.sum())
 
     @property
     def weights(self) -> Tensor:
@@ -267,14 +285,130 @@ def draw(
         raise ValueError(f"`n_samples` must be at least 1, got {n_samples}")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+
+    def propose(part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z, y, log_q = model.sample(part.stop - part.start)
+        return z, y, log_q, model.log_encoder(z, y)
+
+    return _collect(
+        model,
+        target,
+        n_samples,
+        propose,
+        molecule=molecule,
+        seed=seed,
+        batch_size=batch_size,
+        name=name,
+    )
+
+
+def decode(
+    model: CoarseGrainedModel,
+    target: BoltzmannTarget,
+    z: Tensor | ArrayLike,
+    n_samples: int,
+    *,
+    molecule: Molecule | None = None,
+    seed: int = 0,
+    batch_size: int = 2000,
+    name: str = "",
+) -> Ensemble:
+    r"""Weighted configurations at given values of the collective variables: backmapping.
+
+    Draws :math:`y \sim q(y|z)` at fixed z, with weights
+
+    .. math:: \log w = \log \tilde p(y) + \log r(z|y) - \log q(y|z), \qquad
+              E[w] = \int \tilde p(y)\, r(z|y)\, dy = Z\, p(z),
+
+    so that weighted averages are averages over :math:`p(y|z) \propto \tilde p(y)\, r(z|y)` and
+    :math:`-k_BT` times ``log_z`` is the free energy at z, up to a constant common to all z. With
+    several rows the weights compare across rows: all samples together follow
+    :math:`\sum_m p(y|z_m)\, p(z_m)`.
+
+    Samples of the wrong hand or with a double bond turned have no weight (``valid``); those with
+    two atoms on top of each other are told by ``clashes`` and weighed by their energy.
+
+    Args:
+        model: Model with collective variables.
+        target: Boltzmann density to weight for.
+        z: Values of the collective variables, ``(n_cvs,)`` or ``(m, n_cvs)``; angles in rad, on
+            any turn.
+        n_samples: Samples for each row of z; those of one row follow each other.
+        molecule: Topology of the configurations; None for toys.
+        seed: Seed of the draw; the global random state is left as it was.
+        batch_size: Samples evaluated at once, a matter of memory.
+        name: Name of the ensemble.
+
+    Raises:
+        ValueError: If the model has no collective variables, z has another shape or is not
+            finite, or `n_samples` or `batch_size` is not positive.
+        RuntimeError: If more than half of the samples are not finite.
+    """
+    rows = _checked_cvs(model, z)
+    if n_samples < 1:
+        raise ValueError(f"`n_samples` must be at least 1, got {n_samples}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    context = rows.repeat_interleave(n_samples, 0).to(model.rows(0))
+
+    def propose(part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z = context[part]
+        decoder = model.decoder(z)
+        y = decoder.rsample()
+        return z, y, decoder.log_prob(y), model.log_encoder(z, y)
+
+    return _collect(
+        model,
+        target,
+        len(context),
+        propose,
+        molecule=molecule,
+        seed=seed,
+        batch_size=batch_size,
+        name=name,
+    )
+
+
+def _checked_cvs(model: CoarseGrainedModel, z: Tensor | ArrayLike) -> Tensor:
+    """Rows ``(m, n_cvs)`` of collective variables, angles on [-pi, pi)."""
+    if model.n_cvs == 0:
+        raise ValueError("`model` has no collective variables to decode from; fit it with n_cvs")
+    rows = torch.as_tensor(z).detach().double()
+    if rows.ndim not in (1, 2) or rows.shape[-1] != model.n_cvs or not len(rows):
+        raise ValueError(
+            f"`z` must have shape ({model.n_cvs},) or (m, {model.n_cvs}), the collective "
+            f"variables of the model, got {tuple(rows.shape)}"
+        )
+    if not bool(torch.isfinite(rows).all()):
+        raise ValueError(f"`z` must be finite, got {rows.tolist()}")
+    rows = rows.reshape(-1, model.n_cvs)
+    return wrap(rows) if model.periodic_cvs else rows
+
+
+Proposal = Callable[[slice], tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
+def _collect(
+    model: CoarseGrainedModel,
+    target: BoltzmannTarget,
+    n_samples: int,
+    propose: Proposal,
+    *,
+    molecule: Molecule | None,
+    seed: int,
+    batch_size: int,
+    name: str,
+) -> Ensemble:
+    """Ensemble of the samples that `propose` draws batch by batch."""
     n_calls = target.energy.n_energy_calls
     training = model.training
     model.train(False)
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]
-            batches = [_draw_batch(model, target, n) for n in sizes]
+            starts = range(0, n_samples, batch_size)
+            parts = [slice(i, min(i + batch_size, n_samples)) for i in starts]
+            batches = [_weigh(target, *propose(part)) for part in parts]
     finally:
         model.train(training)
     x, y, z, energy, log_weights, valid, finite = map(torch.cat, zip(*batches, strict=True))
@@ -298,10 +432,10 @@ def draw(
     )
 
 
-def _draw_batch(model: CoarseGrainedModel, target: BoltzmannTarget, n: int) -> tuple[Tensor, ...]:
+def _weigh(
+    target: BoltzmannTarget, z: Tensor, y: Tensor, log_q: Tensor, log_r: Tensor
+) -> tuple[Tensor, ...]:
     """Samples, energies, weights and what is valid and finite, float64 on the CPU."""
-    z, y, log_q = model.sample(n)
-    log_r = model.log_encoder(z, y)
     z, y, log_q, log_r = z.double(), y.double(), log_q.double(), log_r.double()
     x, log_det = target.coordinates.inverse(y)
     # Copies first: a force field whose impropers know the labels gets exact weights too

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.ensemble import decode
 from gencg.importance import effective_sample_size
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
@@ -350,7 +351,19 @@ def fit(
         _resume(state, path)
     trainer = _Trainer(target, objective, tempering, optimisation)
     _train(state, trainer, path, checkpoint_seconds, reporters)
+    _attach(state.average, target, system)
     return FitResult(model=state.average.eval(), target=target, system=system, state=state)
+
+
+def _attach(model: CoarseGrainedModel, target: BoltzmannTarget, system: System) -> None:
+    molecule, name = system.molecule, system.name
+    model.attach(
+        coordinates=system.coordinates,
+        molecule=molecule,
+        decode=lambda model, z, n_samples, seed: decode(
+            model, target, z, n_samples, molecule=molecule, seed=seed, name=name
+        ),
+    )
 
 
 def _resume(state: TrainingState, path: Path) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from gencg.matching import match_positions
+
 Quad = tuple[int, int, int, int]
 
 _SHORTEST_BOND, _LONGEST_BOND = 0.02, 0.4
@@ -76,6 +78,21 @@ class Molecule:
 
         xyz = self.positions if x is None else np.asarray(x)
         return mdtraj.Trajectory(xyz.reshape(-1, self.n_atoms, 3), self.topology)
+
+    def match(self, trajectory: Any) -> NDArray[np.float64]:
+        """Positions of an MDTraj trajectory of this molecule, in this molecule's order of atoms.
+
+        Atoms are matched by residue and name, by bonds where names differ, and checked by
+        elements and bonds; other molecules beside it (solvent, ions) are left out.
+
+        Returns:
+            Shape ``(n_frames, n_atoms, 3)``, in nm.
+
+        Raises:
+            ValueError: If the trajectory is of another molecule, lacks hydrogens, holds the
+                molecule more than once, is ambiguous, not finite, or cut by its unit cell.
+        """
+        return match_positions(self.topology, trajectory)
 
     def with_positions(self, positions: ArrayLike) -> "Molecule":
         """The same molecule in another conformation, shape ``(n_atoms, 3)`` in nm."""

@@ -20,6 +20,7 @@ ORDER = [
     "units",
     "geometry",
     "importance",
+    "matching",
     "molecule",
     "coordinates",
     "energies",
