@@ -208,9 +208,9 @@ def _find(own: Atoms, other: Atoms) -> Atoms:
     """The part of `other` that has the composition of the molecule."""
     wanted = Counter(own.elements)
     windows = other.windows(own.residues)
-    # Components last: a box of water has many
-    for candidates in (lambda: windows, other.components, lambda: [other]):
-        parts = candidates()
+    for stage in range(3):
+        # Components only where residues do not help: a box of water has many
+        parts = windows if stage == 0 else other.components() if stage == 1 else [other]
         same = [part for part in parts if Counter(part.elements) == wanted]
         if len(same) > 1:
             raise ValueError(
