@@ -124,6 +124,17 @@ def out_holds_other_files() -> list[object]:
     return ["double-well", "--out", "thesis", "--override"]
 
 
+def out_is_of_another_program() -> list[object]:
+    Path("site/figures").mkdir(parents=True)
+    Path("site/figures/mine.png").write_text("mine")
+    Path("site/config.json").write_text('{"title": "mine"}')
+    return ["double-well", "--out", "site"]
+
+
+def override_another_program() -> list[object]:
+    return [*out_is_of_another_program(), "--override"]
+
+
 def broken_toml() -> list[object]:
     Path("a.toml").write_text("seed = = 1")
     return ["double-well", "--config", "a.toml"]
@@ -159,6 +170,8 @@ BAD_INPUT = {
     "no target": (list, "TARGET"),
     "a folder that is a file": (out_is_a_file, "taken"),
     "a folder with other files": (out_holds_other_files, "chapter.tex"),
+    "a folder of another program": (out_is_of_another_program, "not of a gencg run"),
+    "overriding another program": (override_another_program, "not of a gencg run"),
     "a broken TOML file": (broken_toml, "not TOML"),
     "an unknown setting in TOML": (unknown_toml, "`sed`"),
 }  # fmt: skip
@@ -278,6 +291,19 @@ def test_a_folder_in_use_is_refused(finished: Path, gencg) -> None:
             assert (code, err.count("\n")) == (2, 1)
             assert "in use by another gencg process" in err
     assert gencg("run", *args)[0] == 0
+
+
+def test_the_settings_of_a_run_that_has_just_begun_stay(finished: Path, gencg) -> None:
+    from gencg.run import RunFolder
+
+    # Nothing but settings and lock: the first step of a molecule takes seconds to compile
+    begun = RunFolder.create("run", RunFolder.open(finished).config)
+    before = snapshot(Path("run"))
+    with begun.locked():
+        code, _, err = gencg("run", "double-well", *SMALL, "--out", "run", "--seed", "2")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "in use by another gencg process" in err
+    assert snapshot(Path("run")) == before
 
 
 def test_samples_are_drawn_and_never_overwritten(finished: Path, gencg) -> None:

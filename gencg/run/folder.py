@@ -81,19 +81,26 @@ class RunFolder:
                     f"folder {path} holds other files ({', '.join(sorted(others)[:3])}) and no "
                     "run; choose another --out"
                 )
-        elif override and file.exists():
-            with cls(path, config).locked():
-                _remove(path)
-        elif any((path / name).exists() for name in BEGUN):
-            different = config.differences(cls.open(path).config)
-            if different:
-                raise ValueError(
-                    f"folder {path} holds a run with other settings: {'; '.join(different)}; "
-                    "choose another --out, or start over with --override"
-                )
-            return cls(path, config)
+        if _is_foreign(file):
+            raise ValueError(
+                f"folder {path} holds a config.json that is not of a gencg run; choose another "
+                "--out"
+            )
+        if file.exists() and not override:
+            theirs = cls.open(path).config
+            if any((path / name).exists() for name in BEGUN):
+                if different := config.differences(theirs):
+                    raise ValueError(
+                        f"folder {path} holds a run with other settings: {'; '.join(different)}; "
+                        "choose another --out, or start over with --override"
+                    )
+                return cls(path, config)
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, config.to_json().encode())
+        # A run that has just begun has written nothing but its settings, and holds the lock
+        with cls(path, config).locked():
+            if override:
+                _remove(path)
+            write_atomically(file, config.to_json().encode())
         return cls(path, config)
 
     @property
@@ -130,6 +137,15 @@ class RunFolder:
                     "choose another --out"
                 ) from None
             yield
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a config.json is there that another program wrote; a damaged one may be ours."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(content, dict) and "target" in content)
 
 
 def _remove(path: Path) -> None:
