@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,12 +54,11 @@ def misses(summary: Mapping[str, Any], quantities: Mapping[str, Any]) -> list[st
     failures = []
     for name, rule in quantities.items():
         found = lookup(summary, name)
-        wrong = (
-            found < rule.get("at_least", found)
-            or found > rule.get("at_most", found)
-            or abs(found - rule.get("value", found)) > rule.get("tolerance", 0.0)
-        )
-        if wrong:
+        # A nan is not right
+        right = rule.get("at_least", found) <= found <= rule.get("at_most", found) and abs(
+            found - rule.get("value", found)
+        ) <= rule.get("tolerance", 0.0)
+        if not right:
             asked = ", ".join(f"{key} {value:g}" for key, value in rule.items())
             failures.append(f"{summary['folder']}: {name} is {found:g}, asked is {asked}")
     return failures
@@ -69,7 +69,7 @@ def lookup(summary: Mapping[str, Any], name: str) -> float:
     value: Any = summary
     for part in name.split("."):
         value = value[part]
-    return float(value)
+    return math.nan if value is None else float(value)
 
 
 def table(summaries: Sequence[Mapping[str, Any]], quantities: Mapping[str, Any]) -> str:
