@@ -59,11 +59,18 @@ def bound_gap(
         n_inner: Encoder samples K.
         seed: Seed; the global random state is left as it was.
 
+    Raises:
+        ValueError: If `n_samples` is below 2 or `n_inner` below 1.
+
     References:
         | Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
         | Sandwiching the marginal likelihood (Grosse et al., 2015),
           https://arxiv.org/abs/1511.02543
     """
+    if n_samples < 2:
+        raise ValueError(f"`n_samples` must be at least 2, got {n_samples}")
+    if n_inner < 1:
+        raise ValueError(f"`n_inner` must be at least 1, got {n_inner}")
     if model.n_cvs == 0:
         return BoundGap(0.0, 0.0, 0.0, n_inner, {1: 0.0})
     with torch.no_grad(), torch.random.fork_rng():
