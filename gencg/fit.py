@@ -398,7 +398,9 @@ def _train(
             info = trainer.step(state)
             for report in reporters:
                 report(info)
-            if path is not None and time.monotonic() - saved > checkpoint_seconds:
+            # While gradients are not finite the state may be lost: the file keeps the one before
+            due = time.monotonic() - saved > checkpoint_seconds and state.n_skipped == 0
+            if path is not None and due:
                 save_checkpoint(path, state.state_dict())
                 saved = time.monotonic()
     except TrainingError as error:
@@ -430,20 +432,22 @@ class _Trainer:
         energy = self.target.energy
         calls = energy.n_energy_calls, energy.n_gradient_calls
         if state.step % self.tempering.interval == 0:
-            state.beta = self._next_beta(state)
+            self._temper(state)
+        beta = state.beta
         rate = state.rate_factor * self.optimisation.rate(state.step, state.n_steps)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
         with torch.random.fork_rng(enabled=True):
             # A stream per step: a resumed run needs no memory of the streams before it
             torch.manual_seed(_mix(state.seed, state.step))
-            evaluation = self.objective.evaluate(state.model, state.beta)
+            evaluation = self.objective.evaluate(state.model, beta)
         gradient_norm = self._move(state, evaluation)
         state.step += 1
         state.energy_calls += energy.n_energy_calls - calls[0]
         state.gradient_calls += energy.n_gradient_calls - calls[1]
         state.seconds += time.monotonic() - started
-        info = _info(state, evaluation, gradient_norm, rate)
+        # Not the beta of the state, which a return to the last good one has changed
+        info = _info(state, evaluation, gradient_norm, beta=beta, rate=rate)
         self._record(state, evaluation, info)
         return info
 
@@ -457,10 +461,10 @@ class _Trainer:
         state.load_state_dict(copy.deepcopy(self._good))
         state.energy_calls, state.gradient_calls, state.seconds = kept
 
-    def _next_beta(self, state: TrainingState) -> float:
+    def _temper(self, state: TrainingState) -> None:
         recent = state.recent
         empty = torch.zeros(0)
-        return self.tempering.next(
+        beta = self.tempering.next(
             state.beta,
             TemperingState(
                 progress=state.step / state.n_steps,
@@ -469,6 +473,10 @@ class _Trainer:
             ),
             target=self.target.beta,
         )
+        if beta != state.beta:
+            # Weights for one beta become weights for the next
+            state.recent = [(e, w - (beta - state.beta) * e) for e, w in recent]
+            state.beta = beta
 
     def _move(self, state: TrainingState, evaluation: Evaluation) -> float:
         state.optimiser.zero_grad(set_to_none=True)
@@ -513,7 +521,7 @@ class _Trainer:
 
     def _record(self, state: TrainingState, evaluation: Evaluation, info: StepInfo) -> None:
         n_recent = max(2 * self.tempering.interval, 1) if self.tempering.interval > 1 else 0
-        if n_recent:
+        if n_recent and info.beta == state.beta:
             state.recent = [
                 *state.recent[-n_recent + 1 :],
                 (evaluation.energy.cpu(), evaluation.log_weights.cpu()),
@@ -544,14 +552,14 @@ class _Trainer:
 
 
 def _info(
-    state: TrainingState, evaluation: Evaluation, gradient_norm: float, rate: float
+    state: TrainingState, evaluation: Evaluation, gradient_norm: float, *, beta: float, rate: float
 ) -> StepInfo:
     finite = evaluation.log_weights[torch.isfinite(evaluation.log_weights)].double()
     return StepInfo(
         step=state.step,
         n_steps=state.n_steps,
-        beta=state.beta,
-        temperature=temperature_of(state.beta),
+        beta=beta,
+        temperature=temperature_of(beta),
         loss=float(evaluation.loss.detach()),
         ess=float(effective_sample_size(finite)) if len(finite) else 0.0,
         energy_calls=state.energy_calls,

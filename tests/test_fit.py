@@ -14,7 +14,7 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
 from gencg.systems import double_well
 from gencg.systems.base import System
-from gencg.tempering import ESSTempering, KLTempering
+from gencg.tempering import ESSTempering, KLTempering, TemperingSchedule, TemperingState
 from gencg.units import temperature_of
 
 
@@ -100,6 +100,34 @@ def test_training_ends_at_the_target_temperature() -> None:
     assert result.ladder[0].y.shape == (64, 2)
 
 
+class _Watching(TemperingSchedule):
+    """Cool at every question, and keep what was shown."""
+
+    start, interval = 4.0, 3
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[float, TemperingState]] = []
+
+    def next(self, beta, state, *, target):
+        self.shown.append((beta, state))
+        return min(1.1 * beta, target)
+
+
+def test_a_schedule_sees_weights_at_the_present_beta() -> None:
+    schedule = _Watching()
+    fit(
+        double_well(), energy_calls=64 * 12, batch_size=64, model=_small_model(),
+        tempering=schedule,
+    )  # fmt: skip
+    # Six batches are shown, three of them for the second time and after a change of beta
+    (beta_1, first), (beta_2, second) = schedule.shown[2:4]
+    assert beta_2 == 1.1 * beta_1
+    assert len(second.energy) == 6 * 64
+    again = first.log_weights[3 * 64 :] - (beta_2 - beta_1) * first.energy[3 * 64 :]
+    assert torch.equal(first.energy[3 * 64 :], second.energy[: 3 * 64])
+    torch.testing.assert_close(second.log_weights[: 3 * 64], again)
+
+
 class _Breaking(DoubleWell):
     """Not finite anywhere from its n-th batch on."""
 
@@ -133,6 +161,36 @@ def test_a_run_that_cannot_recover_stops_and_keeps_its_last_good_checkpoint(tmp_
     assert content["step"] <= 9
     for part in ("model", "average"):
         assert all(torch.isfinite(v).all() for v in content[part].values())
+
+
+def test_no_checkpoint_is_written_while_gradients_are_not_finite(tmp_path) -> None:
+    path = tmp_path / "c.pt"
+    steps = []
+
+    def report(info: StepInfo) -> None:
+        steps.append(load_checkpoint(path)["step"] if path.exists() else 0)
+        if info.step == 25:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        fit(
+            _breaking_system(_Breaking(10)), energy_calls=64 * 40, batch_size=64,
+            model=_small_model(), checkpoint=path, checkpoint_seconds=0.0, reporters=[report],
+        )  # fmt: skip
+    assert steps[8:10] == [8, 9]
+    assert set(steps[10:]) == {9}
+
+
+def test_samples_of_the_ladder_carry_the_beta_they_were_drawn_at() -> None:
+    energy = _Breaking(10)
+    energy.last = 35
+    result = fit(
+        _breaking_system(energy), energy_calls=64 * 60, batch_size=64, model=_small_model()
+    )
+    # Step 29, the twentieth to fail, returned to a hotter state after it had drawn its samples
+    betas = {info.step: info.beta for info in result.history}
+    assert betas[29] == pytest.approx(result.target.beta * 4 ** (28 / 30 - 1))
+    assert [rung.beta for rung in result.ladder] == list(betas.values())
 
 
 def test_a_run_recovers_from_a_bad_stretch() -> None:
