@@ -11,7 +11,7 @@ from gencg.geometry import wrap
 
 
 class CollectiveMap(Flow):  # type: ignore[misc]
-    r"""Volume-preserving map of the soft coordinates s onto :math:`(\xi, v)`.
+    r"""Map of constant volume of the soft coordinates s onto :math:`(\xi, v)`.
 
     .. math:: (\xi_0, v_0) = M s, \qquad \xi \mathrel{+}= h_1(v), \quad v \mathrel{+}= h_2(\xi),
               \quad \xi \mathrel{+}= h_3(v), \dots
@@ -43,6 +43,8 @@ class CollectiveMap(Flow):  # type: ignore[misc]
     inverse_matrix: Tensor
     centre: Tensor
     scale: Tensor
+    shift: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -72,6 +74,8 @@ class CollectiveMap(Flow):  # type: ignore[misc]
         zero = torch.zeros(k, dtype=torch.float64)
         self.register_buffer("centre", (zero if centre is None else centre).float())
         self.register_buffer("scale", (zero + 1 if scale is None else scale).float())
+        self.register_buffer("shift", zero.float())
+        self.register_buffer("spread", (zero + 1).float())
         sizes = (n_cvs, k - n_cvs)
         self.steps = torch.nn.ModuleList(
             MLP(self._n_features(sizes[1 - i % 2]), sizes[i % 2], hidden=hidden)
@@ -81,7 +85,23 @@ class CollectiveMap(Flow):  # type: ignore[misc]
     @property
     def log_scale(self) -> Tensor:
         r""":math:`\log|\det \partial s / \partial(\xi, v)|`, a constant."""
-        return self.scale.log().sum()
+        return self.scale.log().sum() + self.spread.log().sum()
+
+    def standardise(self, s: Tensor, *, reach: float = 3.0) -> None:
+        r"""Shift and scale the outputs so that samples s lie within `reach` of zero, on the line.
+
+        Splines model a fixed interval; angles need nothing.
+        """
+        if self.periodic:
+            return
+        self.shift.zero_()
+        self.spread.fill_(1.0)
+        with torch.no_grad():
+            outputs = torch.cat(self(s.to(self.matrix)), dim=-1)
+            edges = torch.tensor([1e-3, 1 - 1e-3]).to(outputs)
+            low, high = torch.quantile(outputs, edges, dim=0)
+            self.shift.copy_(0.5 * (low + high))
+            self.spread.copy_(0.5 * (high - low).clamp_min(1e-6) / reach)
 
     def forward(self, s: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`(\xi, v)`, ``(n, n_cvs)`` and ``(n, k - n_cvs)``, of s ``(n, k)``."""
@@ -92,17 +112,24 @@ class CollectiveMap(Flow):  # type: ignore[misc]
                 xi = self._wrap(xi + step(self.features(v)))
             else:
                 v = self._wrap(v + step(self.features(xi)))
-        return xi, v
+        d = self.n_cvs
+        return (xi - self.shift[:d]) / self.spread[:d], (v - self.shift[d:]) / self.spread[d:]
 
     def inverse(self, xi: Tensor, v: Tensor) -> Tensor:
         """Soft coordinates ``(n, k)``."""
+        d = self.n_cvs
+        xi, v = xi * self.spread[:d] + self.shift[:d], v * self.spread[d:] + self.shift[d:]
         for i, step in reversed(list(enumerate(self.steps))):
             if i % 2 == 0:
                 xi = xi - step(self.features(v))
             else:
                 v = v - step(self.features(xi))
-        s = torch.cat([xi, v], dim=-1) @ self.inverse_matrix.T
-        return self._wrap(s) if self.periodic else s * self.scale + self.centre
+        parts = torch.cat([xi, v], dim=-1)
+        if self.periodic:
+            return self._wrap(parts @ self.inverse_matrix.T)
+        # Solved in the present dtype: a rounded inverse would be exact to 1e-7 alone
+        s: Tensor = torch.linalg.solve(self.matrix, parts.T).T
+        return s * self.scale + self.centre
 
     def features(self, u: Tensor) -> Tensor:
         """What a network may see of outputs of the map: harmonics of angles."""

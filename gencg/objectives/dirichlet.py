@@ -130,6 +130,8 @@ class Spectrum:
             states whose indicator has the same kurtosis, :math:`p(1-p) = 1/(E[f^4] + 3)`.
         n_transition: Effective number of samples that carry each eigenvalue, ``(m,)``.
         slopes: Gradients of the functions at the samples, ``(n, m, k)``.
+        vectors: Coefficients in the basis, ``(n_functions, m)``.
+        centre: Mean of the basis functions, ``(n_functions,)``.
     """
 
     eigenvalues: Tensor
@@ -138,6 +140,8 @@ class Spectrum:
     populations: Tensor
     n_transition: Tensor
     slopes: Tensor
+    vectors: Tensor
+    centre: Tensor
 
 
 def spectrum(
@@ -193,27 +197,29 @@ def spectrum(
     errors = torch.full((n_modes,), math.nan, dtype=torch.float64)
     if draws:
         errors[:width] = torch.stack([d[:width] for d in draws]).std(0)
-    return describe(samples, f, slope, eigenvalues, errors)
-
-
-def describe(
-    samples: SoftSamples, functions: Tensor, slopes: Tensor, eigenvalues: Tensor, errors: Tensor
-) -> Spectrum:
-    """Signs, populations and transition samples of normalised functions ``(n, m)``."""
-    weights = samples.weights.double()[:, None]
-    skewness = (weights * functions**3).sum(0)
+    weighted = samples.weights.double()[:, None]
+    skewness = (weighted * f**3).sum(0)
     sign = torch.where(skewness < 0, -1.0, 1.0)  # the rarer side is the positive one
-    functions, slopes = functions * sign, slopes * sign[:, None]
-    kurtosis = (weights * functions**4).sum(0)
-    carried = weights * carre_du_champ(slopes, samples.metric)
+    carried = weighted * carre_du_champ(slope, samples.metric)
     return Spectrum(
         eigenvalues=eigenvalues,
         errors=errors,
-        functions=functions,
-        populations=0.5 - (0.25 - 1 / (kurtosis + 3)).clamp_min(0).sqrt(),
+        functions=f * sign,
+        populations=moved_population((weighted * f**4).sum(0)),
         n_transition=carried.sum(0).square() / carried.square().sum(0).clamp_min(1e-300),
-        slopes=slopes,
+        slopes=slope * sign[:, None],
+        vectors=vectors * sign,
+        centre=centre,
     )
+
+
+def moved_population(kurtosis: Tensor) -> Tensor:
+    r"""Probability of the smaller of two states whose indicator has this kurtosis.
+
+    .. math:: E[f^4] = \frac{1}{p(1-p)} - 3 \quad\text{for a two-state } f
+              \text{ of mean 0 and variance 1}
+    """
+    return 0.5 - (0.25 - 1 / (kurtosis + 3)).clamp_min(0).sqrt()
 
 
 def carre_du_champ(slopes: Tensor, metric: Tensor) -> Tensor:
