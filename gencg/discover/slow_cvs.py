@@ -1,0 +1,223 @@
+"""Slow collective variables of a trained generator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gencg.coordinates.metric import mass_metric
+from gencg.discover.choose import Choice, choose_on_line, choose_on_torus
+from gencg.ensemble import Ensemble, draw
+from gencg.fit import FitResult
+from gencg.models.cv_map import CollectiveMap
+from gencg.models.mixture import CoveringModel
+from gencg.objectives.dirichlet import SoftSamples, Spectrum
+from gencg.objectives.slow_modes import SlowFunctions, solve_heads, train_cv_map
+from gencg.systems.base import System
+
+MIN_POPULATION = 1e-3
+"""Processes that move less than this are reported apart."""
+BENT_GAIN = 0.9
+"""A bent map is kept if it brings the held-out eigenvalues below this share of the straight one."""
+
+
+@dataclass(frozen=True)
+class SlowCVs:
+    r"""Slow collective variables of a generator.
+
+    Args:
+        functions: The slow functions g(ξ(s)), normalised; `functions.map` is the CV map.
+        names: A name for each CV, such as "phi(ALA2)".
+        spectrum: Spectrum of functions of the CVs, with errors, on all samples.
+        n_processes: Number of slow processes before the gap.
+        gap: Ratio of the eigenvalues across the gap.
+        eigenvalues: Eigenvalues of `functions` on held-out samples, ``(m,)``.
+        linear: Whether the CVs are linear in the soft coordinates: the bent map was not slower.
+        n_energy_calls: Energy calls spent on the covering samples.
+        samples: The weighted samples behind it; None once restored from a file.
+        ensemble: The covering ensemble the samples came from; None once restored.
+    """
+
+    functions: SlowFunctions
+    names: tuple[str, ...]
+    spectrum: Spectrum
+    n_processes: int
+    gap: float
+    eigenvalues: Tensor
+    linear: bool
+    n_energy_calls: int
+    samples: SoftSamples | None = None
+    ensemble: Ensemble | None = None
+
+    @property
+    def map(self) -> CollectiveMap:
+        """The CV map."""
+        return self.functions.map
+
+    @property
+    def n_cvs(self) -> int:
+        """Number of collective variables."""
+        return self.map.n_cvs
+
+    @property
+    def timescales(self) -> Tensor:
+        """Overdamped times relative to the slowest, ``(m,)``; they order, they do not predict."""
+        return self.eigenvalues[0] / self.eigenvalues
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{v:.3g}" for v in self.eigenvalues.tolist())
+        return (
+            f"SlowCVs({', '.join(self.names)}; {self.n_processes} slow processes, "
+            f"eigenvalues {values}, gap {self.gap:.2g})"
+        )
+
+
+def covering_samples(
+    result: FitResult, n_samples: int, *, share: float = 0.5, seed: int = 0
+) -> tuple[Ensemble, SoftSamples]:
+    """Weighted samples that also cover the transition regions; see `CoveringModel`."""
+    system, model = result.system, result.model
+    covering = CoveringModel(model, result.snapshots, share=share if result.snapshots else 1.0)
+    ensemble = draw(
+        covering,  # type: ignore[arg-type]
+        result.target,
+        n_samples,
+        molecule=system.molecule,
+        seed=seed,
+        name=system.name,
+    )
+    return ensemble, soft_samples(system, ensemble)
+
+
+def soft_samples(system: System, ensemble: Ensemble) -> SoftSamples:
+    """Soft coordinates of an ensemble with their mass metric and weights."""
+    coordinates = system.coordinates
+    index = coordinates.soft.nonzero()[:, 0]
+    kept = torch.isfinite(ensemble.log_weights)
+    x, y, log_weights = ensemble.x[kept], ensemble.y[kept], ensemble.log_weights[kept]
+    masses = None if system.molecule is None else torch.as_tensor(system.molecule.masses)
+    metric = [mass_metric(coordinates, part, index, masses=masses) for part in torch.split(x, 4000)]
+    periodic = bool(coordinates.periodic[index].all())
+    return SoftSamples(y[:, index], torch.cat(metric), log_weights, periodic)
+
+
+def find_slow_cvs(
+    result: FitResult,
+    *,
+    n_cvs: int | str = "auto",
+    n_samples: int = 60_000,
+    min_population: float = MIN_POPULATION,
+    bend: bool | None = None,
+    seed: int = 0,
+) -> SlowCVs:
+    r"""Find smooth collective variables whose functions are the slowest of the molecule.
+
+    1. Samples of the generator that also cover barriers, with exact weights.
+    2. Linear spectra of the Dirichlet form for every pair of soft coordinates (a kernel basis on
+       the line); the gap of the slowest gives the number of slow processes.
+    3. The smallest set of soft coordinates (or their sums and differences) whose functions
+       reach these processes.
+    4. Slow functions of these coordinates, straight and (if asked) bent by networks
+       (`CollectiveMap`); the bent map is kept where it is clearly slower on held-out samples.
+
+    Args:
+        result: A trained generator without CVs.
+        n_cvs: Their number, or "auto".
+        n_samples: Energy calls spent on the covering samples.
+        min_population: Processes that move less are not counted.
+        bend: Whether to try a bent map; None tries it on the line. On the torus of the dipeptide
+            bending gained less than its held-out noise.
+        seed: Decides everything random.
+
+    Raises:
+        ValueError: If `n_cvs` is neither "auto" nor between 1 and the number of soft coordinates.
+    """
+    system = result.system
+    soft = system.coordinates.soft.nonzero()[:, 0]
+    n_soft = len(soft)
+    if n_cvs != "auto" and not (isinstance(n_cvs, int) and 1 <= n_cvs <= n_soft):
+        raise ValueError(
+            f"`n_cvs` must be 'auto' or between 1 and {n_soft}, the number of soft coordinates "
+            f"of {system.name}, got {n_cvs!r}"
+        )
+    ensemble, samples = covering_samples(result, n_samples, seed=seed)
+    names = [system.coordinates.names[i] for i in soft.tolist()]
+    choose = choose_on_torus if samples.periodic else choose_on_line
+    choice = choose(samples, n_cvs, min_population)
+    m = choice.n_processes
+    cv_names = _names(choice.matrix, names, choice.n_cvs, samples.periodic)
+    functions, found, eigenvalues, linear = _solve_map(
+        samples, choice, bend=not samples.periodic if bend is None else bend, seed=seed
+    )
+    return SlowCVs(
+        functions=functions,
+        names=cv_names,
+        spectrum=found,
+        n_processes=m,
+        gap=choice.gap,
+        eigenvalues=eigenvalues,
+        linear=linear,
+        n_energy_calls=ensemble.n_energy_calls,
+        samples=samples,
+        ensemble=ensemble,
+    )
+
+
+def _solve_map(
+    samples: SoftSamples, choice: Choice, *, bend: bool, seed: int
+) -> tuple[SlowFunctions, Spectrum, Tensor, bool]:
+    """Heads of the straight map, and of the bent one where it is clearly slower."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(samples.s), generator=generator)
+    n_train = int(0.75 * len(order))
+    train, held_out = samples.take(order[:n_train]), samples.take(order[n_train:])
+    m = choice.n_processes
+    straight = _build_map(samples, choice, n_steps=0, seed=seed)
+    best = (straight, *solve_heads(straight, train, held_out, m)[1:])
+    if bend:
+        bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
+        train_cv_map(bent, m, train, held_out, seed=seed)
+        bent.standardise(_likely(samples))
+        values = solve_heads(bent, train, held_out, m)[1:]
+        if float(values[1].sum()) < BENT_GAIN * float(best[2].sum()):
+            best = (bent, *values)
+    cv_map, _, eigenvalues = best
+    functions, found, _ = solve_heads(cv_map, samples, held_out, m)
+    return functions, found, eigenvalues, cv_map is straight
+
+
+def _build_map(samples: SoftSamples, choice: Choice, *, n_steps: int, seed: int) -> CollectiveMap:
+    centre, scale = None, None
+    if not samples.periodic:
+        likely = _likely(samples)
+        centre = likely.mean(0)
+        scale = (likely - centre).square().sum(-1).mean().sqrt().expand(samples.n_soft)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        cv_map = CollectiveMap(
+            choice.matrix,
+            n_cvs=choice.n_cvs,
+            periodic=samples.periodic,
+            centre=centre,
+            scale=scale,
+            n_steps=n_steps,
+        )
+    cv_map.standardise(_likely(samples))
+    return cv_map
+
+
+def _likely(samples: SoftSamples) -> Tensor:
+    """Soft coordinates of the samples that carry weight, whatever their number in each well."""
+    return samples.s[samples.log_weights > samples.log_weights.max() - 14.0]
+
+
+def _names(matrix: Tensor, names: Sequence[str], n_cvs: int, periodic: bool) -> tuple[str, ...]:
+    out = []
+    for row in matrix[:n_cvs].tolist():
+        nonzero = [(c, name) for c, name in zip(row, names, strict=True) if abs(c) > 1e-6]
+        if periodic and len(nonzero) == 1:
+            out.append(nonzero[0][1])
+        else:
+            out.append(" ".join(f"{c:+.2g} {name}" for c, name in nonzero).removeprefix("+"))
+    return tuple(out)

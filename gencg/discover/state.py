@@ -1,0 +1,77 @@
+"""Slow CVs as plain values and tensors, for checkpoints."""
+
+from typing import Any
+
+import torch
+
+from gencg.discover.slow_cvs import SlowCVs
+from gencg.models.cv_map import CollectiveMap
+from gencg.objectives.dirichlet import Basis, FourierBasis, KernelBasis, Spectrum
+from gencg.objectives.slow_modes import SlowFunctions, SpectralHeads
+
+_KEPT = ("eigenvalues", "errors", "populations", "n_transition", "vectors", "centre")
+
+
+def slow_state(slow: SlowCVs) -> dict[str, Any]:
+    """Everything needed to use the CVs again; the samples stay behind."""
+    heads, cv_map = slow.functions.heads, slow.map
+    assert isinstance(heads, SpectralHeads)
+    return {
+        "map": {
+            "state": cv_map.state_dict(),
+            "n_cvs": cv_map.n_cvs,
+            "periodic": cv_map.periodic,
+            "n_steps": len(cv_map.steps),
+        },
+        "basis": _basis_state(heads.basis),
+        "heads": heads.state_dict(),
+        "spectrum": {name: getattr(slow.spectrum, name) for name in _KEPT},
+        "names": list(slow.names),
+        "n_processes": slow.n_processes,
+        "gap": slow.gap,
+        "eigenvalues": slow.eigenvalues,
+        "linear": slow.linear,
+        "n_energy_calls": slow.n_energy_calls,
+    }
+
+
+def restore_slow(state: dict[str, Any]) -> SlowCVs:
+    """The CVs that `slow_state` wrote down, without their samples."""
+    shape = state["map"]
+    cv_map = CollectiveMap(
+        shape["state"]["matrix"],
+        n_cvs=shape["n_cvs"],
+        periodic=shape["periodic"],
+        n_steps=shape["n_steps"],
+    )
+    cv_map.load_state_dict(shape["state"])
+    heads = SpectralHeads(
+        _basis(state["basis"]), state["heads"]["vectors"], state["heads"]["centre"]
+    )
+    m = len(state["spectrum"]["eigenvalues"])
+    empty = torch.zeros(0, m, dtype=torch.float64)
+    return SlowCVs(
+        functions=SlowFunctions(cv_map, heads),
+        names=tuple(state["names"]),
+        spectrum=Spectrum(
+            functions=empty, slopes=empty[..., None].expand(0, m, cv_map.n_cvs), **state["spectrum"]
+        ),
+        n_processes=state["n_processes"],
+        gap=state["gap"],
+        eigenvalues=state["eigenvalues"],
+        linear=state["linear"],
+        n_energy_calls=state["n_energy_calls"],
+    )
+
+
+def _basis_state(basis: Basis) -> dict[str, Any]:
+    if isinstance(basis, FourierBasis):
+        return {"kind": "fourier", "combinations": basis.combinations, "order": basis.order}
+    assert isinstance(basis, KernelBasis)
+    return {"kind": "kernel", "centres": basis.centres, "width": basis.width}
+
+
+def _basis(state: dict[str, Any]) -> Basis:
+    if state["kind"] == "fourier":
+        return FourierBasis(state["combinations"], order=state["order"])
+    return KernelBasis(state["centres"], width=state["width"])
