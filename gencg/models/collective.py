@@ -60,6 +60,10 @@ class MapEncoder(ConditionalDistribution):
         cv_map: The map that gives :math:`\xi`.
         soft_index: Which coordinates y are soft, ``(k,)`` int.
         resolution: :math:`\sigma`, in rad for angles.
+
+    Raises:
+        ValueError: If `resolution` is outside (0, 0.5]. Beyond, half a turn is only a few widths
+            away and the decoder's normal around z would overlap with itself.
     """
 
     soft_index: Tensor
@@ -67,8 +71,8 @@ class MapEncoder(ConditionalDistribution):
 
     def __init__(self, cv_map: CollectiveMap, soft_index: Tensor, *, resolution: float) -> None:
         super().__init__()
-        if not (math.isfinite(resolution) and 0 < resolution <= 1):
-            raise ValueError(f"`resolution` must lie in (0, 1], got {resolution}")
+        if not (math.isfinite(resolution) and 0 < resolution <= 0.5):
+            raise ValueError(f"`resolution` must lie in (0, 0.5], got {resolution}")
         self.map = cv_map
         self.register_buffer("soft_index", soft_index)
         self.register_buffer("resolution", torch.tensor(resolution))
@@ -146,7 +150,7 @@ class _CollectiveFlow(Flow):  # type: ignore[misc]
         """Noise of soft coordinates, and the log-determinant of the inverse."""
         xi, v = self.map(s)
         eps_v, log_det_v = self.rest.inverse(v, self.map.features(xi))
-        # An offset of more than half a turn would be more than ten widths away: no other image
+        # Half a turn is at least six widths of the encoder away: no other image counts
         offset = self._wrap(xi - z) / self.resolution
         eps, log_det = self.near.inverse(offset, self.map.features(z))
         constant = self.map.n_cvs * math.log(self.resolution) + self.map.log_scale
