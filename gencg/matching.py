@@ -132,7 +132,7 @@ def match_positions(topology: Any, trajectory: Any) -> NDArray[np.float64]:
             "load it with mdtraj.load"
         )
     index = match_atoms(topology, trajectory.topology)
-    xyz: NDArray[np.float64] = np.asarray(trajectory.xyz, dtype=np.float64)[:, index]
+    xyz: NDArray[np.float64] = np.asarray(trajectory.xyz[:, index], dtype=np.float64)
     if not len(xyz):
         raise ValueError("`trajectory` has no frames")
     bad = np.argwhere(~np.isfinite(xyz).all(-1))
