@@ -255,3 +255,14 @@ def test_frames_that_are_not_finite_and_other_things_are_refused() -> None:
         molecule.match(molecule.positions)
     with pytest.raises(ValueError, match="`trajectory` has no frames"):
         molecule.match(trajectory[:0])
+
+
+def test_residues_under_their_amber_names_are_the_same() -> None:
+    molecule = dipeptide()
+    trajectory, x = rebuilt(
+        molecule,
+        permutation(molecule),
+        residue_of=lambda residue: {"ALA": "NALA", "NME": "nma"}.get(residue.name, residue.name),
+        bonds=False,
+    )
+    assert np.array_equal(molecule.match(trajectory), x)
