@@ -393,6 +393,9 @@ def _train(
 ) -> None:
     saved = time.monotonic()
     trainer.remember(state)
+    if path is not None and not path.exists():
+        # Calls lost with an early kill are counted against a checkpoint too
+        save_checkpoint(path, state.state_dict())
     try:
         while state.step < state.n_steps:
             info = trainer.step(state)

@@ -11,7 +11,7 @@ import torch
 
 from gencg.analysis.assessment import Assessment, assess
 from gencg.analysis.coverage import Stage
-from gencg.checkpoint import load_checkpoint
+from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, Reporter, fit
@@ -38,6 +38,7 @@ def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = 
     # A damaged checkpoint is refused here, before anything is written
     if is_trained(folder):
         return _fit(system, folder, ())
+    count_lost(folder)
     write_json(folder.path / "versions.json", versions())
     with MetricsWriter(folder.path / "metrics.csv") as metrics:
         return _fit(system, folder, [metrics, *reporters])
@@ -63,6 +64,20 @@ def is_trained(folder: RunFolder) -> bool:
         return False
     content = load_checkpoint(folder.checkpoint)
     return bool(content["step"] >= content["n_steps"])
+
+
+def count_lost(folder: RunFolder) -> None:
+    """Add to the counts of the checkpoint what a kill lost after it: it was computed, too.
+
+    The table of metrics has a line for every step, the checkpoint is older.
+    """
+    history = folder.history()
+    if not history or not folder.checkpoint.exists():
+        return
+    last, content = history[-1], load_checkpoint(folder.checkpoint)
+    if last.energy_calls > content["energy_calls"]:
+        names = ("energy_calls", "gradient_calls", "seconds")
+        save_checkpoint(folder.checkpoint, content | {n: getattr(last, n) for n in names})
 
 
 def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> FitResult:
@@ -107,7 +122,7 @@ def run(
         return done
     started = time.monotonic()
     with folder.locked():
-        before = trained_seconds(folder)
+        before = spent_seconds(folder)
         result = train(system, folder, reporters=reporters)
         trained = time.monotonic()
         config = folder.config
@@ -117,7 +132,7 @@ def run(
         assessment = assess(system, ensemble, ladder=stages(result))
         summary = summarise(config, result, ensemble, assessment)
         announce("writing the report")
-        # Time before the last checkpoint counts once, however often the run was resumed
+        # Time of earlier starts counts once, however often the run was resumed
         summary["wall_seconds"] = before + time.monotonic() - started
         write_run_report(folder, system, ensemble, assessment, summary)
         summary["wall_seconds"] = before + time.monotonic() - started
@@ -174,8 +189,7 @@ def write_run_report(
     )
 
 
-def trained_seconds(folder: RunFolder) -> float:
-    """Wall time of training up to the checkpoint that a run resumes from."""
-    if not folder.checkpoint.exists():
-        return 0.0
-    return float(load_checkpoint(folder.checkpoint).get("seconds", 0.0))
+def spent_seconds(folder: RunFolder) -> float:
+    """Wall time that earlier starts of a run spent in training steps, lost ones included."""
+    history = folder.history()
+    return history[-1].seconds if history else 0.0
