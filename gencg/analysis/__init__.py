@@ -2,6 +2,10 @@
 
 from gencg.analysis.assessment import Assessment as Assessment
 from gencg.analysis.assessment import assess as assess
+from gencg.analysis.basins import Basin as Basin
+from gencg.analysis.basins import find_basins as find_basins
+from gencg.analysis.collective import SlowMaps as SlowMaps
+from gencg.analysis.collective import slow_function_maps as slow_function_maps
 from gencg.analysis.coverage import Coverage as Coverage
 from gencg.analysis.coverage import LostBin as LostBin
 from gencg.analysis.coverage import check_coverage as check_coverage

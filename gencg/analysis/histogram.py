@@ -124,3 +124,16 @@ def weighted_histogram(
     variance = p2 * (1 - p) ** 2 + p**2 * np.maximum((w**2).sum() - p2, 0.0)
     n_effective = np.divide(p**2, p2, out=np.zeros_like(p), where=p2 > 0)
     return Histogram(p, np.sqrt(variance), n_effective, edges)
+
+
+def weighted_window(values: Any, log_weights: Any) -> tuple[float, float]:
+    """An interval that holds all but two ten-thousandths of the weight, with a margin."""
+    x = to_array(values)
+    w = normalised_weights(log_weights, len(x))
+    keep = np.isfinite(x) & (w > 0)
+    x, w = x[keep], w[keep]
+    order = np.argsort(x)
+    at = np.searchsorted(np.cumsum(w[order]), [1e-4, 1 - 1e-4]).clip(0, len(x) - 1)
+    low, high = x[order][at]
+    margin = 0.1 * (high - low) or 1.0
+    return float(low - margin), float(high + margin)

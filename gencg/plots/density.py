@@ -7,7 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from gencg.analysis.histogram import Array, Ranges, normalised_weights, to_array, weighted_histogram
+from gencg.analysis.histogram import (
+    Array,
+    Ranges,
+    to_array,
+    weighted_histogram,
+    weighted_window,
+)
 from gencg.plots.style import EXACT, MASKED, RAW, REWEIGHTED, axes_or_new, degrees_axis
 
 
@@ -115,16 +121,3 @@ def plot_density_map(
     ax.set_ylabel(labels[1])
     ax.set_title(title)
     return ax
-
-
-def weighted_window(values: Any, log_weights: Any) -> tuple[float, float]:
-    """An interval that holds all but two ten-thousandths of the weight, with a margin."""
-    x = to_array(values)
-    w = normalised_weights(log_weights, len(x))
-    keep = np.isfinite(x) & (w > 0)
-    x, w = x[keep], w[keep]
-    order = np.argsort(x)
-    at = np.searchsorted(np.cumsum(w[order]), [1e-4, 1 - 1e-4]).clip(0, len(x) - 1)
-    low, high = x[order][at]
-    margin = 0.1 * (high - low) or 1.0
-    return float(low - margin), float(high + margin)

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from gencg.analysis.assessment import Assessment
 from gencg.analysis.free_energy import free_energy_surface
-from gencg.analysis.histogram import Array, to_array, weighted_histogram
+from gencg.analysis.histogram import Array, to_array, weighted_histogram, weighted_window
 from gencg.analysis.torsions import residue_pairs
 from gencg.ensemble import Ensemble
-from gencg.plots.density import plot_density, plot_density_map, weighted_window
+from gencg.plots.density import plot_density, plot_density_map
 from gencg.plots.energy import plot_energy_histogram
 from gencg.plots.free_energy import (
     plot_free_energy,
