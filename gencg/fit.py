@@ -557,14 +557,16 @@ class _Trainer:
 def _info(
     state: TrainingState, evaluation: Evaluation, gradient_norm: float, *, beta: float, rate: float
 ) -> StepInfo:
-    finite = evaluation.log_weights[torch.isfinite(evaluation.log_weights)].double()
+    # A sample that is not finite was drawn and does not count: it stays in n
+    finite = torch.isfinite(evaluation.log_weights)
+    log_weights = torch.where(finite, evaluation.log_weights, -torch.inf).double()
     return StepInfo(
         step=state.step,
         n_steps=state.n_steps,
         beta=beta,
         temperature=temperature_of(beta),
         loss=float(evaluation.loss.detach()),
-        ess=float(effective_sample_size(finite)) if len(finite) else 0.0,
+        ess=float(effective_sample_size(log_weights)),
         energy_calls=state.energy_calls,
         gradient_calls=state.gradient_calls,
         gradient_norm=gradient_norm,

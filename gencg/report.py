@@ -173,7 +173,7 @@ def _how_to_load(folder: Path, system: System) -> str:
     if system.molecule is not None:
         code += (
             "\n\nimport mdtraj"
-            f'\ntrajectory = mdtraj.load("{folder}/samples.h5")   # weights: in the file beside it'
+            f'\ntrajectory = mdtraj.load("{folder}/samples.h5")   # weights: in the same file'
         )
     return f"<section><h2>How to load the samples</h2><pre>{html.escape(code)}</pre></section>"
 
@@ -203,7 +203,7 @@ def _table_section(title: str, rows: Rows, *, header: Sequence[str] = (), note: 
 
 def percent(value: float, error: float) -> str:
     """A share and its error in per cent, to the digits that the error allows."""
-    digits = 2 if error <= 0 else min(max(1 - _exponent(100 * error), 0), 6)
+    digits = 2 if error < 1e-9 else min(max(1 - _exponent(100 * error), 0), 6)
     return f"{100 * value:.{digits}f} ± {100 * error:.{digits}f}"
 
 

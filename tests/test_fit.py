@@ -12,6 +12,7 @@ from gencg.ensemble import draw
 from gencg.fit import Optimisation, StepInfo, TrainingError, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
+from gencg.objectives.base import Evaluation, Objective
 from gencg.systems import double_well
 from gencg.systems.base import System
 from gencg.tempering import ESSTempering, KLTempering, TemperingSchedule, TemperingState
@@ -126,6 +127,22 @@ def test_a_schedule_sees_weights_at_the_present_beta() -> None:
     again = first.log_weights[3 * 64 :] - (beta_2 - beta_1) * first.energy[3 * 64 :]
     assert torch.equal(first.energy[3 * 64 :], second.energy[: 3 * 64])
     torch.testing.assert_close(second.log_weights[: 3 * 64], again)
+
+
+class _Fixed(Objective):
+    """Two good samples, one that is not finite, one without weight."""
+
+    def evaluate(self, model, beta):
+        loss = sum(p.square().sum() for p in model.parameters())
+        weights = torch.tensor([0.0, math.nan, 0.0, -math.inf])
+        return Evaluation(loss, torch.zeros(4, 2), energy=torch.zeros(4), log_weights=weights)
+
+
+def test_the_ess_of_a_batch_counts_broken_samples_as_drawn() -> None:
+    result = fit(
+        double_well(), energy_calls=640, batch_size=64, model=_small_model(), objective=_Fixed()
+    )
+    assert {info.ess for info in result.history} == {0.5}
 
 
 class _Breaking(DoubleWell):

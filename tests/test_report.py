@@ -135,6 +135,7 @@ def test_an_ensemble_without_weight_is_refused() -> None:
 @pytest.mark.parametrize(
     "value, error, text",
     [(0.00193, 0.00014, "0.193 ± 0.014"), (0.5, 0.02, "50.0 ± 2.0"), (1.0, 0.0, "100.00 ± 0.00"),
+     (1.0, 1e-17, "100.00 ± 0.00"),
      (0.25, 0.3, "25 ± 30")],
 )  # fmt: skip
 def test_errors_decide_the_digits(value: float, error: float, text: str) -> None:
