@@ -40,7 +40,7 @@ def made_up_ensemble(
     bumps = torch.exp(-0.5 * (offset / widths[:, None]).square().sum(-1))
     bumps = bumps / (2 * torch.pi * widths.square())
     flat = 1 / (2 * torch.pi) ** 2
-    log_weights = torch.log(bumps @ wells[:, 3] + 1e-4 * flat)
+    log_weights = torch.log(bumps @ wells[:, 3] + 3e-3 * flat)
     log_weights = log_weights - torch.log(0.2 * bumps.sum(1) + 0.2 * flat)
     log_weights = log_weights + 0.1 * torch.randn(n)
     x, _ = coordinates.inverse(y)

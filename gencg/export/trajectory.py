@@ -59,20 +59,20 @@ def write_samples(
     folder.mkdir(parents=True, exist_ok=True)
 
     written = [folder / "samples.h5"]
-    with _replacing(written[0]) as path:
+    with replacing(written[0]) as path:
         _write_hdf5(path, ensemble)
     if ensemble.molecule is not None:
         written.append(folder / "topology.pdb")
-        with _replacing(written[-1]) as path:
+        with replacing(written[-1]) as path:
             ensemble.molecule.to_mdtraj().save_pdb(str(path))
     if trajectories:
         trajectory = ensemble.select(ensemble.valid).to_mdtraj()
         for name in trajectories:
             written.append(folder / f"samples.{name}")
-            with _replacing(written[-1]) as path:
+            with replacing(written[-1]) as path:
                 trajectory.save(str(path))
         written.append(folder / "frames.csv")
-        with _replacing(written[-1]) as path:
+        with replacing(written[-1]) as path:
             _write_frames(path, ensemble)
     return written
 
@@ -176,7 +176,7 @@ def _write_frames(path: Path, ensemble: Ensemble) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it takes the place of `path` once it is complete."""
     draft = path.with_name(f".{os.getpid()}-{path.name}")
     try:

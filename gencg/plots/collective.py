@@ -73,8 +73,8 @@ def plot_spectrum(
             )  # fmt: skip
     for k in np.flatnonzero(rare):
         ax.annotate(
-            f"{100 * share[k]:.2g} %", (at[k], values[k]), xytext=(0, -12),
-            textcoords="offset points", ha="center", va="top", fontsize=10, color=RAW,
+            f"{100 * share[k]:.1g} %", (at[k], values[k]), xytext=(0, -12),
+            textcoords="offset points", ha="center", va="top", fontsize=9, color=RAW,
         )  # fmt: skip
     ax.set_yscale("log")
     low, high = float((values - down).min()), float((values + error).max())
@@ -188,7 +188,8 @@ def plot_slow_function(
         ax.set_ylabel(name)
         _axis(ax, "x", labels[0], angles)
         return ax
-    norm = AsinhNorm(linear_width=min(0.5, reach / 3), vmin=-reach, vmax=reach)
+    linear = min(0.5, reach / 3)
+    norm = AsinhNorm(linear_width=linear, vmin=-reach, vmax=reach)
     mesh = ax.pcolormesh(
         *[edge * scale for edge in maps.edges], np.ma.masked_invalid(values.T), norm=norm,
         cmap="RdBu_r", rasterized=True,
@@ -199,7 +200,7 @@ def plot_slow_function(
         colors=EXACT, linewidths=0.7, alpha=0.55,
     )  # fmt: skip
     ax.set_facecolor(MASKED)
-    bar = ax.figure.colorbar(mesh, ax=ax, label=name, shrink=0.9, ticks=_both_signs(reach))
+    bar = ax.figure.colorbar(mesh, ax=ax, label=name, shrink=0.9, ticks=_both_signs(reach, linear))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.minorticks_off()
     if angles:
@@ -307,10 +308,10 @@ def _axis(ax: Axes, which: str, label: str, angle: bool) -> None:
         (ax.xaxis if which == "x" else ax.yaxis).set_label_text(label)
 
 
-def _both_signs(reach: float) -> list[float]:
-    """Ticks for a scale that is linear near zero and logarithmic beyond: 0, ±0.3, ±1, ±3, ..."""
+def _both_signs(reach: float, linear: float) -> list[float]:
+    """Ticks for a scale that is linear below `linear`: 0, ±0.3, ±1, ±3, ..."""
     steps = [10.0**d * s for d in range(-4, 5) for s in (1, 3)]
-    inside = [s for s in steps if s <= reach * 1.001][-4:]
+    inside = [s for s in steps if 0.6 * linear <= s <= reach * 1.001] or [reach]
     return [-s for s in reversed(inside)] + [0.0] + inside
 
 

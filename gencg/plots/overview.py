@@ -113,7 +113,7 @@ def _surface_panel(
     angles: Array, ensemble: Ensemble, labels: tuple[str, str], place: str
 ) -> Panel | None:
     """The surface and its error; None where no cell holds enough samples."""
-    bins = _bins(ensemble)
+    bins = surface_bins(ensemble)
     cells = weighted_histogram(angles, ensemble.log_weights, bins=bins)
     if cells.n_effective.max() < MIN_SAMPLES:
         return None
@@ -253,7 +253,7 @@ def _training_panel(history: Sequence[Any], ensemble: Ensemble) -> Panel:
     return Panel("training", "Training", caption, figure)
 
 
-def _bins(ensemble: Ensemble) -> int:
+def surface_bins(ensemble: Ensemble) -> int:
     """Cells along a torsion that leave enough samples in each: 6 degrees from 36,000 on."""
     return int(np.clip(np.sqrt(ensemble.n_samples * ensemble.ess / 10), 18, 60))
 

@@ -1,0 +1,171 @@
+"""The report's part on collective variables: words, processes, basins with their structures."""
+
+import html
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gencg.analysis.basins import Basin, find_basins
+from gencg.analysis.cv_names import cv_label
+from gencg.discover import SlowCVs
+from gencg.ensemble import Ensemble
+from gencg.export.structures import write_structures
+from gencg.objectives.bound_gap import BoundGap
+from gencg.plots.cv_overview import cv_panels
+from gencg.report.pieces import digits_of, number, panel_section, percent, table_section
+from gencg.systems.base import System
+
+MIN_POPULATION = 1e-3
+"""Processes that move less are listed as rare."""
+
+
+def collective_sections(
+    folder: Path,
+    system: System,
+    ensemble: Ensemble,
+    slow: SlowCVs,
+    gap: BoundGap | None,
+    summary: Mapping[str, Any],
+    *,
+    basins: Sequence[Basin] | None = None,
+) -> Iterator[str]:
+    """Sections in words, figures and tables; writes ``basins/basin1.pdb`` and so on.
+
+    Raises:
+        ValueError: If the ensemble has no collective variables, or not as many as `slow`.
+    """
+    if ensemble.z.shape[1] != slow.n_cvs:
+        raise ValueError(
+            f"`ensemble` must come from the joint model and hold {slow.n_cvs} CVs in z, "
+            f"got {ensemble.z.shape[1]}"
+        )
+    if basins is None:
+        basins = find_basins(ensemble.z, ensemble.log_weights, periodic=slow.map.periodic)
+    files = write_structures(folder / "basins", ensemble, [b.representative for b in basins])
+    yield _in_words(slow, gap, summary)
+    yield _basins(basins, slow, [path.relative_to(folder) for path in files])
+    for panel in cv_panels(system, ensemble, slow, gap, basins=basins):
+        yield panel_section(panel, folder / "figures")
+    yield _processes(slow)
+
+
+def _in_words(slow: SlowCVs, gap: BoundGap | None, summary: Mapping[str, Any]) -> str:
+    paragraphs = [
+        _what_they_are(slow),
+        _how_slow(slow),
+        _efficiency(summary),
+        "" if gap is None else _bound_gap(gap),
+    ]
+    body = "".join(f"<p>{html.escape(text)}</p>" for text in paragraphs if text)
+    return f"<section><h2>Collective variables</h2>{body}</section>"
+
+
+def _what_they_are(slow: SlowCVs) -> str:
+    names = [plain_name(name) for name in slow.names]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    one = slow.n_cvs == 1
+    text = f"{count(slow.n_cvs)} collective variable{'' if one else 's'}: {listed}."
+    if slow.linear:
+        return text
+    return f"{text} Named after the straight combination that {'it bends' if one else 'they bend'}."
+
+
+def _how_slow(slow: SlowCVs) -> str:
+    n = slow.n_processes
+    text = f"{count(n)} slow process{'' if n == 1 else 'es'} stand{'s' if n == 1 else ''} out"
+    if math.isfinite(slow.gap):
+        text += f": the next one is {slow.gap:.2g} times as fast as the last of these"
+    return (
+        f"{text}. The times are those of overdamped motion, relative to the slowest: they order "
+        "the motions, they are not physical times."
+    )
+
+
+def _efficiency(summary: Mapping[str, Any]) -> str:
+    joint, alone = summary.get("joint_ess"), summary.get("ess")
+    if joint is None:
+        return ""
+    text = f"The effective sample size of configurations and variables together is {joint:.1%}"
+    return f"{text}, that of the configurations alone {alone:.1%}." if alone else f"{text}."
+
+
+def _bound_gap(gap: BoundGap) -> str:
+    return (
+        f"The bound gap lies between {gap.lower:.3f} and {gap.upper:.3f} kT (± {gap.error:.3f}): "
+        f"{gap.verdict}."
+    )
+
+
+def _processes(slow: SlowCVs) -> str:
+    found = slow.spectrum
+    held_out = slow.eigenvalues.tolist()
+    rows = []
+    for k, value in enumerate(found.eigenvalues.tolist()):
+        share = float(found.populations[k])
+        rows.append(
+            [
+                f"{k + 1}{' (rare)' if share < MIN_POPULATION else ''}",
+                digits_of(value, float(found.errors[k])),
+                f"{held_out[k]:.3g}" if k < len(held_out) else "",
+                f"{float(found.eigenvalues[0]) / value:.2g}",
+                f"{100 * share:.2g}",
+                number(float(found.n_transition[k]), "{:,.0f}"),
+            ]
+        )
+    header = ["process", "eigenvalue", "held out", "relative time", "moved (%)", "samples"]
+    note = (
+        "Eigenvalue: of the Dirichlet form, ± one standard error, and again on samples that the "
+        "function was not fitted to. Moved: population that the process exchanges. Samples: the "
+        "effective number that carries the eigenvalue, most of them on the barriers."
+    )
+    return table_section("Slow processes, in numbers", rows, header=header, note=note)
+
+
+def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> str:
+    angles = slow.map.periodic
+    rows = []
+    for k, basin in enumerate(basins):
+        centre = np.degrees(basin.centre) if angles else np.asarray(basin.centre)
+        rows.append(
+            [
+                str(k + 1),
+                *(f"{value:.0f}" if angles else f"{value:.2f}" for value in centre),
+                percent(basin.population, basin.error),
+                f"{basin.n_effective:,.0f}",
+                *([files[k].as_posix()] if files else []),
+            ]
+        )
+    unit = " (deg)" if angles else ""
+    header = [
+        "basin",
+        *(plain_name(name) + unit for name in slow.names),
+        "population (%)",
+        "samples",
+        *(["structure"] if files else []),
+    ]
+    note = "Minima of the free energy over the variables, cut at the passes between them."
+    if slow.n_cvs > 2:
+        note += " Found over the first two variables."
+    if files:
+        note += " Structure: a sample of full weight near the centre, in the run's folder."
+    return table_section("Basins", rows, header=header, note=note)
+
+
+_GREEK = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ"}
+
+
+def plain_name(name: str) -> str:
+    """A variable's name in Unicode: "1 phi(ALA2) -1 psi(ALA2)" becomes "φ(ALA2) − ψ(ALA2)"."""
+    return cv_label(
+        name, lambda c: re.sub(r"^(phi|psi|omega|chi)(?=\d?\b)", lambda m: _GREEK[m[1]], c)
+    )
+
+
+def count(n: int) -> str:
+    """A small number in words, as a sentence begins."""
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
+    return words[n] if n < len(words) else str(n)

@@ -1,0 +1,187 @@
+"""The report of a run: the verdict in words, the figures, the numbers, how to go on.
+
+The page needs no network: the figures are inside it, and beside it as PNG files.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gencg.analysis.assessment import Assessment, assess
+from gencg.analysis.basins import Basin
+from gencg.analysis.verdict import Verdict, overall
+from gencg.discover import SlowCVs
+from gencg.ensemble import Ensemble
+from gencg.objectives.bound_gap import BoundGap
+from gencg.plots.overview import overview
+from gencg.report.collective import collective_sections
+from gencg.report.files import write_atomically
+from gencg.report.look import PAGE, STYLE
+from gencg.report.pieces import (
+    duration,
+    number,
+    panel_section,
+    percent,
+    shown,
+    table_section,
+    with_error,
+)
+from gencg.systems.base import System
+
+
+def write_report(
+    folder: str | Path,
+    ensemble: Ensemble,
+    *,
+    system: System,
+    summary: Mapping[str, Any],
+    history: Sequence[Any] = (),
+    ladder: Sequence[Any] | None = None,
+    assessment: Assessment | None = None,
+    settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, Any] | None = None,
+    slow: SlowCVs | None = None,
+    gap: BoundGap | None = None,
+    basins: Sequence[Basin] | None = None,
+) -> Path:
+    """Write ``report.html`` and ``figures/*.png`` into a folder, with CVs ``basins/*.pdb`` too.
+
+    Args:
+        folder: Run folder; made if missing.
+        ensemble: The samples.
+        system: What was sampled.
+        summary: Contents of summary.json.
+        history: Log lines of the training.
+        ladder: Samples of the hotter stages; read where `assessment` is not given.
+        assessment: From `gencg.analysis.assess`, where it was made already.
+        settings: The run's settings by name.
+        versions: Versions of the programs by name.
+        slow: The collective variables, where the ensemble is one of the joint model.
+        gap: What the encoder costs.
+        basins: From `gencg.analysis.find_basins`, where they were found already.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: If no sample carries weight, or `ensemble` does not hold the variables of
+            `slow`.
+    """
+    folder = Path(folder)
+    if assessment is None:
+        assessment = assess(system, ensemble, ladder=ladder)
+    panels = [
+        panel_section(panel, folder / "figures")
+        for panel in overview(system, ensemble, assessment, history=history)
+    ]
+    variables = [_collective_variables(summary)]
+    if slow is not None:
+        variables = list(
+            collective_sections(folder, system, ensemble, slow, gap, summary, basins=basins)
+        )
+    sections = [
+        _verdicts(assessment.verdicts),
+        _key_numbers(summary),
+        *(variables if slow is not None else []),
+        *panels,
+        _populations(assessment),
+        *(variables if slow is None else []),
+        _how_to_load(folder, system),
+        table_section("Settings", _pairs(settings)),
+        table_section("Versions", _pairs(versions)),
+    ]
+    title = f"{system.name} at {ensemble.temperature:g} K"
+    page = PAGE.format(
+        title=html.escape(title),
+        subtitle=html.escape(system.description),
+        style=STYLE,
+        body="\n".join(section for section in sections if section),
+    )
+    path = folder / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    top = overall(tuple(verdicts))
+    items = "".join(
+        f'<li class="{v.level}"><span class="mark">{_MARKS[v.level]}</span>'
+        f"<div><b>{html.escape(v.name)}</b><br>{html.escape(v.text)}</div></li>"
+        for v in verdicts
+    )
+    return (
+        f'<section><p class="overall {top.level}">{html.escape(top.text)}</p>'
+        f'<ul class="verdicts">{items}</ul></section>'
+    )
+
+
+def _key_numbers(summary: Mapping[str, Any]) -> str:
+    tiles = [
+        ("effective sample size", number(summary.get("ess"), "{:.1%}")),
+        ("log Z", with_error(summary.get("log_z"), summary.get("log_z_error"))),
+        ("Pareto k", number(summary.get("pareto_k"), "{:.2f}")),
+        ("energy calls", number(summary.get("energy_calls"), "{:,.0f}")),
+        ("wall time", duration(summary.get("wall_seconds"))),
+    ]
+    cells = "".join(
+        f"<div><span>{html.escape(name)}</span><b>{html.escape(value)}</b></div>"
+        for name, value in tiles
+    )
+    return f'<section class="tiles">{cells}</section>'
+
+
+def _populations(assessment: Assessment) -> str:
+    if not assessment.reweighted:
+        return ""
+    known = bool(assessment.exact)
+    header = ["state", "raw (%)", "reweighted (%)", *(["exact (%)"] if known else [])]
+    rows = []
+    for name, (value, error) in assessment.reweighted.items():
+        raw, raw_error = assessment.raw[name]
+        row = [name, percent(raw, raw_error), percent(value, error)]
+        if known:
+            exact = assessment.exact.get(name)
+            row.append("" if exact is None else f"{100 * exact:.3g}")
+        rows.append(row)
+    note = (
+        "Raw: as the generator drew them. Reweighted: Boltzmann populations. ± one standard error."
+    )
+    return table_section("Populations, in numbers", rows, header=header, note=note)
+
+
+def _collective_variables(summary: Mapping[str, Any]) -> str:
+    if not summary.get("n_cvs"):
+        return ""
+    rows = [
+        ("number", str(summary["n_cvs"])),
+        ("joint effective sample size", number(summary.get("joint_ess"), "{:.1%}")),
+        ("bound gap", number(summary.get("bound_gap"), "{:.3g} kT")),
+    ]
+    return table_section("Collective variables", rows)
+
+
+def _how_to_load(folder: Path, system: System) -> str:
+    code = (
+        "import gencg\n"
+        f'ensemble = gencg.read_samples("{folder}")   # x, y, energy, log_weights\n'
+        "print(ensemble)\n"
+        "mean, error = ensemble.expectation(ensemble.energy)"
+    )
+    if system.molecule is not None:
+        code += (
+            "\n\nimport mdtraj"
+            f'\ntrajectory = mdtraj.load("{folder}/samples.h5")   # weights: in the same file'
+        )
+    return f"<section><h2>How to load the samples</h2><pre>{html.escape(code)}</pre></section>"
+
+
+def _pairs(settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    return [
+        (name, " ".join(map(str, value)) if isinstance(value, list | tuple) else shown(value))
+        for name, value in (settings or {}).items()
+        if value is not None and value != () and value != []
+    ]
+
+
+_MARKS = {"good": "✓", "fair": "!", "poor": "✗", "open": "?"}
