@@ -33,8 +33,9 @@ def run_seeds(target: str, *, folder: Path, out: str) -> list[dict[str, Any]]:
     summaries = []
     for seed in given.seeds:
         run = f"{given.out}-{seed}"
-        command = [sys.executable, "-m", "gencg", "run", target, "--seed", str(seed), "--out", run]
-        done = subprocess.run([*command, "--json", *given.options], stdout=subprocess.PIPE)
+        command = [sys.executable, "-m", "gencg", "run", target, *expected["options"]]
+        command += ["--seed", str(seed), "--out", run, "--json", *given.options]
+        done = subprocess.run(command, stdout=subprocess.PIPE)
         if done.returncode:
             sys.exit(done.returncode)
         summaries.append({"folder": run, **json.loads(done.stdout)})
@@ -76,5 +77,5 @@ def table(summaries: Sequence[Mapping[str, Any]], quantities: Mapping[str, Any])
     """The numbers as a Markdown table, one row per run."""
     names = [*quantities, "wall_seconds"]
     rows = [["run", *names], ["---"] * (len(names) + 1)]
-    rows += [[s["folder"], *(f"{lookup(s, name):.6g}" for name in names)] for s in summaries]
+    rows += [[s["folder"], *(f"{lookup(s, name):.8g}" for name in names)] for s in summaries]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
