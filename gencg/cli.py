@@ -83,7 +83,7 @@ _ENERGY = (
     click.option("--temperature", type=float, metavar="K", help="Temperature in K."),
 )
 _TRAINING = (
-    click.option("--cvs", "n_cvs", type=_Cvs(), help="Collective variables; 0 trains without."),
+    click.option("--cvs", "n_cvs", type=_Cvs(), help="Collective variables.  [auto]"),
     click.option("--seed", type=COUNT, help="Decides everything random.  [0]"),
     click.option("--energy-calls", type=COUNT, help="Budget for everything, such as 5e6."),
     click.option("--samples", "n_samples", type=COUNT, help="Samples drawn at the end.  [100000]"),
@@ -362,6 +362,7 @@ def _progress(options: dict[str, Any]) -> "Iterator[list[Callable[[StepInfo], No
         bar.update()
         if info.step == info.n_steps:
             bar.close()
+            bar = None  # the joint training has a bar of its own
 
     try:
         yield [report]

@@ -20,6 +20,8 @@ from gencg.tempering import (
     TemperingSchedule,
 )
 
+COVERING_CALLS, JOINT_CALLS = 60_000, 300_000
+"""Most energy evaluations spent on covering samples and on the joint training."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
 ESTIMATORS = ("path", "plain")
 DECODERS = ("spline", "gaussian")
@@ -36,7 +38,8 @@ class RunConfig:
         target: Name of a ready-made system, or path of a structure file.
         forcefield: OpenMM force-field files; none takes the target's own.
         temperature: Temperature in K.
-        n_cvs: Number of collective variables; 0 trains the generator without.
+        n_cvs: Number of collective variables, "auto" for as many as the slow processes need, or
+            0 for the generator alone.
         seed: Decides everything random.
         energy_calls: Budget of energy evaluations for everything, training and drawing.
         n_samples: Samples drawn at the end.
@@ -55,7 +58,7 @@ class RunConfig:
     target: str
     forcefield: tuple[str, ...] = ()
     temperature: float | None = None
-    n_cvs: int = 0
+    n_cvs: int | str = "auto"
     seed: int = 0
     energy_calls: int | None = None
     n_samples: int = 100_000
@@ -83,12 +86,8 @@ class RunConfig:
         _check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "learning_rate", "a positive finite number")
         _check_positive(self, "checkpoint_seconds", "a positive finite number")
-        if str(self.n_cvs) == "auto":
-            raise ValueError(
-                "`cvs` must be a number in this version, got 'auto'; 0 trains without "
-                "collective variables"
-            )
-        _check_integer(self, "n_cvs", 0, label="cvs")
+        if self.n_cvs != "auto":
+            _check_integer(self, "n_cvs", 0, label="cvs")
         _check_integer(self, "seed", 0)
         _check_integer(self, "n_samples", 1, label="samples")
         _check_integer(self, "batch_size", 2)
@@ -112,20 +111,17 @@ class RunConfig:
             raise ValueError(
                 f"`start_temperature` must be at least the temperature of {cold:g} K, got {hot:g}"
             )
-        needed = self.n_samples + 2 * self.batch_size
-        if self.energy_calls is not None and self.energy_calls < needed:
+        if self.decoder == "gaussian" and (self.n_cvs == "auto" or self.n_cvs == 0):
             raise ValueError(
-                f"`energy_calls` must be at least {needed}, for {self.n_samples} samples and two "
-                f"steps of {self.batch_size}, got {self.energy_calls}; raise it or draw fewer "
-                "--samples"
+                f"`cvs` must be at least 1 with the gaussian decoder, got {self.n_cvs!r}; "
+                "give --cvs 1 or 2"
             )
-        if self.decoder == "spline" and self.n_cvs > 0:
+        if self.energy_calls is not None and self.training_calls < 2 * self.batch_size:
             raise ValueError(
-                f"`cvs` must be 0 with the spline decoder in this version, got {self.n_cvs}; "
-                "--decoder gaussian takes collective variables"
+                f"`energy_calls` must leave two steps of {self.batch_size} for training beside "
+                f"{self.energy_calls - self.training_calls} for samples and collective "
+                f"variables, got {self.energy_calls}; raise it or draw fewer --samples"
             )
-        if self.decoder == "gaussian" and self.n_cvs == 0:
-            raise ValueError("`cvs` must be at least 1 with the gaussian decoder, got 0")
 
     def resolve(self, system: System, *, checksum: str | None = None) -> "RunConfig":
         """Fill the recommendations of a system in.
@@ -150,7 +146,7 @@ class RunConfig:
             self,
             checksum=checksum,
             temperature=cold,
-            energy_calls=self.energy_calls or training + self.n_samples,
+            energy_calls=self.energy_calls or training + self._extra_calls(training),
             start_temperature=self.start_temperature or factor * cold,
         )
 
@@ -159,7 +155,29 @@ class RunConfig:
         """Energy evaluations left for training once the samples are paid for."""
         if self.energy_calls is None:
             raise ValueError("`energy_calls` is not known before `resolve`")
-        return self.energy_calls - self.n_samples
+        return self.energy_calls - self._extra_calls(self.energy_calls)
+
+    @property
+    def discovers(self) -> bool:
+        """Whether slow collective variables are found after training."""
+        return self.decoder == "spline" and self.n_cvs != 0
+
+    @property
+    def covering_calls(self) -> int:
+        """Energy evaluations for the samples that cover transition regions."""
+        return min(COVERING_CALLS, (self.energy_calls or 0) // 20)
+
+    @property
+    def joint_calls(self) -> int:
+        """Energy evaluations for training the joint model."""
+        return min(JOINT_CALLS, (self.energy_calls or 0) // 10)
+
+    def _extra_calls(self, total: int) -> int:
+        if not self.discovers:
+            return self.n_samples
+        # All-atom and joint samples
+        covering, joint = min(COVERING_CALLS, total // 20), min(JOINT_CALLS, total // 10)
+        return 2 * self.n_samples + covering + joint
 
     def schedule(self) -> TemperingSchedule:
         """The tempering schedule of a resolved configuration."""

@@ -43,6 +43,11 @@ class Choice:
 
 
 def choose_on_torus(samples: SoftSamples, n_cvs: int | str, min_population: float) -> Choice:
+    """Choose soft angles as CVs.
+
+    The pair of angles with the slowest functions shows the gap; then the smallest set of angles
+    (up to `MAX_CVS`, or `n_cvs` of them) whose functions reach the processes before it.
+    """
     k = samples.n_soft
     rows = torch.eye(k)
     sets = {d: list(itertools.combinations(range(k), d)) for d in (1, 2)}
@@ -90,6 +95,7 @@ def _grow(
 
 
 def choose_on_line(samples: SoftSamples, n_cvs: int | str, min_population: float) -> Choice:
+    """Choose the directions along which the slow functions of a kernel basis change most."""
     basis: Basis = KernelBasis.around(samples)
     found = spectrum(samples, basis)
     n_processes, gap = spectral_gap(

@@ -25,6 +25,7 @@ def fit_joint(
     optimisation: Optimisation | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
     reporters: Sequence[Reporter] = (),
     announce: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
@@ -44,6 +45,7 @@ def fit_joint(
         optimisation: Learning rate and averaging of the joint training.
         seed: Decides everything random.
         checkpoint: As in `fit`.
+        checkpoint_seconds: As in `fit`.
         reporters: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
@@ -66,6 +68,7 @@ def fit_joint(
         model=model,
         seed=seed + 1,
         checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
         reporters=reporters,
     )
 

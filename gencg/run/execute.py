@@ -16,9 +16,10 @@ from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, Reporter, fit
 from gencg.report import write_report
+from gencg.run.collective import Discovery, discover, discovered
 from gencg.run.folder import RunFolder
 from gencg.run.metrics import MetricsWriter
-from gencg.run.record import summarise, versions, write_json
+from gencg.run.record import summarise, summarise_cvs, versions, write_json
 from gencg.systems.base import System
 
 
@@ -85,7 +86,8 @@ def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> Fi
     return fit(
         system,
         temperature=config.temperature,
-        n_cvs=config.n_cvs,
+        # Slow CVs come after training; the model of 2020 has its CVs from the start
+        n_cvs=0 if config.discovers else int(config.n_cvs),
         energy_calls=config.training_calls,
         batch_size=config.batch_size,
         tempering=config.schedule(),
@@ -126,15 +128,22 @@ def run(
         result = train(system, folder, reporters=reporters)
         trained = time.monotonic()
         config = folder.config
+        found = None
+        if config.discovers:
+            found = discover(result, folder, reporters=reporters, announce=announce)
         announce(f"drawing {config.n_samples:,} samples")
         ensemble = sample(result, config.n_samples, seed=config.seed)
-        write_samples(folder.path, ensemble, formats=("h5", *config.formats))
         assessment = assess(system, ensemble, ladder=stages(result))
         summary = summarise(config, result, ensemble, assessment)
+        if found is not None:
+            ensemble = sample(found.joint, config.n_samples, seed=config.seed)
+            assessment = assess(system, ensemble, ladder=stages(result))
+            summary |= summarise_cvs(summary, found, ensemble, assessment)
+        write_samples(folder.path, ensemble, formats=("h5", *config.formats))
         announce("writing the report")
         # Time of earlier starts counts once, however often the run was resumed
         summary["wall_seconds"] = before + time.monotonic() - started
-        write_run_report(folder, system, ensemble, assessment, summary)
+        write_run_report(folder, system, ensemble, assessment, summary, found=found)
         summary["wall_seconds"] = before + time.monotonic() - started
         summary["training_seconds"] = before + trained - started
         write_json(folder.path / "summary.json", summary)
@@ -166,7 +175,10 @@ def rewrite_report(system: System, folder: RunFolder) -> Path:
     soft = system.coordinates.soft
     ladder = [(r["beta"], r["y"][:, soft], r["energy"], r["log_weights"]) for r in rungs]
     assessment = assess(system, ensemble, ladder=ladder)
-    return write_run_report(folder, system, ensemble, assessment, summary)
+    found = None
+    if folder.config.discovers:
+        found = discovered(trained(system, folder), folder)
+    return write_run_report(folder, system, ensemble, assessment, summary, found=found)
 
 
 def write_run_report(
@@ -175,6 +187,8 @@ def write_run_report(
     ensemble: Ensemble,
     assessment: Assessment,
     summary: dict[str, Any],
+    *,
+    found: Discovery | None = None,
 ) -> Path:
     """Write report.html and the figures of a run."""
     return write_report(

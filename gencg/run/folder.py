@@ -22,8 +22,8 @@ from gencg.run.metrics import read_metrics
 
 OWN = (
     "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
-    "samples.h5", "topology.pdb", "draws", "checkpoint.pt", "metrics.csv", "versions.json",
-    "config.json",
+    "samples.h5", "topology.pdb", "draws", "basins", "joint.pt", "cvs.pt", "checkpoint.pt",
+    "metrics.csv", "versions.json", "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
@@ -107,6 +107,16 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The training state."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def cvs(self) -> Path:
+        """The slow collective variables."""
+        return self.path / "cvs.pt"
+
+    @property
+    def joint(self) -> Path:
+        """The training state of the joint model."""
+        return self.path / "joint.pt"
 
     @property
     def summary(self) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from gencg.config import RunConfig
 from gencg.ensemble import Ensemble
 from gencg.fit import FitResult
 from gencg.report import write_atomically
+from gencg.run.collective import Discovery
 
 PACKAGES = (
     "gencg", "torch", "pyro-ppl", "normflows", "numpy", "scipy", "mdtraj", "matplotlib", "openmm",
@@ -59,6 +60,38 @@ def summarise(
         "populations": populations,
         "cv_timescales": None,
         "verdict": overall(assessment.verdicts).text,
+    }
+
+
+def summarise_cvs(
+    summary: dict[str, Any], found: Discovery, joint: Ensemble, assessment: Assessment
+) -> dict[str, Any]:
+    """The numbers of the collective variables, to be merged into the summary."""
+    slow, gap = found.slow, found.gap
+    extra = slow.n_energy_calls + found.joint.energy_calls + joint.n_energy_calls
+    return {
+        "n_cvs": slow.n_cvs,
+        "joint_ess": joint.ess,
+        "joint_log_z": joint.log_z,
+        "joint_log_z_error": joint.log_z_error,
+        "joint_pareto_k": joint.pareto_k,
+        "joint_populations": {
+            name: {"reweighted": value, "reweighted_error": error}
+            for name, (value, error) in assessment.reweighted.items()
+        },
+        "energy_calls": summary["energy_calls"] + extra,
+        "gradient_calls": summary["gradient_calls"] + found.joint.gradient_calls,
+        "bound_gap": 0.5 * (gap.lower + gap.upper),
+        "bound_gap_error": gap.error,
+        "cv_names": list(slow.names),
+        "cv_timescales": slow.timescales.tolist(),
+        "cv_eigenvalues": slow.spectrum.eigenvalues.tolist(),
+        "cv_eigenvalue_errors": slow.spectrum.errors.tolist(),
+        "cv_held_out_eigenvalues": slow.eigenvalues.tolist(),
+        "cv_populations": slow.spectrum.populations.tolist(),
+        "cv_transition_samples": slow.spectrum.n_transition.tolist(),
+        "n_processes": slow.n_processes,
+        "spectral_gap": slow.gap,
     }
 
 

@@ -1,0 +1,84 @@
+"""Collective variables of a run: found once, written down, trained jointly, resumed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.discover import SlowCVs, find_slow_cvs, fit_joint, restore_slow, slow_state
+from gencg.fit import FitResult, Reporter
+from gencg.objectives.bound_gap import BoundGap, bound_gap
+from gencg.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What the second half of a run gives.
+
+    Args:
+        slow: Slow collective variables.
+        joint: The joint model of prior, decoder and encoder.
+        gap: What its encoder costs.
+    """
+
+    slow: SlowCVs
+    joint: FitResult
+    gap: BoundGap
+
+
+def discover(
+    result: FitResult,
+    folder: RunFolder,
+    *,
+    reporters: Sequence[Reporter] = (),
+    announce: Callable[[str], None] = lambda text: None,
+) -> Discovery:
+    """Find CVs and train the joint model, or take up what the folder holds of them.
+
+    Args:
+        result: The trained generator.
+        folder: The run.
+        reporters: Called with the log line of every step of the joint training.
+        announce: Called with a line of text where a stage begins.
+    """
+    config = folder.config
+    if folder.cvs.exists():
+        slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
+    else:
+        announce(f"looking for slow motion in {config.covering_calls:,} covering samples")
+        slow = find_slow_cvs(
+            result, n_cvs=config.n_cvs, n_samples=config.covering_calls, seed=config.seed
+        )
+        save_checkpoint(folder.cvs, {"slow": slow_state(slow)})
+    announce(str(slow))
+    joint = fit_joint(
+        result,
+        slow,
+        energy_calls=config.joint_calls,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        checkpoint=folder.joint,
+        checkpoint_seconds=config.checkpoint_seconds,
+        reporters=reporters,
+        announce=announce,
+    )
+    return Discovery(slow, joint, bound_gap(joint.model, seed=config.seed))
+
+
+def discovered(result: FitResult, folder: RunFolder) -> Discovery:
+    """The collective variables and joint model of a finished run.
+
+    Raises:
+        ValueError: If the run has none, or has not come so far.
+    """
+    if not folder.config.discovers:
+        raise ValueError(f"run {folder.path} was made without slow collective variables (--cvs 0)")
+    done = folder.joint.exists() and folder.cvs.exists()
+    if done:
+        content = load_checkpoint(folder.joint)
+        done = content["step"] >= content["n_steps"]
+    if not done:
+        raise ValueError(
+            f"run {folder.path} has no collective variables yet; finish it with `gencg run` and "
+            "the same settings"
+        )
+    return discover(result, folder)
