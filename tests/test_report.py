@@ -9,13 +9,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
+from cv_samples import made_up_cvs, made_up_ensemble
 
-from gencg.analysis import assess
+from gencg.analysis import assess, find_basins
 from gencg.ensemble import Ensemble
+from gencg.objectives.bound_gap import BoundGap
 from gencg.report import percent, write_atomically, write_report
+from gencg.report.pieces import digits_of
 from gencg.systems import System, alanine_dipeptide, butane, double_well
 from gencg.units import BOLTZMANN_CONSTANT
 
@@ -115,6 +119,81 @@ def test_collective_variables_have_their_place(tmp_path: Path) -> None:
     path = write_report(tmp_path, ensemble_of(system), system=system, summary=summary)
     assert "Collective variables" in path.read_text()
     assert "81.0%" in path.read_text()
+
+
+GAP = BoundGap(lower=0.0361, upper=0.0432, error=0.002, n_inner=4, bounds={1: 0.09, 4: 0.0432})
+
+
+def test_slow_variables_are_told_in_words_tables_figures_and_structures(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    ensemble = made_up_ensemble(system)
+    slow = made_up_cvs(system, ensemble)
+    summary = SUMMARY | {"n_cvs": 2, "ess": 0.91, "joint_ess": 0.85}
+    path = write_report(tmp_path, ensemble, system=system, summary=summary, slow=slow, gap=GAP)
+    text = path.read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == page.outside == []
+
+    # Words: names, number of processes, what times are not, efficiency, bound gap
+    assert "Two collective variables: φ(ALA2) and ψ(ALA2)." in text
+    assert "Two slow processes stand out" in text
+    assert "3.1 times as fast" in text
+    assert "they are not physical times" in text
+    assert "85.0%, that of the configurations alone 91.0%" in text
+    assert "between 0.036 and 0.043 kT (± 0.002): the encoder is exact" in text
+
+    # The figures lie beside the page; CVs that are torsions need no comparison with these
+    names = {p.stem for p in (tmp_path / "figures").iterdir()}
+    assert {"cv_free_energy", "slow_functions", "cv_spectrum"} < names
+    assert "cv_torsions" not in names
+    assert len(page.images) == len(names)
+
+    # One structure for each basin, with its torsions where the table says
+    basins = find_basins(ensemble.z, ensemble.log_weights, periodic=True)
+    files = sorted((tmp_path / "basins").iterdir())
+    assert [f.name for f in files] == [f"basin{k + 1}.pdb" for k in range(4)]
+    for file, basin in zip(files, basins, strict=True):
+        assert f"basins/{file.name}" in text
+        assert percent(basin.population, basin.error) in text
+        frame = mdtraj.load(str(file))
+        angles = [mdtraj.compute_phi(frame)[1][0, 0], mdtraj.compute_psi(frame)[1][0, 0]]
+        offset = (np.subtract(angles, basin.centre) + np.pi) % (2 * np.pi) - np.pi
+        # z is blurred by 0.1 rad around the torsions; 4.5 standard deviations and the grid
+        assert np.abs(offset).max() < 0.6
+
+
+def test_variables_of_several_torsions_are_held_against_these(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    matrix = torch.eye(5)
+    matrix[0, 1] = -1.0
+    ensemble = made_up_ensemble(system, n_cvs=1, matrix=matrix)
+    slow = made_up_cvs(system, ensemble, names=("1 phi(ALA2) -1 psi(ALA2)",), matrix=matrix)
+    text = write_report(
+        tmp_path, ensemble, system=system, summary={"n_cvs": 1}, slow=slow, basins=()
+    ).read_text()
+    assert "One collective variable: φ(ALA2) − ψ(ALA2)." in text
+    assert (tmp_path / "figures" / "cv_torsions.png").exists()
+    assert not (tmp_path / "basins").exists()
+    assert "bound gap" not in text
+
+
+def test_variables_need_samples_of_the_joint_model(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    ensemble = made_up_ensemble(system, 1000)
+    slow = made_up_cvs(system, ensemble)
+    alone = ensemble_of(system, 200)
+    with pytest.raises(ValueError, match="`ensemble` must come from the joint model and hold 2"):
+        write_report(tmp_path, alone, system=system, summary=SUMMARY, slow=slow)
+
+
+@pytest.mark.parametrize(
+    "value, error, text",
+    [(0.0892, 0.0027, "0.0892 ± 0.0027"), (13.38, 0.93, "13.38 ± 0.93"), (250.0, 31.0, "250 ± 31"),
+     (5.218, float("nan"), "5.22")],
+)  # fmt: skip
+def test_eigenvalues_keep_two_digits_of_their_error(value, error, text) -> None:
+    assert digits_of(value, error) == text
 
 
 def test_a_handful_of_samples_still_gives_a_page(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from gencg.analysis.cv_names import is_coordinate
-from gencg.analysis.histogram import Array, normalised_weights, to_array, weighted_histogram, wrap
+from gencg.analysis.histogram import Array, normalised_weights, to_array, wrap
 from gencg.analysis.smooth_density import SmoothDensity, smooth_density
 from gencg.analysis.torsions import Torsions, ensemble_torsions
 from gencg.discover import SlowCVs
@@ -51,8 +51,8 @@ def slow_function_maps(
 ) -> SlowMaps:
     r"""Slow functions :math:`g_k(z)` where there is any probability to speak of.
 
-    With three or more variables a cell shows the average :math:`E_p[g_k \mid z_1, z_2]` over its
-    samples.
+    With three or more variables it is the average :math:`E_p[g_k \mid z_1, z_2]`, smoothed as the
+    free energy is.
 
     Args:
         slow: The slow collective variables.
@@ -115,17 +115,19 @@ def _evaluate(slow: SlowCVs, z: Array) -> Array:
 
 
 def _cell_means(g: Array, z: Array, log_w: Array | None, density: SmoothDensity) -> Array:
-    bins = len(density.edges[0]) - 1
+    """Averages of functions ``(n, m)`` around each cell, with the kernel of the density."""
+    w = normalised_weights(log_w, len(z))
     ranges = [(float(edge[0]), float(edge[-1])) for edge in density.edges]
-    base = np.zeros(len(z)) if log_w is None else log_w
-    cells = weighted_histogram(z, base, bins=bins, ranges=ranges).probabilities
+    bins, smoothing = len(density.centres[0]), density.widths[0] / (ranges[0][1] - ranges[0][0])
     out = []
     for values in g.T:
-        shifted = values - values.min() + 1.0  # positive: a histogram takes log weights
-        part = weighted_histogram(z, base + np.log(shifted), bins=bins, ranges=ranges)
-        mean = (normalised_weights(base, len(z)) * shifted).sum()
-        with np.errstate(invalid="ignore"):
-            out.append(part.probabilities * mean / cells + values.min() - 1.0)
+        shifted = values - values.min() + 1.0  # positive: it multiplies the weights
+        part = smooth_density(
+            z, np.log(w * shifted), periodic=density.periodic, bins=bins, smoothing=smoothing,
+            ranges=ranges,
+        )  # fmt: skip
+        mean = part.probabilities * (w * shifted).sum() / density.probabilities
+        out.append(mean + values.min() - 1.0)
     return np.stack(out)
 
 

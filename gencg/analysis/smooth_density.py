@@ -56,6 +56,7 @@ def smooth_density(
     periodic: bool,
     bins: int = 72,
     smoothing: float | None = None,
+    ranges: Ranges | None = None,
 ) -> SmoothDensity:
     r"""Weighted histogram, smoothed by a Gaussian kernel.
 
@@ -68,20 +69,23 @@ def smooth_density(
     Args:
         values: Samples, ``(n,)``, ``(n, 1)`` or ``(n, 2)``.
         log_weights: Unnormalised log weights, ``(n,)``; None: equal weights.
-        periodic: Whether the coordinates are angles in radians; otherwise the grid spans nearly
-            all the weight.
+        periodic: Whether the coordinates are angles in radians.
         bins: Cells along each coordinate.
-        smoothing: Width of the kernel as a share of the grid. None takes 1/36 (10 degrees) for
-            20,000 effective samples or more, growing with the power 1/6 for fewer, up to 1/15.
+        smoothing: Width of the kernel as a share of the grid. None takes 1/60 (6 degrees)
+            for one coordinate and 1/36 (10 degrees) for two, where there are 20,000 effective
+            samples or more; it grows with the power 1/5 or 1/6 for fewer, up to 1/15.
+        ranges: Ends of the grid on the line; None spans nearly all the weight.
     """
     x = to_array(values)
     x = x[:, None] if x.ndim == 1 else x
     w = normalised_weights(log_weights, len(x))
     if smoothing is None:
         n_effective = 1 / float((w**2).sum())
-        smoothing = min(max(20_000 / n_effective, 1.0) ** (1 / 6) / 36, 1 / 15)
-    ranges: Ranges | None = None
-    if not periodic:
+        smallest, power = {1: (1 / 60, 1 / 5), 2: (1 / 36, 1 / 6)}[x.shape[1]]
+        smoothing = min(smallest * max(20_000 / n_effective, 1.0) ** power, 1 / 15)
+    if periodic:
+        ranges = None
+    elif ranges is None:
         ranges = [weighted_window(x[:, k], log_weights) for k in range(x.shape[1])]
     histogram = weighted_histogram(x, log_weights, bins=bins, ranges=ranges)
     kernel = _kernel(bins, smoothing, periodic=periodic)

@@ -1,5 +1,10 @@
 """Figures: each function takes data and `ax` and returns the `Axes` it drew on."""
 
+from gencg.plots.collective import plot_bound_gap as plot_bound_gap
+from gencg.plots.collective import plot_cv_against_torsion as plot_cv_against_torsion
+from gencg.plots.collective import plot_cv_surface as plot_cv_surface
+from gencg.plots.collective import plot_slow_function as plot_slow_function
+from gencg.plots.collective import plot_spectrum as plot_spectrum
 from gencg.plots.density import plot_density as plot_density
 from gencg.plots.density import plot_density_map as plot_density_map
 from gencg.plots.energy import plot_energy_histogram as plot_energy_histogram

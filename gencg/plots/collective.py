@@ -52,11 +52,12 @@ def plot_spectrum(
     """
     ax = axes_or_new(ax)
     values, share = to_array(eigenvalues), to_array(populations)
-    if len(values) == 0:
-        raise ValueError("`eigenvalues` must hold at least one value, got none")
     at = np.arange(1, len(values) + 1)
     error = 2 * np.nan_to_num(to_array(errors))
-    down = np.minimum(error, 0.9 * values)
+    shown = values > 0  # rounding may leave a zero below zero
+    if not shown.any():
+        raise ValueError(f"`eigenvalues` must hold a positive value, got {values.tolist()}")
+    down = np.clip(error, 0, 0.9 * np.maximum(values, 0))
     rare = share < min_population
     wanted = np.flatnonzero(~rare)
     slow = np.isin(at - 1, wanted[:n_processes])
@@ -65,21 +66,22 @@ def plot_spectrum(
         (~slow & ~rare, EXACT, EXACT, "faster"),
         (rare, RAW, "white", f"rare: moves less than {100 * min_population:g} %"),
     ]
-    for mask, edge, face, label in styles:
+    for kind, edge, face, label in styles:
+        mask = kind & shown
         if mask.any():
             ax.errorbar(
                 at[mask], values[mask], yerr=[down[mask], error[mask]], fmt="o", ms=9, mew=1.8,
                 color=edge, mfc=face, capsize=4, elinewidth=1.4, label=label, zorder=3,
             )  # fmt: skip
-    for k in np.flatnonzero(rare):
+    for k in np.flatnonzero(rare & shown):
         ax.annotate(
             f"{100 * share[k]:.1g} %", (at[k], values[k]), xytext=(0, -12),
             textcoords="offset points", ha="center", va="top", fontsize=9, color=RAW,
         )  # fmt: skip
     ax.set_yscale("log")
-    low, high = float((values - down).min()), float((values + error).max())
+    low, high = float((values - down)[shown].min()), float((values + error)[shown].max())
     ax.set_ylim(low / 1.6, high * 1.6)
-    if n_processes < len(wanted):
+    if n_processes < len(wanted) and shown[wanted[n_processes - 1]]:
         _mark_gap(ax, *values[wanted[n_processes - 1 : n_processes + 1]])
     _few_decimals(ax)
     ax.set_xlim(0.4, len(values) + 0.6)

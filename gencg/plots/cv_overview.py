@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from gencg.analysis.basins import Basin
 from gencg.analysis.collective import slow_function_maps, torsions_beside
 from gencg.analysis.free_energy import free_energy_surface
@@ -134,7 +132,8 @@ def _spectrum_panel(system: System, slow: SlowCVs, gap: BoundGap | None) -> Pane
         axes[0].set_title("spectrum")
         axes[1].set_title("what the encoder costs")
         plot_bound_gap(gap.bounds, lower=gap.lower, upper=gap.upper, error=gap.error, ax=axes[1])
-        caption = f"Left: {caption} Right: the gap between the joint bound and the all-atom one."
+        caption = f"Left: {caption[0].lower()}{caption[1:]}"
+        caption += " Right: how far the joint bound lies above the all-atom one."
     return Panel("cv_spectrum", "Spectrum", caption, figure)
 
 
@@ -145,7 +144,8 @@ def _torsions_panel(system: System, ensemble: Ensemble, slow: SlowCVs) -> Panel 
         return None
     z = to_array(ensemble.z)
     n = len(torsions.labels)
-    figure, axes = new_figure(n, slow.n_cvs, width=4.3, height=3.9)
+    shape = (n, slow.n_cvs) if n > 1 else (slow.n_cvs, 1)
+    figure, axes = new_figure(*shape, width=4.3, height=3.9)
     for at, ax in enumerate(axes):
         k, j = divmod(at, n)
         plot_cv_against_torsion(
@@ -154,12 +154,12 @@ def _torsions_panel(system: System, ensemble: Ensemble, slow: SlowCVs) -> Panel 
             ensemble.log_weights,
             names=(slow.names[k], torsions.labels[j]),
             angles=(slow.map.periodic, are_angles[j]),
-            bins=int(np.clip(surface_bins(ensemble), 18, 60)),
-            colorbar=j == n - 1,
+            colorbar=(at + 1) % shape[0] == 0,
             ax=ax,
         )
     caption = (
-        "Reweighted density, on a logarithmic scale. A thin line: the variable follows this "
-        "coordinate; a cloud: it knows nothing of it."
+        "Reweighted density, on a logarithmic scale. Where it is a thin line, the variable follows "
+        "this coordinate."
     )
-    return Panel("cv_torsions", "Collective variables against torsions", caption, figure)
+    others = "torsions" if all(are_angles) else "coordinates"
+    return Panel("cv_torsions", f"Collective variables against {others}", caption, figure)

@@ -78,7 +78,10 @@ def _how_slow(slow: SlowCVs) -> str:
     n = slow.n_processes
     text = f"{count(n)} slow process{'' if n == 1 else 'es'} stand{'s' if n == 1 else ''} out"
     if math.isfinite(slow.gap):
-        text += f": the next one is {slow.gap:.2g} times as fast as the last of these"
+        text += (
+            ": in the spectrum that the variables were chosen by, the next one is "
+            f"{slow.gap:.2g} times as fast as the last of these"
+        )
     return (
         f"{text}. The times are those of overdamped motion, relative to the slowest: they order "
         "the motions, they are not physical times."
