@@ -19,7 +19,7 @@ def fit_joint(
     slow: SlowCVs,
     *,
     resolution: float = 0.1,
-    n_refit_steps: int = 1500,
+    n_refit_steps: int = 800,
     energy_calls: float = 3e5,
     batch_size: int = 512,
     optimisation: Optimisation | None = None,
@@ -33,7 +33,7 @@ def fit_joint(
 
     Prior and soft decoder are first fitted to fresh samples of the generator's soft block
     (forward KL, no energy calls); then the joint reverse KL bound moves everything but the
-    encoder, with path gradients at a low rate.
+    encoder, with path gradients at a low rate. It runs on the device of the generator.
 
     Args:
         result: The trained generator.
@@ -52,6 +52,8 @@ def fit_joint(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = collective_model(result.model, slow.map, resolution=resolution)
+    device = result.model.rows(0).device
+    model.to(device)
     for parameter in model.encoder.parameters():
         parameter.requires_grad_(False)
     if checkpoint is None or not Path(checkpoint).exists():
@@ -67,6 +69,7 @@ def fit_joint(
         optimisation=optimisation or Optimisation(learning_rate=2e-4, warm_up=50, averaging=0.2),
         model=model,
         seed=seed + 1,
+        device=str(device),
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         reporters=reporters,
@@ -77,8 +80,8 @@ def refit_soft(
     model: CoarseGrainedModel,
     generator: CoarseGrainedModel,
     *,
-    n_steps: int = 1500,
-    batch_size: int = 2048,
+    n_steps: int = 800,
+    batch_size: int = 1024,
     learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> float:
