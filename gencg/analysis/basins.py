@@ -90,7 +90,8 @@ def find_basins(
     populations = to_array(np.bincount(cell[alive], w[alive], density.probabilities.size))
     labels = _merge_small(*_watershed(density, min_barrier), populations, min_population)
     found = [
-        _basin(z, w, alive & (labels[cell] == peak), peak, density) for peak in np.unique(labels)
+        _basin(z, w, alive & (labels[cell] == k), _highest(density, labels == k), density)
+        for k in np.unique(labels)
     ]
     return tuple(sorted(found, key=lambda basin: -basin.population))
 
@@ -169,7 +170,12 @@ def _merge_small(
                 passes[pair] = max(level, passes.get(pair, -np.inf))
 
 
-def _basin(z: Array, w: Array, mask: BoolArray, peak: int, density: SmoothDensity) -> Basin:
+def _highest(density: SmoothDensity, cells: BoolArray) -> Array:
+    inside = np.where(cells, density.probabilities.ravel(), 0.0)
+    return np.asarray(density.points[int(inside.argmax())], dtype=np.float64)
+
+
+def _basin(z: Array, w: Array, mask: BoolArray, peak: Array, density: SmoothDensity) -> Basin:
     members = np.flatnonzero(mask)
     weights = w[members]
     population, squares = float(weights.sum()), float((weights**2).sum())
@@ -178,7 +184,7 @@ def _basin(z: Array, w: Array, mask: BoolArray, peak: int, density: SmoothDensit
     error = np.sqrt(squares * (1 - population) ** 2 + population**2 * max(rest, 0.0))
     widths = np.full(z.shape[1], density.widths[-1])
     widths[: len(density.widths)] = density.widths
-    centre = _centre(z[members], weights, density.points[peak], widths, density.periodic)
+    centre = _centre(z[members], weights, peak, widths, density.periodic)
     # A sample of little weight would show a strained structure
     heavy = members[weights >= 0.5 * squares / population]
     offset = _offset(z[heavy], centre, density.periodic) / widths

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gencg.analysis.cv_names import is_coordinate
 from gencg.analysis.histogram import Array, normalised_weights, to_array, wrap
@@ -15,6 +16,8 @@ from gencg.ensemble import Ensemble
 from gencg.systems.base import System
 from gencg.units import BOLTZMANN_CONSTANT, check_temperature
 
+BoolArray = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class SlowMaps:
@@ -22,7 +25,7 @@ class SlowMaps:
 
     Attributes:
         values: Functions, ``(m, bins)`` or ``(m, bins, bins)``; NaN where the free energy is
-            above the limit.
+            above the limit or no sample came near.
         free_energy: Smoothed free energy in kJ/mol, ``(bins,)`` or ``(bins, bins)``.
         reach: Largest absolute value of each function within all but a ten-thousandth of the
             weight, ``(m,)``.
@@ -74,7 +77,7 @@ def slow_function_maps(
         values = _evaluate(slow, density.points).T.reshape(-1, *free_energy.shape)
     else:
         values = _cell_means(at_samples, z[:, :2], log_w, density)
-    values = np.where(free_energy <= highest, values, np.nan)
+    values = np.where((free_energy <= highest) & _visited(z[:, :2], density), values, np.nan)
     w = normalised_weights(log_w, len(z))
     reach = [_upper(np.abs(g), w) for g in at_samples.T]
     return SlowMaps(values, free_energy, np.asarray(reach), density.edges)
@@ -112,6 +115,21 @@ def _evaluate(slow: SlowCVs, z: Array) -> Array:
     with torch.no_grad():
         parts = torch.from_numpy(z).split(20_000)  # type: ignore[no-untyped-call]
         return np.concatenate([to_array(slow.functions.of_cvs(part)) for part in parts])
+
+
+def _visited(z: Array, density: SmoothDensity) -> BoolArray:
+    """Cells within two kernel widths of a sample; the functions are guesses elsewhere."""
+    ranges = [(float(edge[0]), float(edge[-1])) for edge in density.edges]
+    shares = [w / (high - low) for w, (low, high) in zip(density.widths, ranges, strict=True)]
+    bins = len(density.centres[0])
+    counts = (
+        len(z)
+        * smooth_density(
+            z, periodic=density.periodic, bins=bins, smoothing=shares[0], ranges=ranges
+        ).probabilities
+    )
+    one = np.prod([1 / (share * bins * np.sqrt(2 * np.pi)) for share in shares])
+    return np.asarray(counts >= np.exp(-2.0) * one, dtype=np.bool_)
 
 
 def _cell_means(g: Array, z: Array, log_w: Array | None, density: SmoothDensity) -> Array:

@@ -75,7 +75,7 @@ def plot_spectrum(
             )  # fmt: skip
     for k in np.flatnonzero(rare & shown):
         ax.annotate(
-            f"{100 * share[k]:.1g} %", (at[k], values[k]), xytext=(0, -12),
+            f"{100 * share[k]:.1g} %", (at[k], values[k] - down[k]), xytext=(0, -9),
             textcoords="offset points", ha="center", va="top", fontsize=9, color=RAW,
         )  # fmt: skip
     ax.set_yscale("log")
@@ -165,7 +165,8 @@ def plot_slow_function(
 ) -> Axes:
     """One slow function over the collective variables: states of opposite sign exchange slowly.
 
-    Two variables: a map, white where the function is zero, on a scale linear near zero and
+    Grey or left out where the free energy is high or no sample came near. Two variables: a map,
+    white where the function is zero, on a scale linear near zero and
     logarithmic far from it, since the function is large on rare states; lines are the free
     energy every 10 kJ/mol. One variable: a curve.
 

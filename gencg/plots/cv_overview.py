@@ -7,6 +7,7 @@ from gencg.analysis.collective import slow_function_maps, torsions_beside
 from gencg.analysis.free_energy import free_energy_surface
 from gencg.analysis.histogram import to_array, weighted_histogram, weighted_window
 from gencg.discover import SlowCVs
+from gencg.discover.slow_cvs import MIN_POPULATION
 from gencg.ensemble import Ensemble
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.collective import (
@@ -25,6 +26,9 @@ from gencg.systems.base import System
 
 MAX_FUNCTIONS = 3
 """Slow functions drawn; further ones are in the table of the report."""
+
+MAX_BINS = 40
+"""Cells along each of two variables: finer ones than the encoder's blur only add noise."""
 
 
 def cv_panels(
@@ -58,7 +62,7 @@ def cv_panels(
 def _surface_panel(ensemble: Ensemble, slow: SlowCVs, basins: Sequence[Basin]) -> Panel | None:
     """The surface and its error; None where no cell holds enough samples."""
     z, angles = to_array(ensemble.z)[:, :2], slow.map.periodic
-    bins = surface_bins(ensemble) if z.shape[1] == 2 else 72
+    bins = min(surface_bins(ensemble), MAX_BINS) if z.shape[1] == 2 else 72
     ranges = None
     if not angles:
         ranges = [weighted_window(z[:, k], ensemble.log_weights) for k in range(z.shape[1])]
@@ -98,7 +102,8 @@ def _functions_panel(ensemble: Ensemble, slow: SlowCVs) -> Panel:
     n = min(len(maps.values), MAX_FUNCTIONS)
     figure, axes = new_figure(n)
     for k, ax in enumerate(axes):
-        title = "slowest process" if k == 0 else f"process {k + 1}"
+        rare = float(slow.spectrum.populations[k]) < MIN_POPULATION
+        title = f"process {k + 1}{' (rare)' if rare else ''}"
         plot_slow_function(maps, k, names=slow.names, angles=slow.map.periodic, title=title, ax=ax)
     caption = (
         "What each slow process exchanges: regions of opposite colour or sign. A function of mean "
@@ -107,7 +112,7 @@ def _functions_panel(ensemble: Ensemble, slow: SlowCVs) -> Panel:
     if maps.free_energy.ndim == 2:
         caption += (
             "The colour scale is linear near zero and logarithmic beyond; lines: the smoothed free "
-            "energy at 10, 20 and 30 kJ/mol; grey: above 40."
+            "energy at 10, 20 and 30 kJ/mol; grey: above 40, or no sample near."
         )
     return Panel("slow_functions", "Slow functions", caption.strip(), figure)
 
@@ -120,6 +125,7 @@ def _spectrum_panel(system: System, slow: SlowCVs, gap: BoundGap | None) -> Pane
         found.errors,
         found.populations,
         n_processes=slow.n_processes,
+        min_population=MIN_POPULATION,
         unit="" if system.molecule is None else RATE_UNIT,
         ax=axes[0],
     )

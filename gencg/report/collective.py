@@ -12,15 +12,13 @@ import numpy as np
 from gencg.analysis.basins import Basin, find_basins
 from gencg.analysis.cv_names import cv_label
 from gencg.discover import SlowCVs
+from gencg.discover.slow_cvs import MIN_POPULATION
 from gencg.ensemble import Ensemble
 from gencg.export.structures import write_structures
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.cv_overview import cv_panels
 from gencg.report.pieces import digits_of, number, panel_section, percent, table_section
 from gencg.systems.base import System
-
-MIN_POPULATION = 1e-3
-"""Processes that move less are listed as rare."""
 
 
 def collective_sections(

@@ -93,6 +93,19 @@ def test_a_basin_below_the_smallest_population_joins_its_neighbour(share, n_basi
     assert len(basins) == n_basins
 
 
+def test_small_basins_that_join_have_the_centre_of_the_deeper_one() -> None:
+    rng = np.random.default_rng(6)
+    which = rng.choice(3, size=20_000, p=[0.8, 0.1, 0.1])
+    z = np.array([-2.0, 0.6, 1.8])[which][:, None]
+    z = z + np.array([0.25, 0.25, 0.08])[which][:, None] * rng.normal(size=z.shape)
+    log_weights = np.log(np.array([0.9985 / 0.8, 8e-3, 7e-3])[which])
+    basins = find_basins(z, log_weights, periodic=True)
+    assert len(basins) == 2
+    assert basins[1].population == pytest.approx(0.0015, rel=0.1)
+    # The rarer well is the narrower one, and the denser
+    assert basins[1].centre[0] == pytest.approx(1.8, abs=0.05)
+
+
 def test_shallow_wells_are_one_basin_on_the_line() -> None:
     rng = np.random.default_rng(3)
     side = rng.random(30_000) < 0.3
