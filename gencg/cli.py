@@ -196,7 +196,7 @@ def sample(folder: str, n_samples: int, **options: Any) -> None:
             f"{out / 'samples.h5'} exists; choose another --seed or --out, or write over it with "
             "--override"
         )
-    ensemble = draw_samples(trained(_system(opened.config), opened), n_samples, seed=seed)
+    ensemble = draw_samples(trained(opened.system(), opened), n_samples, seed=seed)
     written = write_samples(out, ensemble, formats=("h5", *options["formats"]))
     if options["as_json"]:
         numbers = {k: getattr(ensemble, k) for k in ("ess", "log_z", "log_z_error", "pareto_k")}
@@ -248,7 +248,7 @@ def report(folder: str, **options: Any) -> None:
     from gencg.run import RunFolder, rewrite_report
 
     opened = RunFolder.open(folder)
-    path = rewrite_report(_system(opened.config), opened)
+    path = rewrite_report(opened.system(), opened)
     click.echo(json.dumps({"report": str(path)}) if options["as_json"] else str(path))
 
 

@@ -5,13 +5,14 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gencg.fit import DEFAULT_ENERGY_CALLS, Optimisation
 from gencg.systems.base import System
+from gencg.systems.registry import default_force_field
 from gencg.tempering import (
     ESSTempering,
     GeometricLadder,
@@ -53,6 +54,8 @@ class RunConfig:
         checkpoint_seconds: Wall time between two checkpoints.
         formats: Trajectory formats to write beside samples.h5: "xtc", "dcd".
         checksum: SHA-256 of the structure file, so that a changed one is noticed.
+        forcefield_checksum: SHA-256 over the force-field files that are the user's own; None
+            where all are OpenMM's.
     """
 
     target: str
@@ -72,6 +75,7 @@ class RunConfig:
     checkpoint_seconds: float = field(default=30.0, metadata=BENIGN)
     formats: tuple[str, ...] = field(default=(), metadata=BENIGN)
     checksum: str | None = None
+    forcefield_checksum: str | None = None
 
     def __post_init__(self) -> None:
         if not self.target or not isinstance(self.target, str):
@@ -131,6 +135,9 @@ class RunConfig:
                 ``start`` (factor of the starting temperature), stand where none are given.
             checksum: Of the structure file.
 
+        The force-field files that stand where none are named are written down too: another
+        default of a later version is then no other run.
+
         Raises:
             ValueError: If the settings do not go with the system.
         """
@@ -142,9 +149,12 @@ class RunConfig:
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
+        forcefield = self.forcefield or default_force_field(self.target)
         return dataclasses.replace(
             self,
             checksum=checksum,
+            forcefield=forcefield,
+            forcefield_checksum=forcefield_checksum(forcefield),
             temperature=cold,
             energy_calls=self.energy_calls or training + self._extra_calls(training),
             start_temperature=self.start_temperature or factor * cold,
@@ -231,7 +241,7 @@ class RunConfig:
             if key not in known:
                 raise ValueError(
                     f"{source} holds an unknown setting `{key}`; known are "
-                    f"{', '.join(sorted(known - {'checksum'}))}"
+                    f"{', '.join(sorted(known - {'checksum', 'forcefield_checksum'}))}"
                 )
 
     @classmethod
@@ -269,6 +279,12 @@ _ALIASES = {"cvs": "n_cvs", "samples": "n_samples", "format": "formats"}
 def file_checksum(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def forcefield_checksum(names: Sequence[str]) -> str | None:
+    """SHA-256 over those force-field files that are files here; None where OpenMM brings all."""
+    own = [file_checksum(name) for name in names if Path(name).is_file()]
+    return hashlib.sha256("".join(own).encode()).hexdigest() if own else None
 
 
 def _check_positive(config: RunConfig, name: str, rule: str, *, optional: bool = False) -> None:

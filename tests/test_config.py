@@ -28,15 +28,14 @@ def test_what_is_written_is_read_back() -> None:
         ({"temperature": "warm"}, "`temperature` must be a positive finite number .* got 'warm'"),
         ({"temperature": True}, "`temperature` must be a positive finite number .* got True"),
         ({"start_temperature": 200.0}, "`start_temperature` must be at least .* 300 K, got 200"),
-        ({"n_cvs": "auto"}, "`cvs` must be a number in this version"),
+        ({"n_cvs": "some"}, "`cvs` must be a whole number of at least 0, got 'some'"),
         ({"n_cvs": -1}, "`cvs` must be a whole number of at least 0, got -1"),
-        ({"n_cvs": 2}, "`cvs` must be 0 with the spline decoder .* --decoder gaussian"),
         ({"decoder": "gaussian"}, "`cvs` must be at least 1 with the gaussian decoder"),
         ({"seed": 1.5}, "`seed` must be a whole number of at least 0, got 1.5"),
         ({"seed": math.inf}, "`seed` must be a whole number"),
         ({"n_samples": 0}, "`samples` must be a whole number of at least 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be a whole number of at least 2"),
-        ({"energy_calls": 1000}, "`energy_calls` must be at least 101024.*fewer --samples"),
+        ({"energy_calls": 1000}, "`energy_calls` must leave two steps of 512 .*fewer --samples"),
         ({"learning_rate": 0.0}, "`learning_rate` must be a positive finite number, got 0.0"),
         ({"tempering": "hot"}, "`tempering` must be one of geometric, ess, kl, none, got 'hot'"),
         ({"estimator": "reinforce"}, "`estimator` must be one of path, plain"),
@@ -56,12 +55,37 @@ def test_recommendations_come_from_the_system() -> None:
     config = RunConfig("double-well").resolve(system)
     assert config.temperature == system.temperature
     assert config.start_temperature == pytest.approx(4 * system.temperature)
-    assert config.training_calls == system.settings["energy_calls"]
-    assert config.energy_calls == config.training_calls + config.n_samples
+    assert config.energy_calls == 600_000 + 2 * config.n_samples + 30_000 + 60_000
+    generator = RunConfig("double-well", n_cvs=0).resolve(system)
+    assert generator.training_calls == system.settings["energy_calls"]
+    assert generator.energy_calls == generator.training_calls + generator.n_samples
 
     # What is given stays, and resolving again changes nothing
     assert CONFIG.resolve(system).energy_calls == 500_000
     assert config.resolve(system) == config
+
+
+def test_the_default_force_field_is_written_down() -> None:
+    system = double_well()
+    for target, names in (
+        ("double-well", ()),
+        ("alanine-dipeptide", ("amber96.xml", "implicit/obc1.xml")),
+        ("my.pdb", ("amber14-all.xml", "implicit/obc2.xml")),
+    ):
+        config = RunConfig(target).resolve(system)
+        assert config.forcefield == names
+        assert config.forcefield_checksum is None
+
+
+def test_a_changed_force_field_file_is_another_setting(tmp_path: Path) -> None:
+    field, solvent = tmp_path / "mine.xml", "implicit/obc1.xml"
+    field.write_text("<ForceField/>")
+    config = RunConfig("my.pdb", forcefield=(str(field), solvent))
+    before = config.resolve(double_well())
+    assert config.resolve(double_well()) == before
+    field.write_text("<ForceField />")
+    (words,) = config.resolve(double_well()).differences(before)
+    assert words.startswith("forcefield_checksum is ")
 
 
 def test_a_trajectory_format_needs_a_molecule() -> None:

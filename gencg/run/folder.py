@@ -1,9 +1,9 @@
 """The folder of a run: created or resumed, locked, refused where it belongs to another run.
 
-It holds ``config.json``, ``versions.json``, ``metrics.csv``, ``checkpoint.pt``, ``samples.h5``,
-``topology.pdb``, ``figures/``, ``report.html`` and, written last, ``summary.json``. Every file
-appears whole or not at all, so that a kill at any moment leaves a folder that the same command
-goes on with.
+It holds ``config.json``, ``structure.pdb`` or ``.cif`` (a copy of the structure file),
+``versions.json``, ``metrics.csv``, ``checkpoint.pt``, ``samples.h5``, ``topology.pdb``,
+``figures/``, ``report.html`` and, written last, ``summary.json``. Every file appears whole or not
+at all, so that a kill at any moment leaves a folder that the same command goes on with.
 """
 
 import fcntl
@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gencg.config import RunConfig
+from gencg.config import RunConfig, file_checksum, forcefield_checksum
 from gencg.fit import StepInfo
 from gencg.report import write_atomically
 from gencg.run.metrics import read_metrics
+from gencg.systems import System, load
+from gencg.systems.structure import CIF_SUFFIXES
 
 OWN = (
     "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
     "samples.h5", "topology.pdb", "draws", "basins", "joint.pt", "cvs.pt", "checkpoint.pt",
-    "metrics.csv", "versions.json", "config.json",
+    "metrics.csv", "versions.json", "structure.pdb", "structure.cif", "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
@@ -68,7 +70,8 @@ class RunFolder:
             override: Remove the run that is there and start over.
 
         Raises:
-            ValueError: If the folder holds a run of other settings, or files of something else.
+            ValueError: If the folder holds a run of other settings, or files of something else,
+                or cannot be written.
         """
         path = Path(path)
         file = path / "config.json"
@@ -95,13 +98,68 @@ class RunFolder:
                         "choose another --out, or start over with --override"
                     )
                 return cls(path, config)
-        path.mkdir(parents=True, exist_ok=True)
-        # A run that has just begun has written nothing but its settings, and holds the lock
-        with cls(path, config).locked():
-            if override:
-                _remove(path)
-            write_atomically(file, config.to_json().encode())
-        return cls(path, config)
+        folder = cls(path, config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # A run that has just begun has written nothing but its settings, and holds the lock
+            with folder.locked():
+                if override:
+                    _remove(path)
+                folder._keep_structure()
+                write_atomically(file, config.to_json().encode())
+        except OSError as error:
+            raise ValueError(
+                f"`out` folder {path} cannot be written ({error.strerror}); choose another --out"
+            ) from None
+        return folder
+
+    def _keep_structure(self) -> None:
+        """Copy the structure file, so that the run does not need the original again."""
+        if self.config.checksum is not None:
+            write_atomically(self.structure, Path(self.config.target).read_bytes())
+            self._check_structure()
+
+    def _check_structure(self) -> None:
+        try:
+            same = file_checksum(self.structure) == self.config.checksum
+        except OSError as error:
+            raise ValueError(
+                f"structure {self.structure} of the run cannot be read ({error.strerror}); "
+                "restore it, or start over with --override"
+            ) from None
+        if not same:
+            raise ValueError(
+                f"structure {self.structure} is not the one of the run (its checksum differs); "
+                "restore it, or start over with --override"
+            )
+
+    @property
+    def structure(self) -> Path:
+        """The copy of the structure file; there is none of a ready-made system."""
+        kind = "cif" if Path(self.config.target).suffix.lower() in CIF_SUFFIXES else "pdb"
+        return self.path / f"structure.{kind}"
+
+    def system(self) -> System:
+        """What the run samples, from the folder's own copy of the structure.
+
+        Raises:
+            ValueError: If the structure or a force-field file is not what the run was made with.
+        """
+        config = self.config
+        if config.checksum is not None:
+            self._check_structure()
+        if forcefield_checksum(config.forcefield) != config.forcefield_checksum:
+            raise ValueError(
+                f"force-field files {' '.join(config.forcefield)} are not those of run "
+                f"{self.path} (their checksum differs); restore them, or start over with "
+                "--override"
+            )
+        return load(
+            config.target,
+            forcefield=config.forcefield,
+            temperature=config.temperature,
+            structure=None if config.checksum is None else self.structure,
+        )
 
     @property
     def checkpoint(self) -> Path:

@@ -5,6 +5,7 @@ from gencg.systems.molecules import alanine_dipeptide as alanine_dipeptide
 from gencg.systems.molecules import from_pdb as from_pdb
 from gencg.systems.molecules import from_system as from_system
 from gencg.systems.registry import SYSTEMS as SYSTEMS
+from gencg.systems.registry import default_force_field as default_force_field
 from gencg.systems.registry import describe as describe
 from gencg.systems.registry import load as load
 from gencg.systems.toys import butane as butane

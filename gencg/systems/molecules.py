@@ -100,7 +100,7 @@ def from_pdb(
         fold_rotors=fold_rotors,
         max_barrier=max_barrier,
         name=name or Path(path).stem,
-        description=f"{Path(path).stem}, {' + '.join(forcefield)}",
+        description=f"{name or Path(path).stem}, {' + '.join(forcefield)}",
         known=known,
     )
 

@@ -2,10 +2,16 @@
 
 import difflib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from gencg.systems.base import System
-from gencg.systems.molecules import alanine_dipeptide, from_pdb
+from gencg.systems.molecules import (
+    DEFAULT_FORCE_FIELD,
+    DIPEPTIDE_FORCE_FIELD,
+    alanine_dipeptide,
+    from_pdb,
+)
 from gencg.systems.structure import is_structure_path
 from gencg.systems.toys import butane, double_well, gaussian_mixture, mueller_brown
 
@@ -26,8 +32,19 @@ def describe(name: str) -> str:
     return (SYSTEMS[name].__doc__ or "").splitlines()[0]
 
 
+def default_force_field(target: str) -> tuple[str, ...]:
+    """Force-field files that a target is given where none are named; none for a toy."""
+    if target in TOYS:
+        return ()
+    return DIPEPTIDE_FORCE_FIELD if target in SYSTEMS else DEFAULT_FORCE_FIELD
+
+
 def load(
-    target: str, *, forcefield: Sequence[str] | None = None, temperature: float | None = None
+    target: str,
+    *,
+    forcefield: Sequence[str] | None = None,
+    temperature: float | None = None,
+    structure: str | Path | None = None,
 ) -> System:
     """Build the system that a name or a path means.
 
@@ -35,6 +52,8 @@ def load(
         target: A name of `SYSTEMS`, or the path of a PDB or mmCIF file.
         forcefield: OpenMM force-field files; None or none takes the default.
         temperature: Temperature in K; None takes the default.
+        structure: File to read in the place of a `target` that is a path, such as a copy of it;
+            the name stays.
 
     Raises:
         FileNotFoundError: If a path does not exist.
@@ -54,8 +73,8 @@ def load(
             f"{target!r}: molecules from SMILES need RDKit's parameters (extra `mol`), which this "
             "version does not read yet; give a .pdb file with all atoms and a force field"
         )
-    if is_structure_path(target):
-        return from_pdb(target, **options)
+    if structure is not None or is_structure_path(target):
+        return from_pdb(structure or target, name=Path(target).stem, **options)
     near = difflib.get_close_matches(target, SYSTEMS, n=1)
     hint = f"did you mean {near[0]}? known" if near else "known"
     raise ValueError(
