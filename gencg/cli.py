@@ -23,7 +23,7 @@ BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 1
 
 
 class _Command(click.Command):
-    """A command whose `--forcefield` takes every XML file that follows it."""
+    """A command whose `--forcefield` takes all XML files after it, `--cv` all numbers."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _spread(args))
@@ -36,19 +36,38 @@ class _Group(click.Group):
         return list(self.commands)
 
 
+def _is_xml(arg: str) -> bool:
+    return arg.lower().endswith(".xml")
+
+
+def _is_number(arg: str) -> bool:
+    try:
+        float(arg)
+    except ValueError:
+        return False
+    return True
+
+
+_LISTS: dict[str, Callable[[str], bool]] = {"--forcefield": _is_xml, "--cv": _is_number}
+
+
 def _spread(args: list[str]) -> list[str]:
-    """``--forcefield a.xml b.xml`` becomes ``--forcefield a.xml --forcefield b.xml``."""
+    """``--forcefield a.xml b.xml`` becomes ``--forcefield a.xml --forcefield b.xml``.
+
+    So does ``--cv 0.3 -1.2``, whose negative number is no option.
+    """
     spread: list[str] = []
-    listing = False
+    flag = ""
     for arg in args:
-        if listing and arg.lower().endswith(".xml"):
-            spread += ["--forcefield", arg]
+        if flag and _LISTS[flag](arg):
+            spread += [flag, arg]
             continue
         # The value right after the flag is its own, whatever it looks like
-        listing = bool(spread) and spread[-1] == "--forcefield"
+        flag = spread[-1] if spread and spread[-1] in _LISTS else ""
         spread.append(arg)
-        if arg.startswith("--forcefield="):
-            listing = True
+        name, equals, _ = arg.partition("=")
+        if equals and name in _LISTS:
+            flag = name
     return spread
 
 
@@ -181,9 +200,12 @@ def fit(target: str, **options: Any) -> None:
 @click.option("--override", is_flag=True, help="Write over samples that are there.")
 @_options(_OUTPUT)
 def sample(folder: str, n_samples: int, **options: Any) -> None:
-    """Draw weighted samples from RUN."""
+    """Draw weighted samples from RUN.
+
+    They come from its joint model, with their collective variables, where it has one.
+    """
     from gencg.export import write_samples
-    from gencg.run import RunFolder, trained
+    from gencg.run import RunFolder, sampler
     from gencg.run import sample as draw_samples
 
     if n_samples < 1:
@@ -191,12 +213,8 @@ def sample(folder: str, n_samples: int, **options: Any) -> None:
     opened = RunFolder.open(folder)
     seed = opened.config.seed + 1 if options["seed"] is None else options["seed"]
     out = Path(options["out"] or opened.path / "draws" / f"seed{seed}_n{n_samples}")
-    if (out / "samples.h5").exists() and not options["override"]:
-        raise ValueError(
-            f"{out / 'samples.h5'} exists; choose another --seed or --out, or write over it with "
-            "--override"
-        )
-    ensemble = draw_samples(trained(opened.system(), opened), n_samples, seed=seed)
+    _refuse_existing(out / "samples.h5", options, "--seed or --out")
+    ensemble = draw_samples(sampler(opened.system(), opened), n_samples, seed=seed)
     written = write_samples(out, ensemble, formats=("h5", *options["formats"]))
     if options["as_json"]:
         numbers = {k: getattr(ensemble, k) for k in ("ess", "log_z", "log_z_error", "pareto_k")}
@@ -204,6 +222,74 @@ def sample(folder: str, n_samples: int, **options: Any) -> None:
         click.echo(json.dumps({"n_samples": n_samples, **numbers, "files": files}, indent=2))
     else:
         click.echo(f"{ensemble}\n{written[0]}")
+
+
+@app.command()
+@click.argument("folder", metavar="RUN", type=click.Path())
+@click.argument("trajectory", metavar="TRAJ", type=click.Path())
+@click.option("--top", type=click.Path(), help="File that names the atoms, where TRAJ does not.")
+@click.option("--out", type=click.Path(), help=".npy, .csv or .txt.  [RUN/cvs_TRAJ.npy]")
+@click.option("--slow", is_flag=True, help="Add the values of the slow functions.")
+@click.option("--override", is_flag=True, help="Write over a file that is there.")
+@_options(_OUTPUT)
+def cv(folder: str, trajectory: str, **options: Any) -> None:
+    """Collective variables of the trajectory TRAJ.
+
+    One row per frame, angles in rad. TRAJ may be in any format that MDTraj reads and hold the
+    atoms in any order, solvent too; of a toy it is an .npy file.
+    """
+    from gencg.export import check_table, load_trajectory, write_table
+    from gencg.run import RunFolder, with_cvs
+
+    opened = RunFolder.open(folder)
+    out = check_table(options["out"] or opened.path / f"cvs_{Path(trajectory).stem}.npy")
+    _refuse_existing(out, options, "--out")
+    frames = load_trajectory(trajectory, options["top"])
+    model = with_cvs(opened.system(), opened)
+    values = model.cvs(frames, slow=options["slow"])
+    columns = (*model.columns, *(model.slow_columns if options["slow"] else ()))
+    write_table(out, values, columns)
+    if options["as_json"]:
+        numbers = {"n_frames": len(values), "n_cvs": len(model.names), "columns": columns}
+        click.echo(json.dumps({**numbers, "out": str(out)}, indent=2))
+    elif not options["quiet"]:
+        click.echo(f"{len(values):,} frames: {', '.join(columns)}\n{out}")
+
+
+@app.command()
+@click.argument("folder", metavar="RUN", type=click.Path())
+@click.option(
+    "--cv", "z", type=float, multiple=True, required=True, metavar="NUMBER ...",
+    help="Value of each collective variable.",
+)  # fmt: skip
+@click.option("-n", "n_samples", type=COUNT, required=True, help="Number of samples.")
+@click.option("--degrees", is_flag=True, help="The values are in degrees, not in rad.")
+@click.option("--seed", type=COUNT, help="Seed of the draw.  [the run's, plus one]")
+@click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/draws/...]")
+@click.option("--format", "formats", multiple=True, help="Also write xtc or dcd.")
+@click.option("--override", is_flag=True, help="Write over samples that are there.")
+@_options(_OUTPUT)
+def backmap(folder: str, z: tuple[float, ...], n_samples: int, **options: Any) -> None:
+    """Weighted structures of RUN at one value of its collective variables."""
+    from gencg.export import write_samples
+    from gencg.run import RunFolder, with_cvs
+
+    if n_samples < 1:
+        raise ValueError(f"`n` must be at least 1, got {n_samples}")
+    opened = RunFolder.open(folder)
+    seed = opened.config.seed + 1 if options["seed"] is None else options["seed"]
+    values = "_".join(f"{value:g}" for value in z) + ("deg" if options["degrees"] else "")
+    out = Path(options["out"] or opened.path / "draws" / f"cv{values}_seed{seed}_n{n_samples}")
+    _refuse_existing(out / "samples.h5", options, "--seed or --out")
+    model = with_cvs(opened.system(), opened)
+    ensemble = model.backmap(z, n_samples, seed=seed, degrees=options["degrees"])
+    written = write_samples(out, ensemble, formats=("h5", *options["formats"]))
+    numbers = model.backmap_summary(ensemble)
+    if options["as_json"]:
+        files = [str(path) for path in written]
+        click.echo(json.dumps({**numbers, "files": files}, indent=2))
+    elif not options["quiet"]:
+        _print_backmap(numbers, "rad" if model.periodic else "unit", written[0])
 
 
 @app.command()
@@ -329,6 +415,11 @@ def _out(target: str, options: dict[str, Any]) -> Path:
     return Path("runs") / re.sub(r"[^\w.-]+", "_", stem)
 
 
+def _refuse_existing(path: Path, options: dict[str, Any], cure: str) -> None:
+    if path.exists() and not options["override"]:
+        raise ValueError(f"{path} exists; choose another {cure}, or write over it with --override")
+
+
 def _speaker(options: dict[str, Any]) -> Callable[[str], None]:
     def say(text: str) -> None:
         if not options["quiet"]:
@@ -386,3 +477,19 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         click.echo(f"  {name:<16} {reweighted} %   (raw {raw} %)")
     click.echo(summary["verdict"])
     click.echo(f"report: {folder / 'report.html'}")
+
+
+def _print_backmap(numbers: dict[str, Any], unit: str, path: Path) -> None:
+    at = ", ".join(f"{name} = {value:.4g}" for name, value in numbers["cv"].items())
+    click.echo(f"{numbers['n_samples']:,} samples at {at}: ESS {numbers['ess']:.3f}")
+    if numbers["free_energy"] is not None:
+        power = f"^{len(numbers['cv'])}" if len(numbers["cv"]) > 1 else ""
+        click.echo(
+            f"free energy -kT log p(z) {numbers['free_energy']:.2f} ± "
+            f"{numbers['free_energy_error']:.2f} kJ/mol, p(z) = {numbers['density']:.3g} per "
+            f"{unit}{power}"
+        )
+    click.echo(
+        f"clashes {100 * numbers['clashes']:.1f} %, stereo lost "
+        f"{100 * numbers['lost_stereo']:.1f} %\n{path}"
+    )

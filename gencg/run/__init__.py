@@ -6,3 +6,6 @@ from gencg.run.execute import sample as sample
 from gencg.run.execute import train as train
 from gencg.run.execute import trained as trained
 from gencg.run.folder import RunFolder as RunFolder
+from gencg.run.use import CollectiveRun as CollectiveRun
+from gencg.run.use import sampler as sampler
+from gencg.run.use import with_cvs as with_cvs

@@ -64,21 +64,49 @@ def discover(
     return Discovery(slow, joint, bound_gap(joint.model, seed=config.seed))
 
 
-def discovered(result: FitResult, folder: RunFolder) -> Discovery:
-    """The collective variables and joint model of a finished run.
+def has_joint(folder: RunFolder) -> bool:
+    """Whether a run holds slow CVs and a joint model trained to its end."""
+    if not (folder.config.discovers and folder.joint.exists() and folder.cvs.exists()):
+        return False
+    content = load_checkpoint(folder.joint)
+    return bool(content["step"] >= content["n_steps"])
+
+
+def restored(result: FitResult, folder: RunFolder) -> tuple[SlowCVs, FitResult]:
+    """The slow CVs and the joint model that a run holds.
+
+    Args:
+        result: The trained generator.
+        folder: The run.
 
     Raises:
         ValueError: If the run has none, or has not come so far.
     """
     if not folder.config.discovers:
         raise ValueError(f"run {folder.path} was made without slow collective variables (--cvs 0)")
-    done = folder.joint.exists() and folder.cvs.exists()
-    if done:
-        content = load_checkpoint(folder.joint)
-        done = content["step"] >= content["n_steps"]
-    if not done:
+    if not has_joint(folder):
         raise ValueError(
             f"run {folder.path} has no collective variables yet; finish it with `gencg run` and "
             "the same settings"
         )
-    return discover(result, folder)
+    config = folder.config
+    slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
+    joint = fit_joint(
+        result,
+        slow,
+        energy_calls=config.joint_calls,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        checkpoint=folder.joint,
+    )
+    return slow, joint
+
+
+def discovered(result: FitResult, folder: RunFolder) -> Discovery:
+    """What `discover` gave a finished run.
+
+    Raises:
+        ValueError: If the run has none, or has not come so far.
+    """
+    slow, joint = restored(result, folder)
+    return Discovery(slow, joint, bound_gap(joint.model, seed=folder.config.seed))

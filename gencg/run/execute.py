@@ -34,8 +34,6 @@ def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = 
     Raises:
         ValueError: If the checkpoint is damaged or training cannot go on.
     """
-    if folder.config.threads is not None:
-        torch.set_num_threads(folder.config.threads)
     # A damaged checkpoint is refused here, before anything is written
     if is_trained(folder):
         return _fit(system, folder, ())
@@ -83,6 +81,8 @@ def count_lost(folder: RunFolder) -> None:
 
 def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> FitResult:
     config = folder.config
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     return fit(
         system,
         temperature=config.temperature,
