@@ -3,16 +3,19 @@
 import copy
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.ensemble import decode
 from gencg.importance import effective_sample_size
 from gencg.models.build import build_model
@@ -37,6 +40,8 @@ MAX_SKIPPED = 20
 """Steps in a row with a gradient that is not finite before the last good state is restored."""
 MAX_RESTORED = 5
 """Restorations before the run stops."""
+MAX_BROKEN = 0.5
+"""Share of a batch that may be not finite; beyond it for `MAX_SKIPPED` steps the run stops."""
 
 
 class TrainingError(ValueError):
@@ -144,17 +149,21 @@ class TrainingState:
         beta: Inverse temperature of the next step.
         seed: Seed of the run; step k draws from a stream of its own, made of seed and k.
         n_steps: Length of the run.
+        settings: Plain values that decide the course of training; a checkpoint of others is
+            refused.
         step: Steps done.
         energy_calls: Energies computed.
         gradient_calls: Gradients computed.
         seconds: Wall time.
         n_skipped: Steps in a row that were skipped.
+        n_broken: Steps in a row of which most samples were not finite.
         n_restored: Times the last good state was restored.
         rate_factor: Factor on the learning rate, halved at each restoration.
         recent: Energies and log-weights of the last batches, for the tempering rule.
         history: Log lines kept.
         ladder: Samples kept along the ladder.
         snapshots: Parameters of the averaged soft block at `SNAPSHOTS`, with their beta.
+        good: The last good state, to return to: what moves, and how much of the lists was there.
     """
 
     model: CoarseGrainedModel
@@ -163,42 +172,71 @@ class TrainingState:
     beta: float
     seed: int
     n_steps: int
+    settings: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     energy_calls: int = 0
     gradient_calls: int = 0
     seconds: float = 0.0
     n_skipped: int = 0
+    n_broken: int = 0
     n_restored: int = 0
     rate_factor: float = 1.0
     recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     history: list[StepInfo] = field(default_factory=list)
     ladder: list[Rung] = field(default_factory=list)
     snapshots: list[tuple[float, dict[str, Tensor]]] = field(default_factory=list)
+    good: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values alone."""
+        return self._moving() | {
+            "settings": self.settings,
+            "history": [vars(info) for info in self.history],
+            "ladder": [vars(rung) for rung in self.ladder],
+            "snapshots": [list(pair) for pair in self.snapshots],
+            "good": self.good,
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Continue exactly where `content` was taken."""
+        self._move_to(content)
+        self.history = [StepInfo(**info) for info in content["history"]]
+        self.ladder = [Rung(**rung) for rung in content["ladder"]]
+        self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
+        self.good = content["good"]
+
+    def remember(self) -> None:
+        """Keep the present state as the last good one."""
+        self.good = copy.deepcopy(self._moving()) | {
+            name: len(getattr(self, name)) for name in _LISTS
+        }
+
+    def restore(self) -> None:
+        """Go back to the last good state; counters of calls and time go on."""
+        kept = self.energy_calls, self.gradient_calls, self.seconds
+        # Adam takes the tensors it is given for its own
+        self._move_to(copy.deepcopy(self.good))
+        for name in _LISTS:
+            del getattr(self, name)[self.good[name] :]
+        self.energy_calls, self.gradient_calls, self.seconds = kept
+
+    def _moving(self) -> dict[str, Any]:
+        """What a step changes, without the lists that only grow."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         return plain | {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "recent": [list(pair) for pair in self.recent],
-            "history": [vars(info) for info in self.history],
-            "ladder": [vars(rung) for rung in self.ladder],
-            "snapshots": [list(pair) for pair in self.snapshots],
         }
 
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Continue exactly where `content` was taken."""
+    def _move_to(self, content: dict[str, Any]) -> None:
         for name in _PLAIN:
             setattr(self, name, content[name])
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.recent = [(energy, weights) for energy, weights in content["recent"]]
-        self.history = [StepInfo(**info) for info in content["history"]]
-        self.ladder = [Rung(**rung) for rung in content["ladder"]]
-        self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
 
 
 _PLAIN = (
@@ -210,9 +248,11 @@ _PLAIN = (
     "gradient_calls",
     "seconds",
     "n_skipped",
+    "n_broken",
     "n_restored",
     "rate_factor",
 )
+_LISTS = ("history", "ladder", "snapshots")
 
 
 @dataclass(frozen=True, repr=False)
@@ -312,8 +352,8 @@ def fit(
 
     Raises:
         ValueError: If a setting is out of its range.
-        TrainingError: If the loss stays without finite gradient.
-        CheckpointError: If `checkpoint` is damaged or belongs to another run.
+        TrainingError: If the loss stays without finite gradient, or most samples are not finite.
+        CheckpointError: If `checkpoint` is damaged or belongs to a run of other settings.
     """
     settings = system.settings
     if energy_calls is None:
@@ -345,6 +385,7 @@ def fit(
         beta=target.beta / tempering.start,
         seed=seed,
         n_steps=budget // batch_size,
+        settings=_settings(target, batch_size, objective, tempering, optimisation),
     )
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
@@ -366,19 +407,43 @@ def _attach(model: CoarseGrainedModel, target: BoltzmannTarget, system: System) 
     )
 
 
+def _settings(
+    target: BoltzmannTarget,
+    batch_size: int,
+    objective: Objective,
+    tempering: TemperingSchedule,
+    optimisation: Optimisation,
+) -> dict[str, Any]:
+    """What decides the course of training, as plain values with names for a message."""
+    settings: dict[str, Any] = {
+        "temperature": target.temperature,
+        "batch_size": batch_size,
+        "tempering": type(tempering).__name__,
+        "start": tempering.start,
+        "objective": type(objective).__name__,
+    }
+    if isinstance(objective, ReverseKL):
+        names = ("path_gradient", "compress_above", "drop_worst")
+        settings |= {name: getattr(objective, name) for name in names}
+    return settings | asdict(optimisation)
+
+
 def _resume(state: TrainingState, path: Path) -> None:
     content = load_checkpoint(path)
-    for name in ("seed", "n_steps"):
-        if content.get(name) != getattr(state, name):
-            raise ValueError(
-                f"checkpoint {path} belongs to a run with {name}={content.get(name)}, asked is "
-                f"{getattr(state, name)}; use another folder or --override"
+    asked = {"seed": state.seed, "n_steps": state.n_steps} | state.settings
+    theirs = {name: content.get(name) for name in ("seed", "n_steps")}
+    theirs |= content.get("settings", {})
+    for name, value in asked.items():
+        if name in theirs and theirs[name] != value:
+            raise CheckpointError(
+                f"checkpoint {path} belongs to a run with {name}={theirs[name]}, asked is "
+                f"{value}; use another folder or --override"
             )
     try:
         state.load_state_dict(content)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise CheckpointError(
             f"checkpoint {path} does not fit this model ({reason}); "
             "use the settings it was made with, another folder or --override"
         ) from None
@@ -392,28 +457,56 @@ def _train(
     reporters: Sequence[Reporter],
 ) -> None:
     saved = time.monotonic()
-    trainer.remember(state)
+    if not state.good:
+        state.remember()
     if path is not None and not path.exists():
         # Calls lost with an early kill are counted against a checkpoint too
         save_checkpoint(path, state.state_dict())
     try:
-        while state.step < state.n_steps:
-            info = trainer.step(state)
-            for report in reporters:
-                report(info)
-            # While gradients are not finite the state may be lost: the file keeps the one before
-            due = time.monotonic() - saved > checkpoint_seconds and state.n_skipped == 0
-            if path is not None and due:
-                save_checkpoint(path, state.state_dict())
-                saved = time.monotonic()
+        with _interrupts_waiting() as interrupts:
+            while state.step < state.n_steps:
+                info = trainer.step(state)
+                for report in reporters:
+                    report(info)
+                # While gradients are not finite the state may be lost: the file keeps an older one
+                due = bool(interrupts) or time.monotonic() - saved > checkpoint_seconds
+                if path is not None and due and state.n_skipped == 0:
+                    save_checkpoint(path, state.state_dict())
+                    saved = time.monotonic()
+                if interrupts:
+                    raise KeyboardInterrupt
     except TrainingError as error:
         if path is None:
             raise
-        trainer.restore(state)
+        state.restore()
         save_checkpoint(path, state.state_dict())
         raise TrainingError(f"{error}; last good state at step {state.step} in {path}") from None
     if path is not None:
         save_checkpoint(path, state.state_dict())
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[list[int]]:
+    """Ctrl-C waits in the list for the end of the step, where the state is whole; twice does not.
+
+    Only where Python's own handler is in place, in the main thread.
+    """
+    waiting: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield waiting
+        return
+
+    def wait(number: int, _: Any) -> None:
+        if waiting:
+            raise KeyboardInterrupt
+        waiting.append(number)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield waiting
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Trainer:
@@ -428,7 +521,6 @@ class _Trainer:
     ) -> None:
         self.target, self.objective = target, objective
         self.tempering, self.optimisation = tempering, optimisation
-        self._good: dict[str, Any] = {}
 
     def step(self, state: TrainingState) -> StepInfo:
         started = time.monotonic()
@@ -453,16 +545,6 @@ class _Trainer:
         info = _info(state, evaluation, gradient_norm, beta=beta, rate=rate)
         self._record(state, evaluation, info)
         return info
-
-    def remember(self, state: TrainingState) -> None:
-        """Keep the present state in memory as the last good one."""
-        self._good = copy.deepcopy(state.state_dict())
-
-    def restore(self, state: TrainingState) -> None:
-        """Go back to the last good state; counters of calls and time go on."""
-        kept = state.energy_calls, state.gradient_calls, state.seconds
-        state.load_state_dict(copy.deepcopy(self._good))
-        state.energy_calls, state.gradient_calls, state.seconds = kept
 
     def _temper(self, state: TrainingState) -> None:
         recent = state.recent
@@ -492,6 +574,7 @@ class _Trainer:
                 )
             )
         if math.isfinite(norm):
+            self._check_share(state, evaluation)
             state.optimiser.step()
             state.n_skipped = 0
             self._average(state)
@@ -506,6 +589,17 @@ class _Trainer:
                 list(state.average.parameters()), list(state.model.parameters()), weight
             )
 
+    def _check_share(self, state: TrainingState, evaluation: Evaluation) -> None:
+        """A loss over the few samples that are finite says little about the model."""
+        share = evaluation.n_invalid / max(len(evaluation.energy), 1)
+        state.n_broken = state.n_broken + 1 if share > MAX_BROKEN else 0
+        if state.n_broken >= MAX_SKIPPED:
+            raise TrainingError(
+                f"training cannot go on: {share:.0%} of the samples were not finite, more than "
+                f"{MAX_BROKEN:.0%} in {MAX_SKIPPED} steps in a row; lower the learning rate, start "
+                "hotter, or check the structure and force field"
+            )
+
     def _skip(self, state: TrainingState) -> None:
         state.n_skipped += 1
         if state.n_skipped < MAX_SKIPPED:
@@ -517,7 +611,7 @@ class _Trainer:
                 "learning rate, start hotter, or check the structure and force field"
             )
         step, n_restored, factor = state.step, state.n_restored, state.rate_factor
-        self.restore(state)
+        state.restore()
         state.step, state.n_restored, state.rate_factor = step, n_restored + 1, factor / 2
         state.n_skipped = 0
         logger.warning("returned to the last good state, learning rate halved, at step %d", step)
@@ -541,15 +635,17 @@ class _Trainer:
                     evaluation.log_weights.cpu(),
                 )
             )
-            if state.n_skipped == 0:
-                self.remember(state)
+            if state.n_skipped == state.n_broken == 0:
+                state.remember()
 
     def _snapshot(self, state: TrainingState) -> None:
         decoder = state.average.decoder
+        # Where training does not begin hotter, the first step would be kept untrained
+        factors = [factor for factor in SNAPSHOTS if factor < self.tempering.start]
         n_taken = len(state.snapshots)
-        if not isinstance(decoder, SplineDecoder) or n_taken == len(SNAPSHOTS):
+        if not isinstance(decoder, SplineDecoder) or n_taken == len(factors):
             return
-        if state.beta >= self.target.beta / SNAPSHOTS[n_taken]:
+        if state.beta >= self.target.beta / factors[n_taken]:
             soft = {k: v.detach().cpu().clone() for k, v in decoder.flow.soft.state_dict().items()}
             state.snapshots.append((state.beta, soft))
 

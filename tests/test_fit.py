@@ -1,11 +1,12 @@
 """Training: resume bit for bit, broken gradients, budgets. Full-size runs live in experiments."""
 
 import math
+import signal
 
 import pytest
 import torch
 
-from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.coordinates.base import Cartesian
 from gencg.energies.toy import DoubleWell
 from gencg.ensemble import draw
@@ -15,7 +16,14 @@ from gencg.models.decoders import SplineDecoder
 from gencg.objectives.base import Evaluation, Objective
 from gencg.systems import double_well
 from gencg.systems.base import System
-from gencg.tempering import ESSTempering, KLTempering, TemperingSchedule, TemperingState
+from gencg.tempering import (
+    ESSTempering,
+    GeometricLadder,
+    KLTempering,
+    NoTempering,
+    TemperingSchedule,
+    TemperingState,
+)
 from gencg.units import temperature_of
 
 
@@ -222,6 +230,115 @@ def test_a_run_recovers_from_a_bad_stretch() -> None:
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
 
 
+def test_a_resumed_run_returns_to_the_same_good_state(tmp_path) -> None:
+    def run(name, energy, reporters=()):
+        return fit(
+            _breaking_system(energy),
+            energy_calls=16 * 200,
+            batch_size=16,
+            model=_small_model(),
+            tempering=ESSTempering(),
+            checkpoint=tmp_path / name,
+            checkpoint_seconds=0.0,
+            reporters=reporters,
+        )
+
+    def bad_stretch(done: int) -> _Breaking:
+        energy = _Breaking(12)
+        energy.batches, energy.last = done, 36
+        return energy
+
+    def kill(info: StepInfo) -> None:
+        if info.step == 20:
+            raise _Killed
+
+    whole = run("whole.pt", bad_stretch(0))
+    with pytest.raises(_Killed):
+        run("cut.pt", bad_stretch(0), [kill])
+    # The good state is older than the checkpoint: it is kept every third step
+    content = load_checkpoint(tmp_path / "cut.pt")
+    assert (content["step"], content["good"]["step"]) == (11, 9)
+    resumed = run("cut.pt", bad_stretch(11))
+
+    assert whole.state.n_restored == resumed.state.n_restored == 1
+    for key, value in whole.state.model.state_dict().items():
+        assert torch.equal(value, resumed.state.model.state_dict()[key]), key
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    # Losses that are not finite are not equal to themselves
+    assert [str(i.loss) for i in whole.history] == [str(i.loss) for i in resumed.history]
+    assert [rung.beta for rung in whole.ladder] == [rung.beta for rung in resumed.ladder]
+
+
+class _HalfBroken(Objective):
+    """A finite loss over the few samples of each batch that are finite."""
+
+    def __init__(self, n_invalid: int) -> None:
+        self.n_invalid = n_invalid
+
+    def evaluate(self, model, beta):
+        loss = sum(p.square().sum() for p in model.parameters())
+        zero = torch.zeros(10)
+        return Evaluation(loss, torch.zeros(10, 2), zero, zero, n_invalid=self.n_invalid)
+
+
+def test_a_run_whose_samples_are_mostly_broken_stops(tmp_path) -> None:
+    def run(n_invalid):
+        return fit(
+            double_well(), energy_calls=64 * 40, batch_size=64, model=_small_model(),
+            objective=_HalfBroken(n_invalid), checkpoint=tmp_path / f"{n_invalid}.pt",
+        )  # fmt: skip
+
+    assert run(5).state.step == 40
+    with pytest.raises(TrainingError, match=r"60% of the samples were not finite.*state at step 0"):
+        run(6)
+
+
+def test_an_interrupted_run_goes_on_after_its_last_whole_step(tmp_path) -> None:
+    def run(reporters=()):
+        return fit(
+            double_well(), energy_calls=640, batch_size=64, model=_small_model(),
+            checkpoint=tmp_path / "c.pt", reporters=reporters,
+        )  # fmt: skip
+
+    def interrupt(info: StepInfo) -> None:
+        if info.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run([interrupt])
+    assert load_checkpoint(tmp_path / "c.pt")["step"] == 4
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    seen: list[StepInfo] = []
+    run([seen.append])
+    assert [info.step for info in seen] == [5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"temperature": 100.0}, "temperature=120.2.*, asked is 100.0"),
+        ({"batch_size": 32, "energy_calls": 320}, "batch_size=64, asked is 32"),
+        ({"tempering": NoTempering()}, "tempering=GeometricLadder, asked is NoTempering"),
+        ({"tempering": GeometricLadder(start=2.0)}, "start=4.0, asked is 2.0"),
+        ({"path_gradient": False}, "path_gradient=True, asked is False"),
+        ({"objective": _Fixed()}, "objective=ReverseKL, asked is _Fixed"),
+        ({"optimisation": Optimisation(learning_rate=0.1)}, "learning_rate=0.001, asked is 0.1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change, words) -> None:
+    options = {"energy_calls": 640, "batch_size": 64, "checkpoint": tmp_path / "c.pt"}
+    with pytest.raises(_Killed):
+        fit(double_well(), model=_small_model(), reporters=[_kill_at_once], **options)
+    with pytest.raises(CheckpointError, match=f"belongs to a run with {words}; use another"):
+        fit(double_well(), model=_small_model(), **(options | change))
+
+
+def _kill_at_once(_: StepInfo) -> None:
+    raise _Killed
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path) -> None:
     path = tmp_path / "c.pt"
     fit(double_well(), energy_calls=640, batch_size=64, model=_small_model(), checkpoint=path)
@@ -280,3 +397,14 @@ def test_the_soft_block_is_kept_at_hotter_stages() -> None:
     own = result.model.decoder.flow.soft.state_dict()
     assert result.snapshots[0].keys() == own.keys()
     assert any(not torch.equal(result.snapshots[0][k], own[k]) for k in own)
+
+
+@pytest.mark.parametrize("start, n_snapshots", [(3.0, 2), (1.5, 1), (1.0, 0)])
+def test_no_untrained_soft_block_is_kept(start, n_snapshots) -> None:
+    result = fit(
+        double_well(), energy_calls=64 * 20, batch_size=64, model=_small_model(),
+        tempering=GeometricLadder(start=start),
+    )  # fmt: skip
+    assert len(result.snapshots) == n_snapshots
+    betas = [beta for beta, _ in result.state.snapshots]
+    assert all(beta > result.target.beta / start for beta in betas)
