@@ -396,6 +396,42 @@ def fit(
     return FitResult(model=state.average.eval(), target=target, system=system, state=state)
 
 
+def as_result(
+    system: System,
+    model: CoarseGrainedModel,
+    *,
+    target: BoltzmannTarget,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+) -> FitResult:
+    """A model as it is, as the result of a training of no steps.
+
+    Args:
+        system: What the model samples.
+        model: The model.
+        target: Its Boltzmann density.
+        seed: Seed to note down.
+        checkpoint: File to write the model to; if it exists, the model is read from it.
+
+    Raises:
+        CheckpointError: If `checkpoint` is damaged or belongs to another run.
+    """
+    state = TrainingState(
+        model=model,
+        average=copy.deepcopy(model),
+        optimiser=torch.optim.Adam(model.parameters()),
+        beta=target.beta,
+        seed=seed,
+        n_steps=0,
+    )
+    if checkpoint is not None and Path(checkpoint).exists():
+        _resume(state, Path(checkpoint))
+    elif checkpoint is not None:
+        save_checkpoint(checkpoint, state.state_dict())
+    _attach(state.average, target, system)
+    return FitResult(model=state.average.eval(), target=target, system=system, state=state)
+
+
 def _attach(model: CoarseGrainedModel, target: BoltzmannTarget, system: System) -> None:
     molecule, name = system.molecule, system.name
     model.attach(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from gencg.discover.slow_cvs import SlowCVs
-from gencg.fit import FitResult, Optimisation, Reporter, fit
+from gencg.fit import FitResult, Optimisation, Reporter, as_result, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import CollectiveDecoder, collective_model
 from gencg.models.decoders import SplineDecoder
@@ -59,6 +59,10 @@ def fit_joint(
     if checkpoint is None or not Path(checkpoint).exists():
         announce("fitting prior and decoder to the generator's soft coordinates")
         refit_soft(model, result.model, n_steps=n_refit_steps, seed=seed)
+    if energy_calls == 0:
+        return as_result(
+            result.system, model, target=result.target, seed=seed + 1, checkpoint=checkpoint
+        )
     announce("training the joint model")
     return fit(
         result.system,

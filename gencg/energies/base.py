@@ -12,7 +12,9 @@ class Energy(ABC):
 
     Calling an energy with ``x`` of shape ``(*batch, *event_shape)`` returns ``(*batch,)``. When
     `x` asks for a gradient, energy and gradient are computed together in one pass and both are
-    counted; otherwise the energy alone is. Dtype and device are those of `x`.
+    counted; otherwise the energy alone is. Dtype and device are those of `x`. The gradient is a
+    constant to autograd: second derivatives through a call are not supported and would come out
+    as zero or as an error; differentiate `energy` for them.
 
     A member implements `energy`, in plain torch; one that knows a faster way to value and
     gradient overrides `energy_and_gradient` too.

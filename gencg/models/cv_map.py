@@ -33,7 +33,7 @@ class CollectiveMap(Flow):  # type: ignore[misc]
 
     Raises:
         ValueError: If `n_cvs` is not between 1 and k, or M does not have determinant ±1, or is
-            not integer on the torus.
+            not integer on the torus, or `centre` or `scale` are given there.
 
     References:
         | NICE (Dinh et al., 2015), https://arxiv.org/abs/1410.8516
@@ -67,6 +67,8 @@ class CollectiveMap(Flow):  # type: ignore[misc]
         if abs(abs(determinant) - 1) > 1e-6 or (periodic and not whole):
             kind = "an integer" if periodic else "a"
             raise ValueError(f"`matrix` must be {kind} matrix of determinant ±1, got {determinant}")
+        if periodic and not (centre is None and scale is None):
+            raise ValueError("`centre` and `scale` are for the line; leave them out for angles")
         self.n_cvs, self.periodic, self.n_soft = n_cvs, periodic, k
         inverse = torch.linalg.inv(matrix)
         self.register_buffer("matrix", matrix.float())

@@ -26,7 +26,8 @@ class ReverseKL(Objective):
     roles look swapped: there the generator is called the model.
 
     Energies far above the reference structure are log-compressed, and the worst samples of each
-    batch are dropped, so that a clash does not decide a step; both are counted.
+    batch are dropped, so that a clash does not decide a step; both are counted. With `drop_worst`
+    above zero the loss is therefore no bound: it may lie below :math:`-\log Z_\beta`.
 
     Args:
         target: The Boltzmann density.
@@ -84,7 +85,7 @@ class ReverseKL(Objective):
         """Score y by its Boltzmann density and z by r(z|y)."""
         with pyro.plate("configurations", self.n_samples):
             # A flat density: the Boltzmann factor enters as a factor of its own
-            flat: TorchDistribution = ImproperUniform(
+            flat: TorchDistribution = _Flat(
                 real_vector, (self.n_samples,), (self.target.coordinates.dim,)
             )
             y = pyro.sample("y", flat)
@@ -137,6 +138,13 @@ class ReverseKL(Objective):
         reference = beta * self._reference_energy
         compressed, touched = compress(u - reference, self.compress_above)
         return compressed + reference, touched
+
+
+class _Flat(ImproperUniform):  # type: ignore[misc]
+    """`ImproperUniform` whose log-density, zero, is on the device of the value."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value.new_zeros(value.shape[: value.ndim - self.event_dim])
 
 
 def _log_prob(trace: poutine.Trace) -> Tensor:

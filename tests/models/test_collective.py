@@ -144,6 +144,9 @@ def test_bad_maps_are_refused() -> None:
         CollectiveMap(torch.diag(torch.tensor([2.0, 0.5])), n_cvs=1, periodic=True)
     with pytest.raises(ValueError, match=r"must be a matrix of determinant ±1, got 4\.0"):
         CollectiveMap(2 * torch.eye(2), n_cvs=1, periodic=False)
+    for name in ("centre", "scale"):
+        with pytest.raises(ValueError, match="`centre` and `scale` are for the line"):
+            CollectiveMap(torch.eye(2), n_cvs=1, periodic=True, **{name: torch.ones(2)})
 
 
 # Prior, decoder, encoder
