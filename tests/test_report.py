@@ -43,7 +43,15 @@ def ensemble_of(system: System, n: int = 1500) -> Ensemble:
 
 
 HISTORY = [
-    SimpleNamespace(energy_calls=100 * k, loss=1.0 / (k + 1), ess=0.5, temperature=300.0)
+    SimpleNamespace(
+        energy_calls=100 * k,
+        loss=1.0 / (k + 1),
+        ess=0.5,
+        temperature=300.0,
+        n_compressed=3 * (k < 10),
+        n_dropped=2,
+        n_invalid=0,
+    )
     for k in range(30)
 ]
 SUMMARY = {"ess": 0.93, "log_z": -178.6852, "log_z_error": 0.0123, "pareto_k": 0.31,
@@ -103,6 +111,10 @@ def test_the_page_needs_nothing_else(build, tmp_path: Path) -> None:
     assert "threads" not in text
     assert "prefers-color-scheme: dark" in text
     assert "Collective variables" not in text
+    assert (
+        "Of a training batch, on average: 1 samples had their energy compressed (0 in the last "
+        "tenth), 2 were left out as the worst (2 in the last tenth), 0 were not finite"
+    ) in text
 
 
 def test_the_figures_of_a_peptide(tmp_path: Path) -> None:
@@ -219,6 +231,22 @@ def test_an_ensemble_without_weight_is_refused() -> None:
 )  # fmt: skip
 def test_errors_decide_the_digits(value: float, error: float, text: str) -> None:
     assert percent(value, error) == text
+
+
+def test_a_state_that_was_not_seen_is_bounded(tmp_path: Path) -> None:
+    assert percent(0.0, 0.0, n_effective=1000.0) == "not seen (< 0.3 %)"
+    assert percent(0.5, 0.02, n_effective=1000.0, unit=" %") == "50.0 ± 2.0 %"
+
+    system, n = double_well(), 1000
+    x = -1 - torch.rand(n, 2)
+    samples = Ensemble(
+        x=x, y=x, z=x[:, :0], energy=system.energy(x), log_weights=torch.zeros(n),
+        valid=torch.ones(n, dtype=torch.bool), temperature=system.temperature,
+    )  # fmt: skip
+    text = write_report(tmp_path, samples, system=system, summary=SUMMARY).read_text()
+    assert text.count("not seen (&lt; 0.3 %)") == 2
+    assert "Not seen: right (&lt; 0.3 %). The generator may have dropped these states." in text
+    assert "0.00 ± 0.00" not in text.replace("100.00 ± 0.00", "")
 
 
 def test_a_file_is_old_or_new_never_half(tmp_path: Path, monkeypatch) -> None:

@@ -54,7 +54,7 @@ def judge(
         _judge_valid(valid_share, n_samples),
         _judge_coverage(coverage),
     )
-    return (*verdicts, _judge_states(state_samples)) if state_samples else verdicts
+    return (*verdicts, _judge_states(state_samples, ess * n_samples)) if state_samples else verdicts
 
 
 def overall(verdicts: tuple[Verdict, ...]) -> Verdict:
@@ -146,16 +146,27 @@ def _judge_coverage(coverage: Coverage) -> Verdict:
     )  # fmt: skip
 
 
-def _judge_states(state_samples: Mapping[str, float]) -> Verdict:
+def _judge_states(state_samples: Mapping[str, float], n_effective: float) -> Verdict:
     name = "Rare states"
-    few = {k: n for k, n in state_samples.items() if n < FEW_SAMPLES}
-    if not few:
-        least = min(state_samples.values())
-        return Verdict(name, "good", f"Each state rests on at least {least:,.0f} samples.")
-    items = [f"{k} on {n:.0f}" for k, n in sorted(few.items(), key=lambda item: item[1])[:4]]
-    more = f" and {len(few) - 4} more" if len(few) > 4 else ""
-    return Verdict(
-        name, "fair", f"Populations that rest on few effective samples: {', '.join(items)}{more}. "
-        "They are known to their order of magnitude at best, and error bars from so few weights "
-        "are too small. The generator may have dropped these states.",
-    )  # fmt: skip
+    unseen = [k for k, n in state_samples.items() if n == 0]
+    few = {k: n for k, n in state_samples.items() if 0 < n < FEW_SAMPLES}
+    texts = []
+    if few:
+        items = [f"{k} on {n:.0f}" for k, n in sorted(few.items(), key=lambda item: item[1])]
+        texts.append(
+            f"Populations that rest on few effective samples: {_first(items)}. They are known to "
+            "their order of magnitude at best, and error bars from so few weights are too small."
+        )
+    if unseen:
+        bound = f" (< {300 / n_effective:.2g} %)" if n_effective else ""
+        texts.append(f"Not seen: {_first(unseen)}{bound}.")
+    if texts:
+        texts.append("The generator may have dropped these states.")
+        return Verdict(name, "fair", " ".join(texts))
+    least = min(state_samples.values())
+    return Verdict(name, "good", f"Each state rests on at least {least:,.0f} samples.")
+
+
+def _first(items: list[str], most: int = 4) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -85,7 +85,8 @@ def write_report(
         _key_numbers(summary),
         *(variables if slow is not None else []),
         *panels,
-        _populations(assessment),
+        _touched(history),
+        _populations(assessment, ensemble),
         *(variables if slow is None else []),
         _how_to_load(folder, system),
         table_section("Settings", _pairs(settings)),
@@ -131,7 +132,23 @@ def _key_numbers(summary: Mapping[str, Any]) -> str:
     return f'<section class="tiles">{cells}</section>'
 
 
-def _populations(assessment: Assessment) -> str:
+def _touched(history: Sequence[Any]) -> str:
+    """One line about the samples that training did not take as they were."""
+    if not history or not all(hasattr(history[0], name) for name in _TOUCHED):
+        return ""
+    late = history[-max(len(history) // 10, 1) :]
+    words = ", ".join(
+        f"{_mean(history, name)} {what} ({_mean(late, name)} in the last tenth)"
+        for name, what in _TOUCHED.items()
+    )
+    return f'<section><p class="note">Of a training batch, on average: {words}.</p></section>'
+
+
+def _mean(history: Sequence[Any], name: str) -> str:
+    return f"{sum(getattr(info, name) for info in history) / len(history):.3g}"
+
+
+def _populations(assessment: Assessment, ensemble: Ensemble) -> str:
     if not assessment.reweighted:
         return ""
     known = bool(assessment.exact)
@@ -139,13 +156,18 @@ def _populations(assessment: Assessment) -> str:
     rows = []
     for name, (value, error) in assessment.reweighted.items():
         raw, raw_error = assessment.raw[name]
-        row = [name, percent(raw, raw_error), percent(value, error)]
+        row = [
+            name,
+            percent(raw, raw_error, n_effective=int(ensemble.valid.sum())),
+            percent(value, error, n_effective=ensemble.ess * ensemble.n_samples),
+        ]
         if known:
             exact = assessment.exact.get(name)
             row.append("" if exact is None else f"{100 * exact:.3g}")
         rows.append(row)
     note = (
-        "Raw: as the generator drew them. Reweighted: Boltzmann populations. ± one standard error."
+        "Raw: as the generator drew them. Reweighted: Boltzmann populations. ± one standard error. "
+        "Not seen: the bound holds with 95 % confidence, if the generator reaches the state at all."
     )
     return table_section("Populations, in numbers", rows, header=header, note=note)
 
@@ -185,3 +207,8 @@ def _pairs(settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 
 _MARKS = {"good": "✓", "fair": "!", "poor": "✗", "open": "?"}
+_TOUCHED = {
+    "n_compressed": "samples had their energy compressed",
+    "n_dropped": "were left out as the worst",
+    "n_invalid": "were not finite",
+}

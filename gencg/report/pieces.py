@@ -44,10 +44,20 @@ def table_section(title: str, rows: Rows, *, header: Sequence[str] = (), note: s
     )
 
 
-def percent(value: float, error: float) -> str:
-    """A share and its error in per cent, to the digits that the error allows."""
+def percent(value: float, error: float, *, n_effective: float | None = None, unit: str = "") -> str:
+    """A share and its error in per cent, to the digits that the error allows.
+
+    Args:
+        value: The share.
+        error: Its standard error.
+        n_effective: Effective number of samples behind it. A share of zero is then one that was
+            not seen: below 3 / n with 95 % confidence, if the generator reaches it at all.
+        unit: What follows a number that was seen.
+    """
+    if value == 0 and n_effective:
+        return f"not seen (< {300 / n_effective:.2g} %)"
     digits = 2 if error < 1e-9 else min(max(1 - exponent(100 * error), 0), 6)
-    return f"{100 * value:.{digits}f} ± {100 * error:.{digits}f}"
+    return f"{100 * value:.{digits}f} ± {100 * error:.{digits}f}{unit}"
 
 
 def shown(value: Any) -> str:
