@@ -78,12 +78,25 @@ class _Count(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         try:
+            # Digits alone are taken as they are: a float would round a long seed
+            if str(value).strip().lstrip("+-").isdecimal():
+                return int(value)
             number = float(value)
             if number != int(number):
                 raise ValueError
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a whole number, such as 5000000 or 5e6", param, ctx)
         return int(number)
+
+
+class _Seed(_Count):
+    name = "seed"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        number = super().convert(value, param, ctx)
+        if not 0 <= number < 2**63:
+            self.fail(f"{value} is no seed, a whole number from 0 to 2^63 - 1", param, ctx)
+        return number
 
 
 class _Cvs(_Count):
@@ -103,7 +116,7 @@ _ENERGY = (
 )
 _TRAINING = (
     click.option("--cvs", "n_cvs", type=_Cvs(), help="Collective variables.  [auto]"),
-    click.option("--seed", type=COUNT, help="Decides everything random.  [0]"),
+    click.option("--seed", type=_Seed(), help="Decides everything random.  [0]"),
     click.option("--energy-calls", type=COUNT, help="Budget for everything, such as 5e6."),
     click.option("--samples", "n_samples", type=COUNT, help="Samples drawn at the end.  [100000]"),
     click.option("--batch-size", type=COUNT, help="Configurations per step.  [512]"),
@@ -194,7 +207,7 @@ def fit(target: str, **options: Any) -> None:
 @app.command()
 @click.argument("folder", metavar="RUN", type=click.Path())
 @click.option("-n", "n_samples", type=COUNT, required=True, help="Number of samples.")
-@click.option("--seed", type=COUNT, help="Seed of the draw.  [the run's, plus one]")
+@click.option("--seed", type=_Seed(), help="Seed of the draw.  [the run's, plus one]")
 @click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/draws/...]")
 @click.option("--format", "formats", multiple=True, help="Also write xtc or dcd.")
 @click.option("--override", is_flag=True, help="Write over samples that are there.")
@@ -264,7 +277,7 @@ def cv(folder: str, trajectory: str, **options: Any) -> None:
 )  # fmt: skip
 @click.option("-n", "n_samples", type=COUNT, required=True, help="Number of samples.")
 @click.option("--degrees", is_flag=True, help="The values are in degrees, not in rad.")
-@click.option("--seed", type=COUNT, help="Seed of the draw.  [the run's, plus one]")
+@click.option("--seed", type=_Seed(), help="Seed of the draw.  [the run's, plus one]")
 @click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/draws/...]")
 @click.option("--format", "formats", multiple=True, help="Also write xtc or dcd.")
 @click.option("--override", is_flag=True, help="Write over samples that are there.")
@@ -344,7 +357,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         app.main(args, prog_name="gencg", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted; the same command goes on where it stopped")
+        _complain("interrupted; the same command goes on from its last checkpoint")
         sys.exit(INTERRUPTED)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
@@ -471,10 +484,18 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{summary['log_z_error']:.4f}, {summary['energy_calls']:,} energy calls, "
         f"{summary['wall_seconds']:.0f} s"
     )
+    n_valid = summary["n_samples"] - summary["n_invalid"]
+    n_effective = summary["ess"] * summary["n_samples"]
     for name, p in summary["populations"].items():
-        raw = percent(p["raw"], p["raw_error"])
-        reweighted = percent(p["reweighted"], p["reweighted_error"])
-        click.echo(f"  {name:<16} {reweighted} %   (raw {raw} %)")
+        raw = percent(p["raw"], p["raw_error"], n_effective=n_valid, unit=" %")
+        value, error = p["reweighted"], p["reweighted_error"]
+        reweighted = percent(value, error, n_effective=n_effective, unit=" %")
+        click.echo(f"  {name:<16} {reweighted}   (raw {raw})")
+    if names := summary.get("cv_names"):
+        click.echo(
+            f"  collective variables {', '.join(names)}: joint ESS {summary['joint_ess']:.3f}, "
+            f"bound gap {summary['bound_gap']:.3f} kT"
+        )
     click.echo(summary["verdict"])
     click.echo(f"report: {folder / 'report.html'}")
 

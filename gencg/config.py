@@ -93,7 +93,10 @@ class RunConfig:
         if self.n_cvs != "auto":
             _check_integer(self, "n_cvs", 0, label="cvs")
         _check_integer(self, "seed", 0)
-        _check_integer(self, "n_samples", 1, label="samples")
+        if self.seed >= 2**63:
+            raise ValueError(f"`seed` must be below 2^63, got {self.seed}")
+        # Fewer cannot tell an error, let alone a tail of the weights
+        _check_integer(self, "n_samples", 100, label="samples")
         _check_integer(self, "batch_size", 2)
         _check_integer(self, "threads", 1, optional=True)
         _check_integer(self, "energy_calls", 1, optional=True)
@@ -145,6 +148,12 @@ class RunConfig:
             raise ValueError(
                 f"`format` {' '.join(self.formats)} needs a molecule, {system.name} is none; "
                 "samples.h5 is written anyway"
+            )
+        n_soft = int(system.coordinates.soft.sum())
+        if self.discovers and self.n_cvs != "auto" and int(self.n_cvs) > n_soft:
+            raise ValueError(
+                f"`cvs` must be at most {n_soft}, the number of soft coordinates of "
+                f"{system.name}, got {self.n_cvs}"
             )
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))

@@ -22,7 +22,9 @@ from gencg.export import read_samples
 from gencg.run.metrics import read_metrics
 
 DIPEPTIDE = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
-SMALL = ["--energy-calls", "12e3", "--samples", "2000", "--batch-size", "200", "--quiet"]
+# The generator alone; collective variables have runs of their own below
+SMALL = ["--energy-calls", "12e3", "--samples", "2000", "--batch-size", "200", "--quiet",
+         "--cvs", "0"]  # fmt: skip
 SUMMARY_KEYS = {
     "ess", "joint_ess", "log_z", "log_z_error", "pareto_k", "energy_calls", "gradient_calls",
     "wall_seconds", "temperature", "n_atoms", "n_cvs", "seed", "bound_gap", "populations",
@@ -163,8 +165,13 @@ BAD_INPUT = {
     "a temperature in words": (lambda: ["butane", "--temperature", "hot"], "hot"),
     "a budget that is too small": (lambda: ["butane", "--energy-calls", "10"], "energy_calls"),
     "a budget in words": (lambda: ["butane", "--energy-calls", "many"], "5e6"),
+    "a seed below zero": (lambda: ["butane", "--seed", "-1"], "2^63 - 1"),
+    "a seed beyond 63 bits": (lambda: ["butane", "--seed", str(2**63)], "2^63 - 1"),
+    "one sample": (lambda: ["butane", "--samples", "1"], "at least 100"),
     "half a sample": (lambda: ["butane", "--samples", "0.5"], "0.5"),
-    "CVs that are not there yet": (lambda: ["butane", "--cvs", "auto"], "cvs"),
+    "CVs in words": (lambda: ["butane", "--cvs", "some"], "some"),
+    "more CVs than soft coordinates": (lambda: ["butane", "--cvs", "2"], "`cvs` must be at most 1"),
+    "the model of 2020 without CVs": (lambda: ["butane", "--decoder", "gaussian"], "--cvs 1"),
     "a trajectory of a toy": (lambda: ["butane", "--format", "xtc"], "molecule"),
     "an unknown option": (lambda: ["butane", "--sed", "1"], "--sed"),
     "no target": (list, "TARGET"),
@@ -201,6 +208,11 @@ def test_bad_input_is_one_line(name: str, verb: str, gencg, tmp_path: Path) -> N
         (["sample", "nowhere", "-n", "5"], "not a run folder"),
         (["sample", "nowhere"], "-n"),
         (["report", "nowhere"], "not a run folder"),
+        (["cv", "nowhere", "a.xtc"], "not a run folder"),
+        (["cv", "nowhere"], "TRAJ"),
+        (["backmap", "nowhere", "--cv", "0", "-1", "-n", "5"], "not a run folder"),
+        (["backmap", "nowhere", "-n", "5"], "--cv"),
+        (["backmap", "nowhere", "--cv", "left", "-n", "5"], "left"),
         (["dance"], "dance"),
     ],
 )
@@ -390,6 +402,21 @@ def test_force_fields_follow_their_flag() -> None:
     assert cli._spread(["my.xml", "b.xml"]) == ["my.xml", "b.xml"]
 
 
+def test_negative_values_follow_their_flag() -> None:
+    values = ["--cv", "0.3", "--cv", "-1.2", "--cv", "-1e-3"]
+    assert cli._spread(["run", "--cv", "0.3", "-1.2", "-1e-3", "-n", "5"]) == [
+        "run", *values, "-n", "5",
+    ]  # fmt: skip
+    assert cli._spread(["--cv", "-0.3", "-1.2", "run"]) == ["--cv", "-0.3", "--cv", "-1.2", "run"]
+    assert cli._spread(["--cv=-0.3", "-1.2", "run"]) == ["--cv=-0.3", "--cv", "-1.2", "run"]
+    assert cli._spread(["-n", "-1", "3"]) == ["-n", "-1", "3"]
+
+
+def test_a_long_seed_is_not_rounded() -> None:
+    assert cli.COUNT.convert(str(2**63 - 1), None, None) == 2**63 - 1
+    assert cli.COUNT.convert("5e6", None, None) == 5_000_000
+
+
 def test_systems_are_listed(gencg) -> None:
     code, out, _ = gencg("systems")
     assert code == 0
@@ -432,7 +459,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 LONG = ["run", "double-well", "--energy-calls", "32e3", "--samples", "2000", "--batch-size",
-        "200", "--checkpoint-seconds", "0.2"]  # fmt: skip
+        "200", "--checkpoint-seconds", "0.2", "--cvs", "0"]  # fmt: skip
 
 
 def test_a_killed_run_goes_on_to_the_same_parameters() -> None:
@@ -469,12 +496,15 @@ def test_an_interrupted_run_says_how_to_go_on() -> None:
     _, err = process.communicate()
     assert process.returncode == 130
     assert not Path("cut/summary.json").exists()
-    assert err.splitlines()[-1] == "gencg: interrupted; the same command goes on where it stopped"
+    assert err.splitlines()[-1] == (
+        "gencg: interrupted; the same command goes on from its last checkpoint"
+    )
     assert "Traceback" not in err
 
 
 def test_a_short_run_of_the_dipeptide(gencg) -> None:
-    args = ["--energy-calls", "2e3", "--samples", "1000", "--batch-size", "100", "--quiet"]
+    args = ["--energy-calls", "2e3", "--samples", "1000", "--batch-size", "100", "--quiet",
+            "--cvs", "0"]  # fmt: skip
     fields = ["--forcefield", "amber96.xml", "implicit/obc1.xml"]
     code, out, err = gencg(
         "run", DIPEPTIDE, *fields, *args, "--out", "run", "--format", "xtc", "--json"

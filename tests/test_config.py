@@ -33,7 +33,8 @@ def test_what_is_written_is_read_back() -> None:
         ({"decoder": "gaussian"}, "`cvs` must be at least 1 with the gaussian decoder"),
         ({"seed": 1.5}, "`seed` must be a whole number of at least 0, got 1.5"),
         ({"seed": math.inf}, "`seed` must be a whole number"),
-        ({"n_samples": 0}, "`samples` must be a whole number of at least 1, got 0"),
+        ({"seed": 2**63}, "`seed` must be below 2\\^63, got 9223372036854775808"),
+        ({"n_samples": 99}, "`samples` must be a whole number of at least 100, got 99"),
         ({"batch_size": 1}, "`batch_size` must be a whole number of at least 2"),
         ({"energy_calls": 1000}, "`energy_calls` must leave two steps of 512 .*fewer --samples"),
         ({"learning_rate": 0.0}, "`learning_rate` must be a positive finite number, got 0.0"),
@@ -63,6 +64,14 @@ def test_recommendations_come_from_the_system() -> None:
     # What is given stays, and resolving again changes nothing
     assert CONFIG.resolve(system).energy_calls == 500_000
     assert config.resolve(system) == config
+
+
+def test_there_are_no_more_cvs_than_soft_coordinates() -> None:
+    with pytest.raises(ValueError, match="`cvs` must be at most 2, .* of double-well, got 3"):
+        RunConfig("double-well", n_cvs=3).resolve(double_well())
+    assert RunConfig("double-well", n_cvs=2).resolve(double_well()).n_cvs == 2
+    gaussian = RunConfig("double-well", n_cvs=3, decoder="gaussian")
+    assert gaussian.resolve(double_well()).n_cvs == 3
 
 
 def test_the_default_force_field_is_written_down() -> None:

@@ -1,0 +1,433 @@
+"""The second half of a run from the command line: slow CVs, `gencg cv`, `gencg backmap`.
+
+Cannot detect: whether the CVs are slow or the joint model is any good; the stages are cut short
+here, and tests of their own hold them.
+"""
+
+import csv
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+import torch
+
+from gencg import cli
+from gencg.checkpoint import load_checkpoint
+from gencg.discover import find_slow_cvs, fit_joint
+from gencg.export import read_samples
+from gencg.run import collective
+
+BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
+SHORT = """
+import functools, sys
+from gencg import cli
+from gencg.discover import find_slow_cvs, fit_joint
+from gencg.run import collective
+collective.find_slow_cvs = functools.partial(find_slow_cvs, bend=False)
+collective.fit_joint = functools.partial(fit_joint, n_refit_steps=20)
+cli.main(sys.argv[1:])
+"""
+
+
+def cut_short(patch: pytest.MonkeyPatch) -> None:
+    """Leave the bent map out and most of the forward fit: they take a minute."""
+    patch.setenv("GENCG_COMPILE", "0")
+    patch.setattr(collective, "find_slow_cvs", functools.partial(find_slow_cvs, bend=False))
+    patch.setattr(collective, "fit_joint", functools.partial(fit_joint, n_refit_steps=20))
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _work_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cut_short(monkeypatch)
+
+
+@pytest.fixture
+def gencg(capfd):
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main([str(arg) for arg in args])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def finished(factory: pytest.TempPathFactory, target: str, *args: str) -> Path:
+    folder = factory.mktemp("run") / target
+    with pytest.MonkeyPatch.context() as patch:
+        cut_short(patch)
+        cli.main(["run", target, *BUDGET, "--out", str(folder), *args])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the double well, with CVs."""
+    return finished(tmp_path_factory, "double-well")
+
+
+@pytest.fixture(scope="module")
+def dipeptide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the dipeptide, with two CVs."""
+    return finished(tmp_path_factory, "alanine-dipeptide", "--cvs", "2")
+
+
+@pytest.fixture(scope="module")
+def model_of_2020(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the double well with the gaussian decoder."""
+    return finished(tmp_path_factory, "double-well", "--decoder", "gaussian", "--cvs", "1")
+
+
+def test_a_run_ends_with_cvs(well: Path) -> None:
+    assert {"cvs.pt", "joint.pt", "samples.h5"} <= {path.name for path in well.iterdir()}
+    summary = json.loads((well / "summary.json").read_text())
+    assert summary["n_cvs"] == len(summary["cv_names"]) == 1
+    assert summary["cv_timescales"][0] == 1.0
+    assert summary["bound_gap"] is not None
+    assert summary["energy_calls"] <= 14_000 + 10
+    samples = read_samples(well)
+    assert samples.z.shape == (1000, 1)
+    assert samples.ess == summary["joint_ess"]
+    assert samples.log_z == summary["joint_log_z"]
+
+
+def test_samples_come_from_the_joint_model(well: Path, gencg) -> None:
+    assert gencg("sample", well, "-n", "50", "--out", "more")[0] == 0
+    assert read_samples("more").z.shape == (50, 1)
+
+    # Of a run that was not finished, from the generator
+    shutil.copytree(well, "half")
+    Path("half/joint.pt").unlink()
+    assert gencg("sample", "half", "-n", "50", "--out", "less")[0] == 0
+    assert read_samples("less").z.shape == (50, 0)
+
+
+def test_cvs_of_a_toy(well: Path, gencg) -> None:
+    np.save("path.npy", read_samples(well).x[:20].numpy())
+    code, out, err = gencg("cv", well, "path.npy", "--json", "--out", "z.npy", "--slow")
+    assert (code, err) == (0, "")
+    numbers = json.loads(out)
+    assert (numbers["n_frames"], numbers["n_cvs"], numbers["out"]) == (20, 1, "z.npy")
+    z = np.load("z.npy")
+    assert z.shape == (20, len(numbers["columns"]))
+
+    # As CSV, to every digit; without --slow the CVs alone
+    assert gencg("cv", well, "path.npy", "--out", "z.csv")[0] == 0
+    with open("z.csv", newline="") as file:
+        names, *rows = csv.reader(file)
+    assert names == numbers["columns"][:1]
+    np.testing.assert_array_equal(np.array(rows, dtype=float), z[:, :1])
+    assert gencg("cv", well, "path.npy", "--out", "z.txt", "--slow")[0] == 0
+    np.testing.assert_array_equal(np.loadtxt("z.txt"), z)
+
+
+def test_cvs_are_never_overwritten(well: Path, gencg) -> None:
+    np.save("x.npy", read_samples(well).x[:3].numpy())
+    shutil.copytree(well, "run")
+    assert gencg("cv", "run", "x.npy")[0] == 0
+    assert np.load("run/cvs_x.npy").shape == (3, 1)
+    before = Path("run/cvs_x.npy").read_bytes()
+    np.save("x.npy", read_samples(well).x[:4].numpy())
+    code, _, err = gencg("cv", "run", "x.npy")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--override" in err
+    assert Path("run/cvs_x.npy").read_bytes() == before
+    assert gencg("cv", "run", "x.npy", "--override")[0] == 0
+    assert len(np.load("run/cvs_x.npy")) == 4
+
+
+def test_backmapping_a_toy(well: Path, gencg) -> None:
+    z = float(read_samples(well).z.median())
+    code, out, err = gencg("backmap", well, "--cv", z, "-n", "300", "--json", "--out", "there")
+    assert (code, err) == (0, "")
+    numbers = json.loads(out)
+    there = read_samples("there")
+    assert numbers["ess"] == there.ess
+    assert there.n_samples == 300
+    torch.testing.assert_close(
+        there.z, torch.full((300, 1), z, dtype=torch.float64).float().double()
+    )
+    assert numbers["lost_stereo"] == numbers["clashes"] == 0
+    # -kT log p(z), with p(z) from the ratio of partition functions
+    whole = json.loads((well / "summary.json").read_text())
+    kt = 0.00831446261815324 * whole["temperature"]
+    free_energy = -kt * (there.log_z - whole["joint_log_z"])
+    assert numbers["free_energy"] == pytest.approx(free_energy, rel=1e-6)
+    assert numbers["density"] == pytest.approx(np.exp(-free_energy / kt), rel=1e-6)
+
+
+def test_free_energy_needs_a_finished_run(well: Path, gencg) -> None:
+    shutil.copytree(well, "run")
+    Path("run/summary.json").unlink()
+    code, out, _ = gencg("backmap", "run", "--cv", "-1", "-n", "50")
+    assert code == 0
+    assert "free energy" not in out
+    assert "ESS" in out
+    code, _, err = gencg("backmap", "run", "--cv", "-1", "-n", "50")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--override" in err
+
+
+def test_the_model_of_2020_is_used_directly(model_of_2020: Path, gencg) -> None:
+    np.save("x.npy", read_samples(model_of_2020).x[:7].numpy())
+    code, out, _ = gencg("cv", model_of_2020, "x.npy", "--json", "--out", "z.npy")
+    assert code == 0
+    assert json.loads(out)["columns"] == ["z1"]
+    assert np.load("z.npy").shape == (7, 1)
+    code, _, err = gencg("cv", model_of_2020, "x.npy", "--slow", "--out", "s.npy")
+    assert code == 2
+    assert "no slow functions" in err
+    assert gencg("backmap", model_of_2020, "--cv", "-0.2", "-n", "30", "--out", "there")[0] == 0
+    assert read_samples("there").z.shape == (30, 1)
+
+
+def permuted(trajectory: mdtraj.Trajectory, seed: int) -> mdtraj.Trajectory:
+    """The same frames with the atoms of each residue in another order."""
+    random = np.random.default_rng(seed)
+    topology = mdtraj.Topology()
+    chain, order, new = topology.add_chain(), [], {}
+    for residue in trajectory.topology.residues:
+        to = topology.add_residue(residue.name, chain, residue.resSeq)
+        for atom in random.permutation([atom.index for atom in residue.atoms]):
+            old = trajectory.topology.atom(atom)
+            new[old.index] = topology.add_atom(old.name, old.element, to)
+            order.append(old.index)
+    for a, b in trajectory.topology.bonds:
+        topology.add_bond(new[a.index], new[b.index])
+    assert order != sorted(order)
+    return mdtraj.Trajectory(trajectory.xyz[:, order], topology)
+
+
+def test_cvs_of_any_order_of_atoms_are_the_named_torsions(dipeptide: Path, gencg) -> None:
+    names = json.loads((dipeptide / "summary.json").read_text())["cv_names"]
+    samples = read_samples(dipeptide)
+    frames = mdtraj.load(str(dipeptide / "samples.h5"))[samples.valid.numpy()][:200]
+    other = permuted(frames, seed=0)
+    other.save_xtc("other.xtc")
+    other[0].save_pdb("other.pdb")
+    code, out, err = gencg("cv", dipeptide, "other.xtc", "--top", "other.pdb", "--out", "z.npy",
+                           "--json")  # fmt: skip
+    assert (code, err) == (0, "")
+    assert json.loads(out)["columns"] == [f"{name} (rad)" for name in names]
+    z = np.load("z.npy")
+    torsions = {
+        "phi(ALA2)": mdtraj.compute_phi(other)[1][:, 0],
+        "psi(ALA2)": mdtraj.compute_psi(other)[1][:, 0],
+    }
+    compared = 0
+    for k, name in enumerate(names):
+        if name in torsions:
+            turn = np.angle(np.exp(1j * (z[:, k] - torsions[name])))
+            # XTC rounds positions to 0.001 nm
+            assert np.abs(turn).max() < 0.05
+            compared += 1
+    assert compared, names
+
+    # The CVs that the samples carry lie around the encoder's mean
+    assert gencg("cv", dipeptide, dipeptide / "samples.h5", "--out", "own.npy")[0] == 0
+    spread = np.angle(np.exp(1j * (np.load("own.npy") - samples.z.numpy())))
+    assert np.median(np.abs(spread)) < 1.0
+
+
+def test_backmapping_the_dipeptide(dipeptide: Path, gencg) -> None:
+    args = ["backmap", dipeptide, "--cv", "-80", "-20", "--degrees", "-n", "100"]
+    code, out, err = gencg(*args, "--format", "xtc", "--out", "there", "--json")
+    assert (code, err) == (0, "")
+    numbers = json.loads(out)
+    there = read_samples("there")
+    assert list(numbers["cv"].values()) == pytest.approx(np.deg2rad([-80, -20]).tolist(), abs=1e-6)
+    assert numbers["lost_stereo"] == pytest.approx(there.n_invalid / 100)
+    assert numbers["clashes"] == pytest.approx(there.n_clashes / 100)
+    assert mdtraj.load("there/samples.h5").n_frames == 100
+    short = mdtraj.load("there/samples.xtc", top="there/topology.pdb")
+    assert short.n_frames == int(there.valid.sum())
+
+    # In rad, printed; a part of the folder's name
+    args = ["backmap", dipeptide, "--cv", "-1.4", "-0.35", "-n", "20"]
+    code, out, _ = gencg(*args)
+    assert code == 0
+    assert "free energy" in out
+    assert (dipeptide / "draws" / "cv-1.4_-0.35_seed1_n20" / "samples.h5").exists()
+
+
+def no_topology(run: Path) -> list[object]:
+    frame = mdtraj.load(str(run / "topology.pdb"))
+    frame.save_xtc("a.xtc")
+    return ["cv", run, "a.xtc"]
+
+
+def other_topology(run: Path) -> list[object]:
+    frame = mdtraj.load(str(run / "topology.pdb"))
+    frame.atom_slice(range(10)).save_pdb("part.pdb")
+    return [*no_topology(run), "--top", "part.pdb"]
+
+
+def lacking_hydrogens(run: Path) -> list[object]:
+    frame = mdtraj.load(str(run / "topology.pdb"))
+    frame.atom_slice(frame.topology.select("element != H")).save_pdb("heavy.pdb")
+    return ["cv", run, "heavy.pdb"]
+
+
+def written(name: str, *args: object):
+    def make(run: Path) -> list[object]:
+        Path(name).write_text("nothing\n")
+        return ["cv", run, name, *args]
+
+    return make
+
+
+def folder_as_trajectory(run: Path) -> list[object]:
+    return ["cv", run, run]
+
+
+BAD_INPUT = {
+    "a missing trajectory": (lambda run: ["cv", run, "no.xtc"], "no.xtc does not exist"),
+    "a folder": (folder_as_trajectory, "is a folder"),
+    "no topology": (no_topology, "--top"),
+    "a missing topology": (lambda run: [*no_topology(run), "--top", "no.pdb"], "no.pdb does not"),
+    "a topology of fewer atoms": (other_topology, "cannot be read"),
+    "an unknown format": (written("a.doc"), ".doc"),
+    "a damaged trajectory": (written("a.h5"), "a.h5 cannot be read"),
+    "a damaged array": (written("a.npy"), "no array"),
+    "missing hydrogens": (lacking_hydrogens, "hydrogens"),
+    "a table of another kind": (
+        lambda run: [*lacking_hydrogens(run), "--out", "z.xls"], ".npy, .csv, .txt",
+    ),
+    "one value too few": (
+        lambda run: ["backmap", run, "--cv", "0.3", "-n", "5"], "`cv` must give 2 numbers, for ",
+    ),
+    "one value too many": (
+        lambda run: ["backmap", run, "--cv", "0.3", "-1", "2", "-n", "5"], "(rad), got 3",
+    ),
+    "a value that is not finite": (
+        lambda run: ["backmap", run, "--cv", "nan", "0", "-n", "5"], "finite",
+    ),
+    "no samples": (lambda run: ["backmap", run, "--cv", "0", "0", "-n", "0"], "at least 1"),
+    "an unknown output": (
+        lambda run: ["backmap", run, "--cv", "0", "0", "-n", "5", "--format", "pdb"], "pdb",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_one_line(name: str, dipeptide: Path, gencg) -> None:
+    make, words = BAD_INPUT[name]
+    args = make(dipeptide)
+    before = sorted(dipeptide.rglob("*")) + sorted(Path().iterdir())
+    code, out, err = gencg(*args)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("gencg: ")
+    assert words in err
+    assert sorted(dipeptide.rglob("*")) + sorted(Path().iterdir()) == before
+
+
+def test_a_toy_has_no_atoms(well: Path, dipeptide: Path, gencg) -> None:
+    code, _, err = gencg("cv", well, dipeptide / "topology.pdb", "--out", "z.npy")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a toy has no atoms to match" in err
+    code, _, err = gencg("backmap", well, "--cv", "3", "-n", "5", "--degrees")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "`degrees` is for angles" in err
+
+
+def test_a_run_without_cvs_says_so(gencg) -> None:
+    args = ["double-well", *BUDGET, "--out", "run"]
+    np.save("x.npy", np.zeros((2, 2)))
+    assert gencg("fit", *args, "--cvs", "0")[0] == 0
+    verbs = (["cv", "run", "x.npy"], ["backmap", "run", "--cv", "0", "-n", "5"])
+    for verb in verbs:
+        code, _, err = gencg(*verb)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "without collective variables (--cvs 0)" in err
+
+    assert gencg("fit", *args, "--override")[0] == 0
+    for verb in verbs:
+        code, _, err = gencg(*verb)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "no collective variables yet; finish it with `gencg run`" in err
+
+
+@pytest.mark.parametrize("verb", ["sample", "cv", "backmap"])
+def test_every_verb_computes_with_the_threads_of_the_run(
+    verb: str, well: Path, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(well, "run")
+    config = json.loads(Path("run/config.json").read_text()) | {"threads": 1}
+    Path("run/config.json").write_text(json.dumps(config))
+    np.save("x.npy", np.zeros((2, 2)))
+    seen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    args = {"sample": ["-n", "5"], "cv": ["x.npy"], "backmap": ["--cv", "-1", "-n", "50"]}
+    assert gencg(verb, "run", *args[verb])[0] == 0
+    assert set(seen) == {1}
+
+
+def start(out: str) -> subprocess.Popen[str]:
+    args = ["run", "double-well", *BUDGET, "--out", out, "--checkpoint-seconds", "0.01"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GENCG_COMPILE": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SHORT, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=environment,
+    )  # fmt: skip
+
+
+def finish(out: str) -> dict[str, torch.Tensor]:
+    """Run to the end; the parameters of the joint model."""
+    process = start(out)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    average: dict[str, torch.Tensor] = load_checkpoint(Path(out) / "joint.pt")["average"]
+    return average
+
+
+def kill_at(out: str, reached) -> None:
+    process = start(out)
+    while process.poll() is None and not reached(Path(out)):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def in_the_cv_stage(folder: Path) -> bool:
+    file = folder / "checkpoint.pt"
+    if not file.exists():
+        return False
+    content = load_checkpoint(file)
+    return bool(content["step"] >= content["n_steps"])
+
+
+def in_the_joint_training(folder: Path) -> bool:
+    file = folder / "joint.pt"
+    return file.exists() and load_checkpoint(file)["step"] >= 1
+
+
+def test_a_run_killed_in_its_second_half_goes_on_to_the_same_parameters() -> None:
+    whole = finish("whole")
+    kill_at("cut", in_the_cv_stage)
+    assert not Path("cut/cvs.pt").exists()
+    kill_at("cut", lambda folder: (folder / "cvs.pt").exists())
+    assert not Path("cut/joint.pt").exists()
+    kill_at("cut", in_the_joint_training)
+    content = load_checkpoint("cut/joint.pt")
+    assert 1 <= content["step"] < content["n_steps"]
+    cut = finish("cut")
+    assert cut.keys() == whole.keys()
+    assert all(torch.equal(cut[name], whole[name]) for name in whole)
+    assert torch.equal(read_samples("cut").x, read_samples("whole").x)
+    assert torch.equal(read_samples("cut").z, read_samples("whole").z)
