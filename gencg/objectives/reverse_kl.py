@@ -147,13 +147,6 @@ class _Flat(ImproperUniform):  # type: ignore[misc]
         return value.new_zeros(value.shape[: value.ndim - self.event_dim])
 
 
-class _Flat(ImproperUniform):  # type: ignore[misc]
-    """`ImproperUniform` whose log-density, zero, is on the device of the value."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return value.new_zeros(value.shape[: value.ndim - self.event_dim])
-
-
 def _log_prob(trace: poutine.Trace) -> Tensor:
     """Sum over the sites, per configuration."""
     trace.compute_log_prob()
