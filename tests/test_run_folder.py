@@ -86,3 +86,25 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     config = RunConfig("double-well").resolve(systems.double_well())
     with pytest.raises(ValueError, match=r"file/run cannot be written .*choose another --out"):
         RunFolder.create(tmp_path / "file" / "run", config)
+
+
+def test_drafts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    config = RunConfig("double-well").resolve(systems.double_well())
+    folder = RunFolder.create(tmp_path, config)
+    for name in (".checkpoint.pt.123.tmp", ".123-samples.h5", ".mine", "notes.tmp"):
+        (tmp_path / name).write_text("")
+    with folder.locked():
+        pass
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.json", ".lock", ".mine", "notes.tmp"}
+
+
+def test_versions_are_read_or_missing_or_damaged(tmp_path: Path) -> None:
+    config = RunConfig("double-well").resolve(systems.double_well())
+    folder = RunFolder.create(tmp_path, config)
+    assert folder.versions is None
+    (tmp_path / "versions.json").write_text('{"torch": "2"}')
+    assert folder.versions == {"torch": "2"}
+    (tmp_path / "versions.json").write_text("{")
+    with pytest.raises(ValueError, match=r"versions\.json is damaged; remove it and run"):
+        _ = folder.versions

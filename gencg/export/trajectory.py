@@ -104,7 +104,10 @@ def read_samples(path: str | Path) -> Ensemble:
             )
     except (OSError, KeyError) as error:
         reason = str(error).strip("'\"")
-        raise ValueError(f"{path} is damaged or not written by gencg ({reason})") from error
+        raise ValueError(
+            f"{path} is damaged or not written by gencg ({reason}); draw the samples again with "
+            "`gencg sample`"
+        ) from error
 
 
 def _write_hdf5(path: Path, ensemble: Ensemble) -> None:

@@ -1,7 +1,6 @@
 """A run from beginning to end: train, draw, report, in a folder that can be resumed."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -199,7 +198,7 @@ def write_run_report(
         history=folder.history(),
         assessment=assessment,
         settings=dataclasses.asdict(folder.config),
-        versions=json.loads((folder.path / "versions.json").read_text()),
+        versions=folder.versions,
     )
 
 

@@ -179,13 +179,21 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any] | None:
         """Contents of summary.json; None while the run is not finished."""
+        return self._read("summary.json")
+
+    @property
+    def versions(self) -> dict[str, Any] | None:
+        """Contents of versions.json; None where it is missing: the report goes without."""
+        return self._read("versions.json")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            content: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+            content: dict[str, Any] = json.loads((self.path / name).read_text())
         except FileNotFoundError:
             return None
-        except json.JSONDecodeError:
+        except ValueError:
             raise ValueError(
-                f"{self.path / 'summary.json'} is damaged; remove it and run the same command"
+                f"{self.path / name} is damaged; remove it and run the same command"
             ) from None
         return content
 
@@ -204,7 +212,16 @@ class RunFolder:
                     f"folder {self.path} is in use by another gencg process; wait for it or "
                     "choose another --out"
                 ) from None
+            self._tidy()
             yield
+
+    def _tidy(self) -> None:
+        """Remove the drafts that a kill left behind."""
+        for draft in self.path.glob(".*.tmp"):
+            draft.unlink(missing_ok=True)
+        for name in ("samples.h5", "samples.xtc", "samples.dcd", "topology.pdb", "frames.csv"):
+            for draft in self.path.glob(f".*-{name}"):
+                draft.unlink(missing_ok=True)
 
 
 def _is_foreign(file: Path) -> bool:
