@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -148,7 +149,11 @@ def find_slow_cvs(
     m = choice.n_processes
     cv_names = _names(choice.matrix, names, choice.n_cvs, samples.periodic)
     functions, found, eigenvalues, linear = _solve_map(
-        samples, choice, bend=not samples.periodic if bend is None else bend, seed=seed
+        samples,
+        choice,
+        bend=not samples.periodic if bend is None else bend,
+        min_population=min_population,
+        seed=seed,
     )
     return SlowCVs(
         functions=functions,
@@ -165,7 +170,7 @@ def find_slow_cvs(
 
 
 def _solve_map(
-    samples: SoftSamples, choice: Choice, *, bend: bool, seed: int
+    samples: SoftSamples, choice: Choice, *, bend: bool, min_population: float, seed: int
 ) -> tuple[SlowFunctions, Spectrum, Tensor, bool]:
     """Heads of the straight map, and of the bent one where it is clearly slower."""
     generator = torch.Generator().manual_seed(seed)
@@ -173,17 +178,18 @@ def _solve_map(
     n_train = int(0.75 * len(order))
     train, held_out = samples.take(order[:n_train]), samples.take(order[n_train:])
     m = choice.n_processes
+    solve = partial(solve_heads, n_functions=m, min_population=min_population)
     straight = _build_map(samples, choice, n_steps=0, seed=seed)
-    best = (straight, *solve_heads(straight, train, held_out, m)[1:])
+    best = (straight, *solve(straight, train, held_out)[1:])
     if bend:
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
         train_cv_map(bent, m, train, held_out, seed=seed)
         bent.standardise(_likely(samples))
-        values = solve_heads(bent, train, held_out, m)[1:]
+        values = solve(bent, train, held_out)[1:]
         if float(values[1].sum()) < BENT_GAIN * float(best[2].sum()):
             best = (bent, *values)
     cv_map, _, eigenvalues = best
-    functions, found, _ = solve_heads(cv_map, samples, held_out, m)
+    functions, found, _ = solve(cv_map, samples, held_out)
     return functions, found, eigenvalues, cv_map is straight
 
 

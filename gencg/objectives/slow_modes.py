@@ -115,6 +115,7 @@ def solve_heads(
     n_functions: int,
     *,
     n_modes: int = 8,
+    min_population: float = 0.0,
 ) -> tuple[SlowFunctions, Spectrum, Tensor]:
     r"""The slowest functions of given collective variables, an eigenproblem without training.
 
@@ -124,6 +125,7 @@ def solve_heads(
         held_out: Samples to evaluate the quotient on.
         n_functions: Number of functions kept.
         n_modes: Number of eigenvalues reported.
+        min_population: Processes that move less are passed over for the functions.
 
     Returns:
         Functions, their spectrum on `samples`, and the eigenvalues within their span on
@@ -132,8 +134,8 @@ def solve_heads(
     inner = cv_samples(cv_map, samples)
     basis = head_basis(inner)
     found = spectrum(inner, basis, n_modes=n_modes)
-    n_functions = min(n_functions, len(found.eigenvalues))
-    heads = SpectralHeads(basis, found.vectors[:, :n_functions], found.centre)
+    wanted = (found.populations >= min_population).nonzero()[:n_functions, 0]
+    heads = SpectralHeads(basis, found.vectors[:, wanted], found.centre)
     outer = cv_samples(cv_map, held_out)
     values, gradients = basis(outer.s)
     f = (values - found.centre) @ heads.vectors

@@ -1,0 +1,138 @@
+"""The Dirichlet form against exact answers. Cannot detect a transition nobody sampled."""
+
+import math
+
+import pytest
+import torch
+from slow_reference import CurvedWells, ExactSlowFunctions
+from torch.testing import assert_close
+
+from gencg.energies.toy import ButaneTorsion, DoubleWell
+from gencg.models.cv_map import CollectiveMap
+from gencg.objectives.dirichlet import (
+    FourierBasis,
+    KernelBasis,
+    SoftSamples,
+    moved_population,
+    spectral_gap,
+    spectrum,
+)
+from gencg.objectives.slow_modes import cv_samples, solve_heads, train_cv_map
+from gencg.units import inverse_temperature
+
+
+def _uniform(energy, low, high, *, beta: float, n: int = 20_000) -> SoftSamples:
+    """Uniform samples of a box, weighted to the Boltzmann distribution; unit masses."""
+    low, high = torch.tensor(low), torch.tensor(high)
+    s = low + (high - low) * torch.rand(n, len(low))
+    return SoftSamples(s, torch.eye(len(low)).expand(n, -1, -1), -beta * energy.energy(s), False)
+
+
+def _torus(n: int = 20_000, k: int = 2) -> torch.Tensor:
+    return (2 * torch.rand(n, k) - 1) * math.pi
+
+
+def test_butane_has_the_rates_of_the_literature() -> None:
+    # Overdamped with D = 1 rad²/ps: 0.0713 and 0.1107 per ps at 300 K
+    s = torch.linspace(-math.pi, math.pi, 4001)[:-1, None]
+    beta = inverse_temperature(300.0)
+    samples = SoftSamples(
+        s, torch.ones(len(s), 1, 1), -beta * ButaneTorsion().energy(s), periodic=True
+    )
+    found = spectrum(samples, FourierBasis(torch.eye(1), order=14), n_bootstraps=0)
+    assert found.eigenvalues[:2].tolist() == pytest.approx([0.0713, 0.1107], rel=2e-3)
+
+
+def test_free_rotors_have_integer_squares() -> None:
+    # Uniform density on the torus with G = diag(1, 4): eigenvalues n² + 4 m², twice each
+    s = torch.cartesian_prod(*[torch.arange(40) * 2 * math.pi / 40 - math.pi] * 2)
+    samples = SoftSamples(
+        s, torch.diag(torch.tensor([1.0, 4.0])).expand(1600, 2, 2), torch.zeros(1600), True
+    )
+    found = spectrum(samples, FourierBasis(torch.eye(2), order=3), n_bootstraps=0)
+    assert_close(found.eigenvalues, torch.tensor([1.0, 1, 4, 4, 4, 4, 5, 5]))
+
+
+@pytest.mark.parametrize("build", ["fourier", "combined", "kernel"])
+def test_every_basis_knows_its_gradient(build) -> None:
+    s = torch.randn(30, 2)
+    basis = {
+        "fourier": FourierBasis(torch.eye(2), order=3),
+        "combined": FourierBasis(torch.tensor([[1.0, 1.0]]), order=4),
+        "kernel": KernelBasis(torch.randn(5, 2), width=0.7),
+    }[build]
+    values, gradients = basis(s)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda a: basis(a[None])[0][0]))(s)
+    assert values.shape == gradients.shape[:2]
+    assert_close(gradients, jacobian)
+
+
+def test_the_spectrum_is_variational_normalised_and_labelled() -> None:
+    energy = DoubleWell()
+    exact = ExactSlowFunctions(energy, 1.0, (-4.2, -5.0), (4.0, 5.0), n=150)
+    samples = _uniform(energy, (-4.2, -5.0), (4.0, 5.0), beta=1.0)
+    found = spectrum(samples, KernelBasis.around(samples, n_centres=100), n_bootstraps=20)
+
+    # Never below the truth by more than the error, and near it
+    assert found.eigenvalues[0] > exact.eigenvalues[0] - 3 * found.errors[0]
+    assert found.eigenvalues[0] < 1.25 * exact.eigenvalues[0]
+    # Mean 0, variance 1, uncorrelated
+    w = samples.weights[:, None]
+    assert_close((w * found.functions).sum(0), torch.zeros(8), atol=1e-6, rtol=0)
+    assert_close((w * found.functions).T @ found.functions, torch.eye(8), atol=1e-6, rtol=0)
+    # The first process moves the right well, whose mass is known
+    assert float(found.populations[0]) == pytest.approx(energy.populations(1.0)["right"], rel=0.2)
+    # Its energy sits on the barrier: far fewer samples carry it than were drawn
+    assert found.n_transition[0] < 0.5 * len(samples.s)
+
+
+def test_moved_population_of_two_states() -> None:
+    for p in (0.5, 0.1, 1e-3):
+        kurtosis = torch.tensor((1 - 3 * p * (1 - p)) / (p * (1 - p)))
+        assert float(moved_population(kurtosis)) == pytest.approx(p, rel=1e-9)
+
+
+def test_the_gap_passes_over_rare_processes() -> None:
+    eigenvalues = torch.tensor([1.0, 1.2, 1.5, 30.0, 35.0])
+    assert spectral_gap(eigenvalues, torch.full((5,), 0.1)) == (3, pytest.approx(20.0))
+    rare = torch.tensor([0.1, 0.1, 1e-4, 0.1, 0.1])
+    assert spectral_gap(eigenvalues, rare) == (2, pytest.approx(25.0))
+    assert spectral_gap(eigenvalues[:1], rare[:1])[0] == 1
+
+
+def test_cvs_carry_the_metric_of_the_chain_rule() -> None:
+    # An integer shear: u = s1 + s2 has G = G11 + 2 G12 + G22
+    metric = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    samples = SoftSamples(_torus(100), metric.expand(100, 2, 2), torch.zeros(100), True)
+    cv_map = CollectiveMap(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), n_cvs=1, periodic=True)
+    assert_close(cv_samples(cv_map.double(), samples).metric, torch.full((100, 1, 1), 4.0))
+
+
+def test_a_bent_map_finds_the_curved_slow_function() -> None:
+    energy = CurvedWells()
+    exact = ExactSlowFunctions(energy, 1.0, (-2.2, -3.0), (9.0, 3.0), n=150)
+    metric = torch.eye(2).expand(16_000, 2, 2)
+    samples = SoftSamples(energy.sample(16_000), metric, torch.zeros(16_000), False)
+    train, held_out = samples.take(torch.arange(12_000)), samples.take(torch.arange(12_000, 16_000))
+    found = {}
+    for n_steps in (0, 5):
+        torch.manual_seed(0)
+        cv_map = CollectiveMap(
+            torch.eye(2),
+            n_cvs=1,
+            periodic=False,
+            centre=samples.s.mean(0),
+            scale=samples.s.std(0).mean().expand(2),
+            n_steps=n_steps,
+        ).double()
+        cv_map.standardise(samples.s)
+        if n_steps:
+            train_cv_map(cv_map, 1, train, held_out, n_steps=300, batch_size=4000)
+            cv_map.standardise(samples.s)
+        functions, values, _ = solve_heads(cv_map, train, held_out, 1)
+        with torch.no_grad():
+            g = functions(exact.points)[:, 0]
+        found[n_steps] = exact.correlation(g), float(values.eigenvalues[0] / exact.eigenvalues[0])
+    assert found[0][0] < 0.97  # no straight line does it
+    assert found[5][0] > 0.98
+    assert found[5][1] < 1.15
