@@ -199,6 +199,8 @@ def write_run_report(
         assessment=assessment,
         settings=dataclasses.asdict(folder.config),
         versions=folder.versions,
+        slow=None if found is None else found.slow,
+        gap=None if found is None else found.gap,
     )
 
 
