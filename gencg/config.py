@@ -129,6 +129,16 @@ class RunConfig:
                 f"{self.energy_calls - self.training_calls} for samples and collective "
                 f"variables, got {self.energy_calls}; raise it or draw fewer --samples"
             )
+        if (
+            self.energy_calls is not None
+            and self.discovers
+            and self.joint_calls < 2 * self.batch_size
+        ):
+            raise ValueError(
+                f"`energy_calls` must be at least {20 * self.batch_size}, as a tenth of it is for "
+                f"two steps of {self.batch_size} of the joint model, got {self.energy_calls}; "
+                "raise it, lower --batch-size, or leave the CVs out with --cvs 0"
+            )
 
     def resolve(self, system: System, *, checksum: str | None = None) -> "RunConfig":
         """Fill the recommendations of a system in.

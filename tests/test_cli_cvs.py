@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mdtraj
@@ -28,13 +27,31 @@ from gencg.run import collective
 
 BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
 SHORT = """
-import functools, sys
+import os, signal, sys
 from gencg import cli
 from gencg.discover import find_slow_cvs, fit_joint
 from gencg.run import collective
-collective.find_slow_cvs = functools.partial(find_slow_cvs, bend=False)
-collective.fit_joint = functools.partial(fit_joint, n_refit_steps=20)
-cli.main(sys.argv[1:])
+
+killed_in = sys.argv[1]
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def find(*args, **options):
+    slow = find_slow_cvs(*args, bend=False, **options)
+    if killed_in == "cvs":
+        die()
+    return slow
+
+def report(info):
+    if killed_in == "joint" and info.step == 4:
+        die()
+
+def train(*args, reporters=(), **options):
+    return fit_joint(*args, n_refit_steps=20, reporters=[*reporters, report], **options)
+
+collective.find_slow_cvs, collective.fit_joint = find, train
+cli.main(sys.argv[2:])
 """
 
 
@@ -377,56 +394,23 @@ def test_every_verb_computes_with_the_threads_of_the_run(
     assert set(seen) == {1}
 
 
-def start(out: str) -> subprocess.Popen[str]:
-    args = ["run", "double-well", *BUDGET, "--out", out, "--checkpoint-seconds", "0.01"]
+def start(out: str, killed_in: str = "") -> int:
+    """The same command in a process of its own, killed where asked; its exit code."""
+    args = ["run", "double-well", *BUDGET, "--out", out, "--checkpoint-seconds", "0.001"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GENCG_COMPILE": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-c", SHORT, *args], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env=environment,
-    )  # fmt: skip
-
-
-def finish(out: str) -> dict[str, torch.Tensor]:
-    """Run to the end; the parameters of the joint model."""
-    process = start(out)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    average: dict[str, torch.Tensor] = load_checkpoint(Path(out) / "joint.pt")["average"]
-    return average
-
-
-def kill_at(out: str, reached) -> None:
-    process = start(out)
-    while process.poll() is None and not reached(Path(out)):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
-def in_the_cv_stage(folder: Path) -> bool:
-    file = folder / "checkpoint.pt"
-    if not file.exists():
-        return False
-    content = load_checkpoint(file)
-    return bool(content["step"] >= content["n_steps"])
-
-
-def in_the_joint_training(folder: Path) -> bool:
-    file = folder / "joint.pt"
-    return file.exists() and load_checkpoint(file)["step"] >= 1
+    command = [sys.executable, "-c", SHORT, killed_in, *args]
+    return subprocess.run(command, env=environment, capture_output=True).returncode
 
 
 def test_a_run_killed_in_its_second_half_goes_on_to_the_same_parameters() -> None:
-    whole = finish("whole")
-    kill_at("cut", in_the_cv_stage)
+    assert start("cut", "cvs") == -signal.SIGKILL
     assert not Path("cut/cvs.pt").exists()
-    kill_at("cut", lambda folder: (folder / "cvs.pt").exists())
-    assert not Path("cut/joint.pt").exists()
-    kill_at("cut", in_the_joint_training)
+    assert start("cut", "joint") == -signal.SIGKILL
     content = load_checkpoint("cut/joint.pt")
     assert 1 <= content["step"] < content["n_steps"]
-    cut = finish("cut")
+    assert start("cut") == start("whole") == 0
+
+    cut, whole = (load_checkpoint(f"{name}/joint.pt")["average"] for name in ("cut", "whole"))
     assert cut.keys() == whole.keys()
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
     assert torch.equal(read_samples("cut").x, read_samples("whole").x)

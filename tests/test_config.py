@@ -37,6 +37,10 @@ def test_what_is_written_is_read_back() -> None:
         ({"n_samples": 99}, "`samples` must be a whole number of at least 100, got 99"),
         ({"batch_size": 1}, "`batch_size` must be a whole number of at least 2"),
         ({"energy_calls": 1000}, "`energy_calls` must leave two steps of 512 .*fewer --samples"),
+        (
+            {"energy_calls": 10_000, "n_samples": 100},
+            "`energy_calls` must be at least 10240, .* --cvs 0",
+        ),
         ({"learning_rate": 0.0}, "`learning_rate` must be a positive finite number, got 0.0"),
         ({"tempering": "hot"}, "`tempering` must be one of geometric, ess, kl, none, got 'hot'"),
         ({"estimator": "reinforce"}, "`estimator` must be one of path, plain"),
@@ -67,7 +71,7 @@ def test_recommendations_come_from_the_system() -> None:
 
 
 def test_there_are_no_more_cvs_than_soft_coordinates() -> None:
-    with pytest.raises(ValueError, match="`cvs` must be at most 2, .* of double-well, got 3"):
+    with pytest.raises(ValueError, match=r"`cvs` must be at most 2, .* of double-well, got 3"):
         RunConfig("double-well", n_cvs=3).resolve(double_well())
     assert RunConfig("double-well", n_cvs=2).resolve(double_well()).n_cvs == 2
     gaussian = RunConfig("double-well", n_cvs=3, decoder="gaussian")
