@@ -23,6 +23,8 @@ from gencg.tempering import (
 
 COVERING_CALLS, JOINT_CALLS = 60_000, 300_000
 """Most energy evaluations spent on covering samples and on the joint training."""
+FEWEST_COVERING = 500
+"""With fewer covering samples the slow functions have no meaning."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
 ESTIMATORS = ("path", "plain")
 DECODERS = ("spline", "gaussian")
@@ -129,15 +131,12 @@ class RunConfig:
                 f"{self.energy_calls - self.training_calls} for samples and collective "
                 f"variables, got {self.energy_calls}; raise it or draw fewer --samples"
             )
-        if (
-            self.energy_calls is not None
-            and self.discovers
-            and self.joint_calls < 2 * self.batch_size
-        ):
+        least = 20 * max(self.batch_size, FEWEST_COVERING)
+        if self.discovers and self.energy_calls is not None and self.energy_calls < least:
             raise ValueError(
-                f"`energy_calls` must be at least {20 * self.batch_size}, as a tenth of it is for "
-                f"two steps of {self.batch_size} of the joint model, got {self.energy_calls}; "
-                "raise it, lower --batch-size, or leave the CVs out with --cvs 0"
+                f"`energy_calls` must be at least {least}, for {FEWEST_COVERING} samples that "
+                f"cover barriers and two steps of {self.batch_size} of the joint model, got "
+                f"{self.energy_calls}; raise it or leave the CVs out with --cvs 0"
             )
 
     def resolve(self, system: System, *, checksum: str | None = None) -> "RunConfig":
