@@ -9,7 +9,7 @@ from gencg.energies.base import Energy
 
 
 class CurvedWells(Energy):
-    r"""Two wells along a bent coordinate, :math:`U = 3 (u^2 - 1)^2 + 0.7 x_2^2, u = x_1 - x_2^2`.
+    r"""Two wells along a bent coordinate, :math:`U = 3 (u^2 - 1)^2 + 2 x_2^2, u = x_1 - x_2^2`.
 
     No linear function of x separates them well: the slow function has curved level sets.
     """
@@ -19,14 +19,14 @@ class CurvedWells(Energy):
 
     def energy(self, x: torch.Tensor) -> torch.Tensor:
         u = x[..., 0] - x[..., 1] ** 2
-        return 3.0 * (u**2 - 1) ** 2 + 0.7 * x[..., 1] ** 2
+        return 3.0 * (u**2 - 1) ** 2 + 2.0 * x[..., 1] ** 2
 
     def sample(self, n: int) -> torch.Tensor:
         """Exact samples at beta 1: u by inversion on a grid, x2 normal."""
         grid = torch.linspace(-2.5, 2.5, 5001)
         density = torch.exp(-3.0 * (grid**2 - 1) ** 2)
         u = grid[torch.multinomial(density, n, replacement=True)]
-        v = torch.randn(n) / 1.4**0.5
+        v = torch.randn(n) / 2.0
         return torch.stack([u + v**2, v], dim=-1)
 
 

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 
+MIN_CARRIED = 50.0
+"""Effective samples that a kernel needs under it."""
+
+
 @dataclass(frozen=True)
 class SoftSamples:
     """Weighted samples as the Dirichlet form needs them.
@@ -98,7 +102,11 @@ class KernelBasis(Basis):
 
     @classmethod
     def around(cls, samples: SoftSamples, *, n_centres: int = 120) -> "KernelBasis":
-        """Centres spread over the samples that carry weight, each the farthest from the others."""
+        """Centres spread over the samples that carry weight, each the farthest from the others.
+
+        A kernel on a lone sample would be a function without slope; those that fewer than
+        `MIN_CARRIED` effective samples carry are left out.
+        """
         likely = samples.log_weights > samples.log_weights.max() - 14.0
         s = samples.s[likely].double()[:4000]
         chosen = [0]
@@ -106,7 +114,11 @@ class KernelBasis(Basis):
         for _ in range(min(n_centres, len(s)) - 1):
             chosen.append(int(distance.argmax()))
             distance = torch.minimum(distance, (s - s[chosen[-1]]).square().sum(-1))
-        return cls(s[chosen], width=1.5 * math.sqrt(float(distance.max())))
+        basis = cls(s[chosen], width=1.5 * math.sqrt(float(distance.max())))
+        few = samples.take(torch.arange(min(len(samples.s), 20_000)))
+        mass = few.weights.double()[:, None] * basis(few.s)[0]
+        carried = mass.sum(0).square() / mass.square().sum(0).clamp_min(1e-300)
+        return cls(basis.centres[carried >= MIN_CARRIED], width=basis.width)
 
     def __call__(self, s: Tensor) -> tuple[Tensor, Tensor]:
         offset = s.double()[:, None] - self.centres
