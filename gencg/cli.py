@@ -354,6 +354,9 @@ def report(folder: str, **options: Any) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command; bad input is one line on stderr and exit code 2."""
     args = sys.argv[1:] if args is None else args
+    # Threads that spin while they wait stand still as soon as another program wants a core;
+    # read when torch is first imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app.main(args, prog_name="gencg", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
