@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 MIN_CARRIED = 50.0
 """Effective samples that a kernel needs under it."""
 
@@ -118,7 +117,9 @@ class KernelBasis(Basis):
         few = samples.take(torch.arange(min(len(samples.s), 20_000)))
         mass = few.weights.double()[:, None] * basis(few.s)[0]
         carried = mass.sum(0).square() / mass.square().sum(0).clamp_min(1e-300)
-        return cls(basis.centres[carried >= MIN_CARRIED], width=basis.width)
+        # A weak generator carries few kernels well: the ten best stay in any case
+        least = min(MIN_CARRIED, float(carried.sort(descending=True).values[:10][-1]))
+        return cls(basis.centres[carried >= least], width=basis.width)
 
     def __call__(self, s: Tensor) -> tuple[Tensor, Tensor]:
         offset = s.double()[:, None] - self.centres
