@@ -1,10 +1,17 @@
 """Shared fixtures: double precision, a fixed seed, a clean Pyro store."""
 
+import signal
 from collections.abc import Iterator
 
 import pyro
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    # A shell that starts the tests in the background has them ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
