@@ -11,10 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from torch.testing import assert_close
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [
-    "double_well.run", "alanine_dipeptide.run", "alanine_dipeptide.evaluate", "benchmarks.energy",
+    "double_well.run", "alanine_dipeptide.run", "alanine_dipeptide.evaluate",
+    "alanine_dipeptide.agreement", "benchmarks.energy",
 ]  # fmt: skip
 EXPECTED = sorted((ROOT / "experiments").glob("*/expected.json"))
 
@@ -60,3 +63,16 @@ def test_expected_numbers_say_how_they_were_made(path: Path) -> None:
     assert content["command"] == f"python -m experiments.{path.parent.name}.run"
     for rule in content["quantities"].values():
         assert set(rule) in ({"value", "tolerance"}, {"at_least"}, {"at_most"})
+
+
+def test_canonical_correlations_see_the_span_and_not_its_basis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    agreement = importlib.import_module("experiments.alanine_dipeptide.agreement")
+    canonical_correlations = agreement.canonical_correlations
+    f, noise = torch.randn(2000, 2), torch.randn(2000, 1)
+    weights = torch.softmax(torch.randn(2000), 0)
+    turned = f @ torch.tensor([[1.0, 2.0], [-0.5, 3.0]]) + 5.0
+    assert_close(canonical_correlations(f, turned, weights), torch.ones(2))
+    assert float(canonical_correlations(f, noise, weights)[0]) < 0.2
