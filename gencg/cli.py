@@ -16,8 +16,8 @@ import click
 
 if TYPE_CHECKING:
     from gencg.config import RunConfig
-    from gencg.fit import StepInfo
     from gencg.systems.base import System
+    from gencg.training import StepInfo
 
 BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 1
 

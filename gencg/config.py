@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gencg.fit import DEFAULT_ENERGY_CALLS, Optimisation
+from gencg.fit import DEFAULT_ENERGY_CALLS
 from gencg.systems.base import System
 from gencg.systems.registry import default_force_field
 from gencg.tempering import (
@@ -20,6 +20,7 @@ from gencg.tempering import (
     NoTempering,
     TemperingSchedule,
 )
+from gencg.training import Optimisation
 
 COVERING_CALLS, JOINT_CALLS = 60_000, 300_000
 """Most energy evaluations spent on covering samples and on the joint training."""

@@ -10,7 +10,7 @@ from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.coordinates.base import Cartesian
 from gencg.energies.toy import DoubleWell
 from gencg.ensemble import draw
-from gencg.fit import Optimisation, StepInfo, TrainingError, fit
+from gencg.fit import fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
 from gencg.objectives.base import Evaluation, Objective
@@ -24,6 +24,7 @@ from gencg.tempering import (
     TemperingSchedule,
     TemperingState,
 )
+from gencg.training import Optimisation, StepInfo, TrainingError
 from gencg.units import temperature_of
 
 

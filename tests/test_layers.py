@@ -33,6 +33,7 @@ ORDER = [
     "tempering",
     "checkpoint",
     "testing",
+    "training",
     "fit",
     "discover",
     "analysis",

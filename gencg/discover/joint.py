@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from gencg.discover.slow_cvs import SlowCVs
-from gencg.fit import FitResult, Optimisation, Reporter, as_result, fit
+from gencg.fit import FitResult, as_result, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import CollectiveDecoder, collective_model
 from gencg.models.decoders import SplineDecoder
 from gencg.tempering import NoTempering
+from gencg.training import Optimisation, Reporter
 
 
 def fit_joint(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.discover import SlowCVs, find_slow_cvs, fit_joint, restore_slow, slow_state
-from gencg.fit import FitResult, Reporter
+from gencg.fit import FitResult
 from gencg.objectives.bound_gap import BoundGap, bound_gap
 from gencg.run.folder import RunFolder
+from gencg.training import Reporter
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from gencg.analysis.coverage import Stage
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
-from gencg.fit import FitResult, Reporter, fit
+from gencg.fit import FitResult, fit
 from gencg.report import write_report
 from gencg.run.collective import Discovery, discover, discovered
 from gencg.run.folder import RunFolder
 from gencg.run.metrics import MetricsWriter
 from gencg.run.record import summarise, summarise_cvs, versions, write_json
 from gencg.systems.base import System
+from gencg.training import Reporter
 
 
 def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = ()) -> FitResult:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from gencg.config import RunConfig, file_checksum, forcefield_checksum
-from gencg.fit import StepInfo
 from gencg.report import write_atomically
 from gencg.run.metrics import read_metrics
 from gencg.systems import System, load
 from gencg.systems.structure import CIF_SUFFIXES
+from gencg.training import StepInfo
 
 OWN = (
     "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
