@@ -51,7 +51,20 @@ def discover(
         )
         save_checkpoint(folder.cvs, {"slow": slow_state(slow)})
     announce(str(slow))
-    joint = fit_joint(
+    joint = _fit_joint(result, slow, folder, reporters=reporters, announce=announce)
+    return Discovery(slow, joint, bound_gap(joint.model, seed=config.seed))
+
+
+def _fit_joint(
+    result: FitResult,
+    slow: SlowCVs,
+    folder: RunFolder,
+    *,
+    reporters: Sequence[Reporter] = (),
+    announce: Callable[[str], None] = lambda text: None,
+) -> FitResult:
+    config = folder.config
+    return fit_joint(
         result,
         slow,
         energy_calls=config.joint_calls,
@@ -62,7 +75,6 @@ def discover(
         reporters=reporters,
         announce=announce,
     )
-    return Discovery(slow, joint, bound_gap(joint.model, seed=config.seed))
 
 
 def has_joint(folder: RunFolder) -> bool:
@@ -90,17 +102,8 @@ def restored(result: FitResult, folder: RunFolder) -> tuple[SlowCVs, FitResult]:
             f"run {folder.path} has no collective variables yet; finish it with `gencg run` and "
             "the same settings"
         )
-    config = folder.config
     slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
-    joint = fit_joint(
-        result,
-        slow,
-        energy_calls=config.joint_calls,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        checkpoint=folder.joint,
-    )
-    return slow, joint
+    return slow, _fit_joint(result, slow, folder)
 
 
 def discovered(result: FitResult, folder: RunFolder) -> Discovery:
