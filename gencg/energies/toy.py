@@ -160,6 +160,34 @@ class MuellerBrown(Toy):
         return x, weights / 2  # |det d(x1, x2)/d(s, t)| = 1/2
 
 
+class CurvedWells(Toy):
+    r"""Two equal wells along a bent coordinate.
+
+    .. math:: U(x) = 3 (u^2 - 1)^2 + 2 x_2^2, \qquad u = x_1 - x_2^2
+
+    The barrier at u = 0 is 3 kJ/mol high. No linear function of x separates the wells well: the
+    slow function has parabolas for level sets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__((2,))
+
+    def energy(self, x: Tensor) -> Tensor:
+        u = x[..., 0] - x[..., 1] ** 2
+        return 3 * (u**2 - 1) ** 2 + 2 * x[..., 1] ** 2
+
+    def states(self, x: Tensor) -> dict[str, Tensor]:
+        """Left and right of the parabola u = 0."""
+        right = x[..., 0] >= x[..., 1] ** 2
+        return {"left": ~right, "right": right}
+
+    def nodes(self) -> tuple[Array, Array]:
+        """Box in (u, x2), whose map to x keeps the area."""
+        first = _panels([-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0])
+        uv, weights = _product(first, _panels([-18.0, -6.0, -2.0, 2.0, 6.0, 18.0]))
+        return np.stack([uv[:, 0] + uv[:, 1] ** 2, uv[:, 1]], 1), weights
+
+
 class GaussianMixture(Toy):
     r"""Normal modes of unequal weight on a square lattice, exactly normalised.
 

@@ -9,6 +9,7 @@ from gencg.systems.registry import default_force_field as default_force_field
 from gencg.systems.registry import describe as describe
 from gencg.systems.registry import load as load
 from gencg.systems.toys import butane as butane
+from gencg.systems.toys import curved_wells as curved_wells
 from gencg.systems.toys import double_well as double_well
 from gencg.systems.toys import gaussian_mixture as gaussian_mixture
 from gencg.systems.toys import mueller_brown as mueller_brown

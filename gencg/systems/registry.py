@@ -13,18 +13,25 @@ from gencg.systems.molecules import (
     from_pdb,
 )
 from gencg.systems.structure import is_structure_path
-from gencg.systems.toys import butane, double_well, gaussian_mixture, mueller_brown
+from gencg.systems.toys import (
+    butane,
+    curved_wells,
+    double_well,
+    gaussian_mixture,
+    mueller_brown,
+)
 
 SYSTEMS: dict[str, Callable[..., System]] = {
     "double-well": double_well,
     "mueller-brown": mueller_brown,
+    "curved-wells": curved_wells,
     "gaussian-mixture": gaussian_mixture,
     "butane": butane,
     "alanine-dipeptide": alanine_dipeptide,
 }
 """Ready-made systems by name; the first line of each docstring describes it."""
 
-TOYS = ("double-well", "mueller-brown", "gaussian-mixture", "butane")
+TOYS = ("double-well", "mueller-brown", "curved-wells", "gaussian-mixture", "butane")
 
 
 def describe(name: str) -> str:

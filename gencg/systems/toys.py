@@ -1,7 +1,14 @@
 """Toy problems with exact answers, ready to fit."""
 
 from gencg.coordinates.base import Cartesian
-from gencg.energies.toy import ButaneTorsion, DoubleWell, GaussianMixture, MuellerBrown, Toy
+from gencg.energies.toy import (
+    ButaneTorsion,
+    CurvedWells,
+    DoubleWell,
+    GaussianMixture,
+    MuellerBrown,
+    Toy,
+)
 from gencg.systems.base import System
 from gencg.units import check_temperature, inverse_temperature, temperature_of
 
@@ -28,6 +35,17 @@ def mueller_brown(*, temperature: float = 300.0) -> System:
         Cartesian(2, scale=1.5),
         temperature,
         "three basins in a bent valley, Müller-Brown scaled by 0.15 kJ/mol",
+    )
+
+
+def curved_wells(*, temperature: float = UNIT_TEMPERATURE) -> System:
+    """Two equal wells along a parabola: the slow coordinate is curved."""
+    return _toy(
+        "curved-wells",
+        CurvedWells(),
+        Cartesian(2, scale=1.5),
+        temperature,
+        "two equal wells along a parabola, whose slow coordinate is curved",
     )
 
 

@@ -12,12 +12,20 @@ import torch
 from torch.testing import assert_close
 
 from gencg.energies import toy
-from gencg.energies.toy import ButaneTorsion, DoubleWell, GaussianMixture, MuellerBrown, Toy
+from gencg.energies.toy import (
+    ButaneTorsion,
+    CurvedWells,
+    DoubleWell,
+    GaussianMixture,
+    MuellerBrown,
+    Toy,
+)
 from gencg.units import inverse_temperature
 
 TOYS = {
     "double well": (DoubleWell, 1.0),
     "Müller-Brown": (MuellerBrown, inverse_temperature(300)),
+    "curved wells": (CurvedWells, 1.0),
     "Gaussian mixture": (GaussianMixture, 1.0),
     "butane": (ButaneTorsion, inverse_temperature(300)),
 }
@@ -94,6 +102,17 @@ def test_mueller_brown_has_the_published_stationary_points() -> None:
     # Three basins one can see at 300 K
     populations = MuellerBrown().populations(inverse_temperature(300))
     assert min(populations.values()) > 0.03
+
+
+def test_curved_wells_are_two_integrals_over_a_line() -> None:
+    # In (u, x2) the two coordinates are independent and the area is kept: x2 has variance 1/4
+    energy = CurvedWells()
+    u = torch.linspace(-3, 3, 60_001)
+    density = torch.exp(-3 * (u**2 - 1) ** 2)
+    log_z = math.log(float(torch.trapezoid(density, u)) * math.sqrt(math.pi / 2))
+    assert energy.log_partition(1.0) == pytest.approx(log_z, abs=1e-9)
+    assert energy.populations(1.0)["right"] == pytest.approx(0.5)
+    assert energy.mean(1.0) == pytest.approx([0.25, 0], abs=1e-9)
 
 
 def test_mixture_is_normalised_with_its_own_weights_and_moments() -> None:

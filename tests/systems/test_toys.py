@@ -8,12 +8,13 @@ import math
 import pytest
 import torch
 
-from gencg.systems import butane, double_well, gaussian_mixture, mueller_brown
+from gencg.systems import butane, curved_wells, double_well, gaussian_mixture, mueller_brown
 from gencg.target import BoltzmannTarget
 
 TOYS = {
     "double-well": double_well,
     "mueller-brown": mueller_brown,
+    "curved-wells": curved_wells,
     "gaussian-mixture": gaussian_mixture,
     "butane": butane,
 }
