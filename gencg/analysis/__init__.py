@@ -9,6 +9,7 @@ from gencg.analysis.collective import slow_function_maps as slow_function_maps
 from gencg.analysis.coverage import Coverage as Coverage
 from gencg.analysis.coverage import LostBin as LostBin
 from gencg.analysis.coverage import check_coverage as check_coverage
+from gencg.analysis.exact_slow import ExactSlowFunctions as ExactSlowFunctions
 from gencg.analysis.free_energy import FreeEnergySurface as FreeEnergySurface
 from gencg.analysis.free_energy import free_energy_surface as free_energy_surface
 from gencg.analysis.histogram import Histogram as Histogram
