@@ -36,9 +36,9 @@ def circular_spline(
           https://arxiv.org/abs/2002.02428
     """
     n_bins = parameters.shape[-1] // 3
-    widths, heights, slopes = torch.split(parameters, n_bins, dim=-1)
+    widths, heights, slopes = torch.split(_bins_first(parameters), n_bins)
     slopes = functional.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE
-    slopes = torch.cat([slopes, slopes[..., :1]], dim=-1)
+    slopes = torch.cat([slopes, slopes[:1]])
     return _rational_quadratic(x, widths, heights, slopes, bound=math.pi, inverse=inverse)
 
 
@@ -58,16 +58,21 @@ def line_spline(
         Transformed values and log slopes of the map applied, both ``(*batch,)``.
     """
     n_bins = (parameters.shape[-1] + 1) // 3
-    widths, heights, slopes = torch.split(parameters, [n_bins, n_bins, n_bins - 1], dim=-1)
-    slopes = functional.pad(
-        functional.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE, (1, 1), value=1.0
-    )
+    widths, heights, slopes = torch.split(_bins_first(parameters), [n_bins, n_bins, n_bins - 1])
+    slopes = functional.softplus(slopes + _UNIT_SLOPE) + MIN_SLOPE
+    end = torch.ones_like(widths[:1])
+    slopes = torch.cat([end, slopes, end])
     inside = (x > -bound) & (x < bound)
     clamped = torch.where(inside, x, torch.zeros_like(x))
     y, log_slope = _rational_quadratic(
         clamped, widths, heights, slopes, bound=bound, inverse=inverse
     )
     return torch.where(inside, y, x), torch.where(inside, log_slope, torch.zeros_like(x))
+
+
+def _bins_first(parameters: Tensor) -> Tensor:
+    """``(n_bins, *batch)``: sums over bins run along the batch, many times faster on a CPU."""
+    return parameters.movedim(-1, 0).contiguous()
 
 
 def _rational_quadratic(
@@ -104,18 +109,17 @@ def _bin_of(
     x: Tensor, widths: Tensor, heights: Tensor, slopes: Tensor, *, bound: float, inverse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Left knot, width, left value, height and both slopes of the bin that holds each x."""
-    n_bins = widths.shape[-1]
-    widths = 2 * bound * (MIN_SHARE + (1 - MIN_SHARE * n_bins) * functional.softmax(widths, dim=-1))
-    heights = (
-        2 * bound * (MIN_SHARE + (1 - MIN_SHARE * n_bins) * functional.softmax(heights, dim=-1))
-    )
-    x_left = widths.cumsum(-1) - widths - bound
-    y_left = heights.cumsum(-1) - heights - bound
+    n_bins = len(widths)
+    share = 1 - MIN_SHARE * n_bins
+    widths = 2 * bound * (MIN_SHARE + share * functional.softmax(widths, dim=0))
+    heights = 2 * bound * (MIN_SHARE + share * functional.softmax(heights, dim=0))
+    x_left = widths.cumsum(0) - widths - bound
+    y_left = heights.cumsum(0) - heights - bound
     knots = y_left if inverse else x_left
     # The number of inner knots at or below x is the index of its bin
-    index = (x[..., None] >= knots[..., 1:]).sum(-1, keepdim=True)
+    index = (x >= knots[1:]).sum(0, keepdim=True)
     gathered = [
-        torch.gather(values, -1, index)[..., 0]
-        for values in (x_left, widths, y_left, heights, slopes[..., :-1], slopes[..., 1:])
+        torch.gather(values, 0, index)[0]
+        for values in (x_left, widths, y_left, heights, slopes[:-1], slopes[1:])
     ]
     return gathered[0], gathered[1], gathered[2], gathered[3], gathered[4], gathered[5]
