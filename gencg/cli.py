@@ -123,7 +123,7 @@ _TRAINING = (
     click.option("--learning-rate", type=float, help="Adam's rate.  [0.001]"),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
-    click.option("--decoder", metavar="KIND", help="spline or gaussian.  [spline]"),
+    click.option("--decoder", metavar="KIND", help="spline, gaussian or unimodal.  [spline]"),
     click.option("--estimator", metavar="KIND", help="path or plain gradient.  [path]"),
     click.option("--config", "config_file", type=click.Path(), help="TOML file with settings."),
     click.option("--threads", type=COUNT, help="Threads to compute with."),

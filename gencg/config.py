@@ -28,7 +28,7 @@ FEWEST_COVERING = 500
 """With fewer covering samples the slow functions have no meaning."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
 ESTIMATORS = ("path", "plain")
-DECODERS = ("spline", "gaussian")
+DECODERS = ("spline", "gaussian", "unimodal")
 FORMATS = ("xtc", "dcd")
 BENIGN: dict[str, Any] = {"benign": True}
 """Marks a setting that may change when a run goes on: it does not touch the result."""
@@ -51,7 +51,8 @@ class RunConfig:
         learning_rate: Adam's rate after warm-up.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
-        decoder: "spline", or "gaussian" for the model of 2020.
+        decoder: "spline", or one stage: "gaussian" for the model of 2020, "unimodal" for a flow
+            with one peak for each z.
         estimator: "path" or "plain" gradient of the bound.
         threads: Threads of torch; None leaves torch's own choice.
         checkpoint_seconds: Wall time between two checkpoints.
@@ -121,9 +122,9 @@ class RunConfig:
             raise ValueError(
                 f"`start_temperature` must be at least the temperature of {cold:g} K, got {hot:g}"
             )
-        if self.decoder == "gaussian" and (self.n_cvs == "auto" or self.n_cvs == 0):
+        if self.decoder != "spline" and (self.n_cvs == "auto" or self.n_cvs == 0):
             raise ValueError(
-                f"`cvs` must be at least 1 with the gaussian decoder, got {self.n_cvs!r}; "
+                f"`cvs` must be at least 1 with the {self.decoder} decoder, got {self.n_cvs!r}; "
                 "give --cvs 1 or 2"
             )
         if self.energy_calls is not None and self.training_calls < 2 * self.batch_size:
@@ -160,7 +161,8 @@ class RunConfig:
                 "samples.h5 is written anyway"
             )
         n_soft = int(system.coordinates.soft.sum())
-        if self.discovers and self.n_cvs != "auto" and int(self.n_cvs) > n_soft:
+        bounded = self.discovers or self.decoder == "unimodal"
+        if bounded and self.n_cvs != "auto" and int(self.n_cvs) > n_soft:
             raise ValueError(
                 f"`cvs` must be at most {n_soft}, the number of soft coordinates of "
                 f"{system.name}, got {self.n_cvs}"

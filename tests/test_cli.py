@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import mdtraj
+import numpy as np
 import pytest
 import torch
 
@@ -372,6 +373,16 @@ def test_the_model_of_2020_runs_too(gencg) -> None:
     assert gencg("run", "double-well", *SMALL, *args, "--out", "run")[0] == 0
     assert json.loads(Path("run/summary.json").read_text())["n_cvs"] == 1
     assert "Collective variables" in Path("run/report.html").read_text()
+
+
+def test_the_one_stage_flow_runs_and_resumes(gencg) -> None:
+    args = ["butane", *SMALL[:-2], "--decoder", "unimodal", "--cvs", "1", "--out", "run"]
+    assert gencg("fit", *args)[0] == 0
+    assert gencg("run", *args)[0] == 0
+    assert json.loads(Path("run/summary.json").read_text())["n_cvs"] == 1
+    np.save("frames.npy", np.linspace(-3, 3, 7)[:, None])
+    assert gencg("cv", "run", "frames.npy", "--out", "cvs.csv")[0] == 0
+    assert Path("cvs.csv").read_text().startswith("z1 (rad)")
 
 
 def test_energy_prints_terms_beside_openmm(gencg) -> None:

@@ -31,6 +31,7 @@ def test_what_is_written_is_read_back() -> None:
         ({"n_cvs": "some"}, "`cvs` must be a whole number of at least 0, got 'some'"),
         ({"n_cvs": -1}, "`cvs` must be a whole number of at least 0, got -1"),
         ({"decoder": "gaussian"}, "`cvs` must be at least 1 with the gaussian decoder"),
+        ({"decoder": "unimodal"}, "`cvs` must be at least 1 with the unimodal decoder"),
         ({"seed": 1.5}, "`seed` must be a whole number of at least 0, got 1.5"),
         ({"seed": math.inf}, "`seed` must be a whole number"),
         ({"seed": 2**63}, "`seed` must be below 2\\^63, got 9223372036854775808"),
@@ -44,7 +45,7 @@ def test_what_is_written_is_read_back() -> None:
         ({"learning_rate": 0.0}, "`learning_rate` must be a positive finite number, got 0.0"),
         ({"tempering": "hot"}, "`tempering` must be one of geometric, ess, kl, none, got 'hot'"),
         ({"estimator": "reinforce"}, "`estimator` must be one of path, plain"),
-        ({"decoder": "magic"}, "`decoder` must be one of spline, gaussian"),
+        ({"decoder": "magic"}, "`decoder` must be one of spline, gaussian, unimodal"),
         ({"formats": ("pdb",)}, "`format` must be one of xtc, dcd, got 'pdb'"),
         ({"forcefield": 5}, "`forcefield` must be a list of names, got 5"),
         ({"threads": 0}, "`threads` must be a whole number of at least 1, got 0"),
@@ -74,6 +75,8 @@ def test_there_are_no_more_cvs_than_soft_coordinates() -> None:
     with pytest.raises(ValueError, match=r"`cvs` must be at most 2, .* of double-well, got 3"):
         RunConfig("double-well", n_cvs=3).resolve(double_well())
     assert RunConfig("double-well", n_cvs=2).resolve(double_well()).n_cvs == 2
+    with pytest.raises(ValueError, match="`cvs` must be at most 2"):
+        RunConfig("double-well", n_cvs=3, decoder="unimodal").resolve(double_well())
     gaussian = RunConfig("double-well", n_cvs=3, decoder="gaussian")
     assert gaussian.resolve(double_well()).n_cvs == 3
 

@@ -1,10 +1,12 @@
-"""The default model of a coordinate map."""
+"""The default models of a coordinate map: in two stages, and in one."""
 
 from gencg.coordinates.base import CoordinateMap
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.collective import FlowPrior
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
-from gencg.models.encoders import GaussianEncoder
+from gencg.models.encoders import GaussianEncoder, SoftEncoder
 from gencg.models.priors import GaussianPrior
+from gencg.models.unimodal import UnimodalFlowDecoder
 
 
 def build_model(coordinates: CoordinateMap, *, n_cvs: int = 0) -> CoarseGrainedModel:
@@ -23,4 +25,27 @@ def build_model(coordinates: CoordinateMap, *, n_cvs: int = 0) -> CoarseGrainedM
         prior=GaussianPrior(n_cvs),
         encoder=GaussianEncoder(coordinates, n_cvs=n_cvs),
         n_cvs=n_cvs,
+    )
+
+
+def unimodal_model(coordinates: CoordinateMap, *, n_cvs: int) -> CoarseGrainedModel:
+    """The one-stage model of a decoder with one peak for each z, angles where the molecule's are.
+
+    The prior is a spline flow: what is multimodal then is a gap in q(z), and decoder and encoder
+    stay smooth. They start as each other's inverse, as far as they are linear.
+
+    Args:
+        coordinates: Coordinates of the molecule or toy.
+        n_cvs: Number of collective variables.
+
+    Raises:
+        ValueError: If `n_cvs` is below 1 or above the number of soft coordinates that z can carry.
+    """
+    periodic = bool(coordinates.periodic.any())
+    decoder = UnimodalFlowDecoder(coordinates, n_cvs=n_cvs, periodic=periodic)
+    encoder = SoftEncoder(coordinates, n_cvs=n_cvs, periodic=periodic)
+    if not periodic:
+        encoder.axes.data.copy_(decoder.flow.soft.axes)
+    return CoarseGrainedModel(
+        decoder, prior=FlowPrior(n_cvs, periodic=periodic), encoder=encoder, n_cvs=n_cvs
     )

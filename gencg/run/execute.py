@@ -11,9 +11,12 @@ import torch
 from gencg.analysis.assessment import Assessment, assess
 from gencg.analysis.coverage import Stage
 from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.config import RunConfig
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, fit
+from gencg.models.build import unimodal_model
+from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.report import write_report
 from gencg.run.collective import Discovery, discover, discovered
 from gencg.run.folder import RunFolder
@@ -86,6 +89,7 @@ def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> Fi
     return fit(
         system,
         temperature=config.temperature,
+        model=_own_model(system, config) if config.decoder == "unimodal" else None,
         # Slow CVs come after training; the model of 2020 has its CVs from the start
         n_cvs=0 if config.discovers else int(config.n_cvs),
         energy_calls=config.training_calls,
@@ -98,6 +102,13 @@ def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> Fi
         checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
     )
+
+
+def _own_model(system: System, config: RunConfig) -> CoarseGrainedModel:
+    """The unimodal model with the initial parameters of the run's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return unimodal_model(system.coordinates, n_cvs=int(config.n_cvs))
 
 
 def run(

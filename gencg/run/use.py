@@ -24,9 +24,9 @@ class CollectiveRun:
     """The model with collective variables that a run holds.
 
     Args:
-        result: The joint model, or the model of 2020.
+        result: The joint model, or that of a one-stage run.
         names: A name for each CV.
-        slow: The slow CVs; None for the model of 2020.
+        slow: The slow CVs; None for a one-stage model.
         log_z: Log partition function of the run over all z; None while it is not finished.
     """
 
@@ -59,7 +59,7 @@ class CollectiveRun:
                 model that has none.
         """
         if slow and self.slow is None:
-            raise ValueError("the model of 2020 has no slow functions; leave --slow out")
+            raise ValueError("a one-stage model has no slow functions; leave --slow out")
         z: NDArray[np.float64] = self.result.model.encode(trajectory)
         if not slow or self.slow is None:
             return z
@@ -129,7 +129,7 @@ def with_cvs(system: System, folder: RunFolder) -> CollectiveRun:
         ValueError: If the run has none, or has not come so far.
     """
     config, summary = folder.config, folder.summary or {}
-    if config.decoder == "gaussian":
+    if config.decoder != "spline":
         result = trained(system, folder)
         names = tuple(f"z{k + 1}" for k in range(result.model.n_cvs))
         return CollectiveRun(result, names, None, summary.get("log_z"))
