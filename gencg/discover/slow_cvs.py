@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencg.coordinates.metric import mass_metric
-from gencg.discover.choose import Choice, choose_on_line, choose_on_torus
+from gencg.discover.choose import Choice, choose_on_line, choose_on_torus, slowest_pair
 from gencg.ensemble import Ensemble, draw
 from gencg.fit import FitResult
 from gencg.models.cv_map import CollectiveMap
+from gencg.models.flattened import FlattenedModel, balanced
 from gencg.models.mixture import CoveringModel
 from gencg.objectives.dirichlet import SoftSamples, Spectrum
 from gencg.objectives.slow_modes import SlowFunctions, solve_heads, train_cv_map
@@ -37,7 +38,6 @@ class SlowCVs:
         linear: Whether the CVs are linear in the soft coordinates: the bent map was not slower.
         n_energy_calls: Energy calls spent on the covering samples.
         samples: The weighted samples behind it; None once restored from a file.
-        ensemble: The covering ensemble the samples came from; None once restored.
     """
 
     functions: SlowFunctions
@@ -49,7 +49,6 @@ class SlowCVs:
     linear: bool
     n_energy_calls: int
     samples: SoftSamples | None = None
-    ensemble: Ensemble | None = None
 
     @property
     def map(self) -> CollectiveMap:
@@ -74,14 +73,71 @@ class SlowCVs:
         )
 
 
+def covering_model(result: FitResult, *, share: float = 0.5) -> CoveringModel:
+    """The generator mixed with the soft blocks it had at hotter stages; see `CoveringModel`."""
+    snapshots = result.snapshots
+    return CoveringModel(result.model, snapshots, share=share if snapshots else 1.0)
+
+
 def covering_samples(
     result: FitResult, n_samples: int, *, share: float = 0.5, seed: int = 0
 ) -> tuple[Ensemble, SoftSamples]:
     """Weighted samples that also cover the transition regions; see `CoveringModel`."""
-    system, model = result.system, result.model
-    covering = CoveringModel(model, result.snapshots, share=share if result.snapshots else 1.0)
+    return _draw(result, covering_model(result, share=share), n_samples, seed=seed)
+
+
+def flattened_samples(
+    result: FitResult,
+    covering: SoftSamples,
+    rows: Tensor,
+    n_samples: int,
+    *,
+    share: float = 0.5,
+    seed: int = 0,
+) -> tuple[int, SoftSamples]:
+    """Covering samples with as many more, spread evenly over given angles.
+
+    Barriers are crossed by few covering samples, and the slow functions have all their slope
+    there; see `FlattenedModel`. All samples are weighted by the mixture of both densities.
+
+    Args:
+        result: The trained generator.
+        covering: Samples of its covering model, as from `covering_samples`.
+        rows: Combine the soft angles into those to be even in, ``(d, k)``.
+        n_samples: Further samples, one energy call each.
+        share: Their share in all that were drawn, with and without weight.
+        seed: Decides everything random.
+
+    Returns:
+        Energy calls spent, and all samples, mixed.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        flat = FlattenedModel(covering_model(result), rows, n_bins=24 if len(rows) < 3 else 10)
+    ensemble, further = _draw(result, flat, n_samples, seed=seed)
+    # The flattened model's own weights are for its own density, not for the covering one
+    ratio = flat.log_ratio(further.s).double()
+    weights = [
+        balanced(covering.log_weights, flat.log_ratio(covering.s).double(), share),
+        balanced(further.log_weights + ratio, ratio, share),
+    ]
+    together = SoftSamples(
+        torch.cat([covering.s, further.s]),
+        torch.cat([covering.metric, further.metric]),
+        torch.cat(weights),
+        covering.periodic,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(together.s), generator=generator)
+    return ensemble.n_energy_calls, together.take(order)
+
+
+def _draw(
+    result: FitResult, model: nn.Module, n_samples: int, *, seed: int
+) -> tuple[Ensemble, SoftSamples]:
+    system = result.system
     ensemble = draw(
-        covering,  # type: ignore[arg-type]
+        model,  # type: ignore[arg-type]
         result.target,
         n_samples,
         molecule=system.molecule,
@@ -114,7 +170,8 @@ def find_slow_cvs(
 ) -> SlowCVs:
     r"""Find smooth collective variables whose functions are the slowest of the molecule.
 
-    1. Samples of the generator that also cover barriers, with exact weights.
+    1. Samples of the generator that also cover barriers, with exact weights; on the torus half of
+       them spread evenly over the angles that the first half showed to be slow.
     2. Linear spectra of the Dirichlet form for every pair of soft coordinates (a kernel basis on
        the line); the gap of the slowest gives the number of slow processes.
     3. The smallest set of soft coordinates (or their sums and differences) whose functions
@@ -142,10 +199,23 @@ def find_slow_cvs(
             f"`n_cvs` must be 'auto' or between 1 and {n_soft}, the number of soft coordinates "
             f"of {system.name}, got {n_cvs!r}"
         )
-    ensemble, samples = covering_samples(result, n_samples, seed=seed)
-    names = [system.coordinates.names[i] for i in soft.tolist()]
-    choose = choose_on_torus if samples.periodic else choose_on_line
+    periodic = bool(system.coordinates.periodic[soft].all())
+    n_covering = n_samples // 2 if periodic else n_samples
+    ensemble, samples = covering_samples(result, n_covering, seed=seed)
+    n_calls = ensemble.n_energy_calls
+    if periodic:
+        spent, samples = flattened_samples(
+            result,
+            samples,
+            slowest_pair(samples),
+            n_samples - n_covering,
+            share=1 - n_covering / n_samples,
+            seed=seed + 1,
+        )
+        n_calls += spent
+    choose = choose_on_torus if periodic else choose_on_line
     choice = choose(samples, n_cvs, min_population)
+    names = [system.coordinates.names[i] for i in soft.tolist()]
     m = choice.n_processes
     cv_names = _names(choice.matrix, names, choice.n_cvs, samples.periodic)
     functions, found, eigenvalues, linear = _solve_map(
@@ -163,9 +233,8 @@ def find_slow_cvs(
         gap=choice.gap,
         eigenvalues=eigenvalues,
         linear=linear,
-        n_energy_calls=ensemble.n_energy_calls,
+        n_energy_calls=n_calls,
         samples=samples,
-        ensemble=ensemble,
     )
 
 
@@ -178,14 +247,15 @@ def _solve_map(
     n_train = int(0.75 * len(order))
     train, held_out = samples.take(order[:n_train]), samples.take(order[n_train:])
     m = choice.n_processes
-    solve = partial(solve_heads, n_functions=m, min_population=min_population)
+    solve = partial(solve_heads, n_functions=m, order=choice.order, min_population=min_population)
+    trial = partial(solve, n_bootstraps=0)
     straight = _build_map(samples, choice, n_steps=0, seed=seed)
-    best = (straight, *solve(straight, train, held_out)[1:])
+    best = (straight, *trial(straight, train, held_out)[1:])
     if bend:
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
         train_cv_map(bent, m, train, held_out, seed=seed)
         bent.standardise(_likely(samples))
-        values = solve(bent, train, held_out)[1:]
+        values = trial(bent, train, held_out)[1:]
         if float(values[1].sum()) < BENT_GAIN * float(best[2].sum()):
             best = (bent, *values)
     cv_map, _, eigenvalues = best

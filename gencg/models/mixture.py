@@ -59,31 +59,55 @@ class CoveringModel(nn.Module):
         shares = [share] + [(1 - share) / n] * n if n else [1.0]
         self.register_buffer("log_shares", torch.tensor(shares).log())
 
+    @property
+    def periodic(self) -> bool:
+        """Whether the soft coordinates are angles."""
+        return self.flow.stiff.space.periodic
+
     def sample(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         r"""Draw z (empty), y ``(n, dim)`` and :math:`\log q(y)` ``(n,)``."""
-        rows = self.model.rows(n)
-        base = self.model.decoder(rows).base
-        eps = base.sample()
-        counts = self._counts(n)
-        n_soft = self.flow.stiff.space.n_soft
-        starts = torch.split(eps[:, :n_soft], counts)
-        s = torch.cat([f(e, rows[: len(e)])[0] for f, e in zip(self._blocks, starts, strict=True)])
-        y, log_stiff = self.flow.stiff(eps[:, n_soft:], s, rows)
-        log_v = log_normal(eps[:, n_soft:]) - log_stiff
-        return rows, y, self.log_soft(s) + log_v
+        s = self.sample_soft(n)
+        y, log_v = self.complete(s)
+        return self.rows(n), y, self.log_soft(s) + log_v
+
+    def sample_soft(self, n: int) -> Tensor:
+        """Soft coordinates ``(n, n_soft)`` of the mixture, stratified over its members."""
+        rows, counts = self.rows(n), self._counts(n)
+        starts = torch.split(self.model.decoder(rows).base.sample()[:, : self._n_soft], counts)
+        parts = [f(e, rows[: len(e)])[0] for f, e in zip(self._blocks, starts, strict=True)]
+        return torch.cat(parts)
+
+    def complete(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Draw y ``(n, dim)`` around soft coordinates; :math:`\log q(v|s)` ``(n,)`` beside it."""
+        rows = self.rows(len(s))
+        eps = self.model.decoder(rows).base.sample()[:, self._n_soft :]
+        y, log_det = self.flow.stiff(eps, s, rows)
+        return y, log_normal(eps) - log_det
 
     def log_soft(self, s: Tensor) -> Tensor:
         """Log-density of the mixture of soft blocks, ``(n,)``."""
-        rows = self.model.rows(len(s))
+        rows = self.rows(len(s))
         terms = [
             share + soft.log_prob(s, rows)
             for share, soft in zip(self.log_shares, self._blocks, strict=True)
         ]
         return torch.logsumexp(torch.stack(terms), 0)
 
+    def log_cold(self, s: Tensor) -> Tensor:
+        """Log-density of the model's own soft block, ``(n,)``."""
+        return self._blocks[0].log_prob(s, self.rows(len(s)))
+
+    def rows(self, n: int) -> Tensor:
+        """Empty context of `n` rows."""
+        return self.model.rows(n)
+
     def log_encoder(self, z: Tensor, y: Tensor) -> Tensor:
         """Zero: there are no CVs."""
         return y.new_zeros(len(y))
+
+    @property
+    def _n_soft(self) -> int:
+        return self.flow.stiff.space.n_soft
 
     @property
     def _blocks(self) -> list[SoftBlock]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+GAP = 3.0
+"""Ratio of eigenvalues that counts as a gap."""
 MIN_CARRIED = 50.0
 """Effective samples that a kernel needs under it."""
 
@@ -89,11 +91,23 @@ class FourierBasis(Basis):
 
 
 class KernelBasis(Basis):
-    r"""Gaussian kernels :math:`e^{-|s - c|^2 / 2 h^2}` around centres, for coordinates on a line.
+    r"""Normalised Gaussian kernels, for coordinates on a line.
+
+    .. math:: \varphi_c(s) = \frac{e^{-|s - c|^2 / 2 h^2}}{\sum_b e^{-|s - b|^2 / 2 h^2}},
+              \qquad \nabla \varphi_c = \varphi_c\, \frac{c - \bar c(s)}{h^2},
+              \quad \bar c = \sum_b \varphi_b\, b
+
+    They sum to one, so that a function can stay flat where a well runs out of samples. Bare
+    Gaussians fall to zero there, and every well pays for its rim: the slowest eigenvalue of
+    Müller-Brown, from 20,000 Boltzmann samples, came out at 1.8 times the exact one.
 
     Args:
         centres: Centres c, ``(n_functions, k)``.
         width: Width h.
+
+    References:
+        | Fast learning in networks of locally-tuned processing units (Moody, Darken, 1989)
+        | https://doi.org/10.1162/neco.1989.1.2.281
     """
 
     def __init__(self, centres: Tensor, *, width: float) -> None:
@@ -104,7 +118,7 @@ class KernelBasis(Basis):
         """Centres spread over the samples that carry weight, each the farthest from the others.
 
         A kernel on a lone sample would be a function without slope; those that fewer than
-        `MIN_CARRIED` effective samples carry are left out.
+        `MIN_CARRIED` effective samples carry are left out, and their neighbours reach further.
         """
         likely = samples.log_weights > samples.log_weights.max() - 14.0
         s = samples.s[likely].double()[:4000]
@@ -122,9 +136,10 @@ class KernelBasis(Basis):
         return cls(basis.centres[carried >= least], width=basis.width)
 
     def __call__(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        offset = s.double()[:, None] - self.centres
-        values = torch.exp(-0.5 * offset.square().sum(-1) / self.width**2)
-        return values, -values[..., None] * offset / self.width**2
+        square = (s.double()[:, None] - self.centres).square().sum(-1)
+        values = torch.softmax(-0.5 * square / self.width**2, dim=-1)
+        offset = self.centres - (values @ self.centres)[:, None]
+        return values, values[..., None] * offset / self.width**2
 
 
 @dataclass(frozen=True)
@@ -246,13 +261,16 @@ def spectral_gap(
     """Number of slow processes and the ratio of eigenvalues across the gap after them.
 
     Processes that move less than `min_population` are passed over: they are real, but nobody
-    asked for them. The gap is the largest ratio among the first `n_max`.
+    asked for them. The gap is the last ratio of at least `GAP` among the first `n_max`, so that
+    one very slow process does not hide others that are slow, too; where no ratio is so large, it
+    is the largest.
     """
     wanted = eigenvalues[populations >= min_population]
     if len(wanted) < 2:
         return max(len(wanted), 1), math.inf
     ratios = (wanted[1:] / wanted[:-1].clamp_min(1e-300))[:n_max]
-    best = int(ratios.argmax())
+    wide = (ratios >= GAP).nonzero()[:, 0]
+    best = int(wide[-1]) if len(wide) else int(ratios.argmax())
     return best + 1, float(ratios[best])
 
 

@@ -100,11 +100,11 @@ def cv_samples(cv_map: CollectiveMap, samples: SoftSamples) -> SoftSamples:
     return SoftSamples(xi, metric, samples.log_weights, samples.periodic)
 
 
-def head_basis(samples: SoftSamples) -> Basis:
+def head_basis(samples: SoftSamples, *, order: int) -> Basis:
     """The basis of the heads: products of harmonics on the torus, kernels on the line."""
     d = samples.n_soft
     if samples.periodic:
-        return FourierBasis(torch.eye(d), order={1: 8, 2: 6}.get(d, 2))
+        return FourierBasis(torch.eye(d), order=order)
     return KernelBasis.around(samples, n_centres=60 if d == 1 else 150)
 
 
@@ -114,7 +114,9 @@ def solve_heads(
     held_out: SoftSamples,
     n_functions: int,
     *,
+    order: int = 6,
     n_modes: int = 8,
+    n_bootstraps: int = 100,
     min_population: float = 0.0,
 ) -> tuple[SlowFunctions, Spectrum, Tensor]:
     r"""The slowest functions of given collective variables, an eigenproblem without training.
@@ -124,7 +126,9 @@ def solve_heads(
         samples: Samples to solve on.
         held_out: Samples to evaluate the quotient on.
         n_functions: Number of functions kept.
+        order: Highest harmonic of each angle; see `torus_order`.
         n_modes: Number of eigenvalues reported.
+        n_bootstraps: Resamplings for their errors.
         min_population: Processes that move less are passed over for the functions.
 
     Returns:
@@ -132,8 +136,8 @@ def solve_heads(
         `held_out`, ``(n_functions,)``: no better than chance where they were overfitted.
     """
     inner = cv_samples(cv_map, samples)
-    basis = head_basis(inner)
-    found = spectrum(inner, basis, n_modes=n_modes)
+    basis = head_basis(inner, order=order)
+    found = spectrum(inner, basis, n_modes=n_modes, n_bootstraps=n_bootstraps)
     wanted = (found.populations >= min_population).nonzero()[:n_functions, 0]
     heads = SpectralHeads(basis, found.vectors[:, wanted], found.centre)
     outer = cv_samples(cv_map, held_out)

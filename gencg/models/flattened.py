@@ -1,0 +1,129 @@
+"""A covering generator flattened along collective variables, so that barriers are well sampled."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gencg.models.mixture import CoveringModel
+
+HIGHEST = 15.0
+"""Free energy in kT above the lowest cell up to which cells are filled."""
+LEAST_ACCEPTANCE = 0.1
+"""Share of the candidates that is kept at least; fuller cells are thinned no further."""
+
+
+class FlattenedModel(nn.Module):
+    r"""Covering samples thinned where they are many, as in umbrella sampling.
+
+    .. math:: q(s) = q_c(s)\, \frac{a(\xi(s))}{A}, \qquad
+              a = \min\big(1, \ell / h(\xi)\big) \;\text{where}\; F(\xi) < F_{\max}
+
+    with h the mass of the cell of :math:`\xi(s)` under the covering density :math:`q_c` and F its
+    free energy by the model's own (cold) soft block. Candidates cost a pass of the soft flows and
+    no energy call; the level :math:`\ell` is as low as `LEAST_ACCEPTANCE` allows. Cells and their
+    masses come from `n_candidates` candidates, so that A is known to :math:`n^{-1/2}`.
+
+    Args:
+        covering: The covering generator.
+        rows: Combine the soft angles into the angles :math:`\xi` to be flat in, ``(d, k)``.
+        n_bins: Cells per angle.
+        n_candidates: Candidates for h and F.
+
+    Raises:
+        ValueError: If the soft coordinates are not angles.
+
+    References:
+        | Nonphysical sampling distributions in Monte Carlo free-energy estimation: umbrella
+          sampling (Torrie, Valleau, 1977)
+        | Optimally combining sampling techniques (Veach, Guibas, 1995): the balance heuristic
+    """
+
+    rows: Tensor
+    keep: Tensor
+
+    def __init__(
+        self,
+        covering: CoveringModel,
+        rows: Tensor,
+        *,
+        n_bins: int = 24,
+        n_candidates: int = 100_000,
+    ) -> None:
+        super().__init__()
+        if not covering.periodic:
+            raise ValueError("`covering` must have angles as soft coordinates to be flattened")
+        self.covering, self.n_bins = covering, n_bins
+        self.register_buffer("rows", rows.to(covering.log_shares))
+        n_cells = n_bins ** len(rows)
+        mass, cold = torch.zeros(2, n_cells, dtype=torch.float64)
+        with torch.no_grad():
+            for _ in range(math.ceil(n_candidates / 20_000)):
+                s = covering.sample_soft(20_000)
+                cell = self._cells(s).cpu()
+                mass.index_add_(0, cell, torch.ones(len(s), dtype=torch.float64))
+                share = (covering.log_cold(s) - covering.log_soft(s)).exp().double().cpu()
+                cold.index_add_(0, cell, share)
+        mass = mass / mass.sum()
+        free = -(cold / cold.sum()).log()
+        filled = (mass > 0) & (free < free.min() + HIGHEST)
+        keep = _thinned(mass, filled)
+        self.register_buffer("keep", keep.to(self.rows))
+        self.log_acceptance = math.log(float((mass * keep).sum()))
+
+    def sample(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Draw z (empty), y ``(n, dim)`` and :math:`\log q(y)` ``(n,)``."""
+        parts: list[Tensor] = []
+        while sum(map(len, parts)) < n:
+            s = self.covering.sample_soft(4 * n)
+            keep = self.keep[self._cells(s)]
+            kept = s[torch.rand_like(keep) < keep]
+            # The mixture comes member by member: cut off at random, not at the last
+            parts.append(kept[torch.randperm(len(kept), device=kept.device)])
+        s = torch.cat(parts)[:n]
+        y, log_stiff = self.covering.complete(s)
+        return self.covering.rows(n), y, self.covering.log_soft(s) + self.log_ratio(s) + log_stiff
+
+    def log_ratio(self, s: Tensor) -> Tensor:
+        r"""How much denser than the covering generator, :math:`\log a(\xi(s))/A`, ``(n,)``."""
+        return self.keep[self._cells(s)].log() - self.log_acceptance
+
+    def log_encoder(self, z: Tensor, y: Tensor) -> Tensor:
+        """Zero: there are no CVs."""
+        return y.new_zeros(len(y))
+
+    def _cells(self, s: Tensor) -> Tensor:
+        turn = torch.remainder(s.to(self.rows) @ self.rows.T / (2 * math.pi), 1.0)
+        bins = (turn * self.n_bins).long().clamp(max=self.n_bins - 1)
+        cell = bins[:, 0]
+        for j in range(1, bins.shape[1]):
+            cell = cell * self.n_bins + bins[:, j]
+        return cell
+
+
+def balanced(log_weights: Tensor, log_ratio: Tensor, share: float) -> Tensor:
+    r"""Log weights relative to the covering density, made relative to a mixture with the flat one.
+
+    .. math:: \log w' = \log w - \log\Big[(1 - b) + b\, \frac{a(\xi(s))}{A}\Big]
+
+    Args:
+        log_weights: Log weights for the covering density :math:`q_c`, ``(n,)``.
+        log_ratio: :math:`\log a/A` of the same samples; see `FlattenedModel.log_ratio`.
+        share: Share b of the samples that came from the flattened model.
+    """
+    ratio = log_ratio.to(log_weights)
+    base = torch.full_like(ratio, math.log1p(-share))
+    return log_weights - torch.logaddexp(base, math.log(share) + ratio)
+
+
+def _thinned(mass: Tensor, filled: Tensor) -> Tensor:
+    """Acceptance of each cell, as flat as `LEAST_ACCEPTANCE` allows."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        level = 0.5 * (low + high)
+        keep = torch.where(filled, (level / mass.clamp_min(1e-300)).clamp(max=1.0), 0.0)
+        if float((mass * keep).sum()) < LEAST_ACCEPTANCE:
+            low = level
+        else:
+            high = level
+    return torch.where(filled, (high / mass.clamp_min(1e-300)).clamp(max=1.0), 0.0)
