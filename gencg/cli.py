@@ -119,6 +119,11 @@ _TRAINING = (
     click.option("--seed", type=_Seed(), help="Decides everything random.  [0]"),
     click.option("--energy-calls", type=COUNT, help="Budget for everything, such as 5e6."),
     click.option("--samples", "n_samples", type=COUNT, help="Samples drawn at the end.  [100000]"),
+    click.option(
+        "--coverage-calls",
+        type=COUNT,
+        help="Energy calls spent on looking for lost modes, 0 for none.",
+    ),
     click.option("--batch-size", type=COUNT, help="Configurations per step.  [512]"),
     click.option("--learning-rate", type=float, help="Adam's rate.  [0.001]"),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
@@ -404,8 +409,8 @@ def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System
         name: options[name]
         for name in (
             "forcefield", "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
-            "batch_size", "learning_rate", "tempering", "start_temperature", "decoder",
-            "estimator", "threads", "checkpoint_seconds", "formats",
+            "coverage_calls", "batch_size", "learning_rate", "tempering", "start_temperature",
+            "decoder", "estimator", "threads", "checkpoint_seconds", "formats",
         )
         if options[name] not in (None, ())
     }  # fmt: skip
@@ -478,6 +483,9 @@ def _progress(options: dict[str, Any]) -> "Iterator[list[Callable[[StepInfo], No
             bar.close()
 
 
+_PASSED = {"good": "passed", "poor": "FAILED", "open": "open"}
+
+
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     from gencg.report import percent
 
@@ -499,6 +507,8 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
             f"  collective variables {', '.join(names)}: joint ESS {summary['joint_ess']:.3f}, "
             f"bound gap {summary['bound_gap']:.3f} kT"
         )
+    for check in summary.get("mode_checks", ()):
+        click.echo(f"  {_PASSED[check['level']]} {check['name']}: {check['text']}")
     click.echo(summary["verdict"])
     click.echo(f"report: {folder / 'report.html'}")
 

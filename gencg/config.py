@@ -24,6 +24,8 @@ from gencg.training import Optimisation
 
 COVERING_CALLS, JOINT_CALLS = 60_000, 300_000
 """Most energy evaluations spent on covering samples and on the joint training."""
+COVERAGE_CALLS = 100_000
+"""Most energy evaluations spent on looking for lost modes where no number is given."""
 FEWEST_COVERING = 500
 """With fewer covering samples the slow functions have no meaning."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
@@ -47,6 +49,8 @@ class RunConfig:
         seed: Decides everything random.
         energy_calls: Budget of energy evaluations for everything, training and drawing.
         n_samples: Samples drawn at the end.
+        coverage_calls: Energy evaluations spent on looking for modes that training lost; 0 does
+            not look.
         batch_size: Configurations per training step.
         learning_rate: Adam's rate after warm-up.
         tempering: "geometric", "ess", "kl" or "none".
@@ -69,6 +73,7 @@ class RunConfig:
     seed: int = 0
     energy_calls: int | None = None
     n_samples: int = 100_000
+    coverage_calls: int | None = None
     batch_size: int = 512
     learning_rate: float = 1e-3
     tempering: str = "geometric"
@@ -104,6 +109,7 @@ class RunConfig:
         _check_integer(self, "batch_size", 2)
         _check_integer(self, "threads", 1, optional=True)
         _check_integer(self, "energy_calls", 1, optional=True)
+        _check_integer(self, "coverage_calls", 0, optional=True)
         for name, known in (
             ("tempering", TEMPERINGS), ("estimator", ESTIMATORS), ("decoder", DECODERS),
         ):  # fmt: skip
@@ -178,6 +184,7 @@ class RunConfig:
             forcefield_checksum=forcefield_checksum(forcefield),
             temperature=cold,
             energy_calls=self.energy_calls or training + self._extra_calls(training),
+            coverage_calls=self._mode_calls(self.energy_calls or training),
             start_temperature=self.start_temperature or factor * cold,
         )
 
@@ -203,12 +210,23 @@ class RunConfig:
         """Energy evaluations for training the joint model."""
         return min(JOINT_CALLS, (self.energy_calls or 0) // 10)
 
+    @property
+    def mode_calls(self) -> int:
+        """Energy evaluations for looking for lost modes."""
+        return self._mode_calls(self.energy_calls or 0)
+
+    def _mode_calls(self, total: int) -> int:
+        if self.decoder != "spline":
+            return 0
+        given = self.coverage_calls
+        return min(COVERAGE_CALLS, total // 20) if given is None else given
+
     def _extra_calls(self, total: int) -> int:
         if not self.discovers:
-            return self.n_samples
+            return self.n_samples + self._mode_calls(total)
         # All-atom and joint samples
         covering, joint = min(COVERING_CALLS, total // 20), min(JOINT_CALLS, total // 10)
-        return 2 * self.n_samples + covering + joint
+        return 2 * self.n_samples + covering + joint + self._mode_calls(total)
 
     def schedule(self) -> TemperingSchedule:
         """The tempering schedule of a resolved configuration."""
@@ -247,6 +265,9 @@ class RunConfig:
         """
         try:
             content = json.loads(text)
+            if isinstance(content, dict):
+                # Runs of before the search for lost modes did without
+                content.setdefault("coverage_calls", 0)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{source} is damaged ({error.msg}, line {error.lineno}); restore it or start "

@@ -408,7 +408,7 @@ def _collect(
             torch.manual_seed(seed)
             starts = range(0, n_samples, batch_size)
             parts = [slice(i, min(i + batch_size, n_samples)) for i in starts]
-            batches = [_weigh(target, *propose(part)) for part in parts]
+            batches = [weigh(target, *propose(part)) for part in parts]
     finally:
         model.train(training)
     x, y, z, energy, log_weights, valid, finite = map(torch.cat, zip(*batches, strict=True))
@@ -432,7 +432,7 @@ def _collect(
     )
 
 
-def _weigh(
+def weigh(
     target: BoltzmannTarget, z: Tensor, y: Tensor, log_q: Tensor, log_r: Tensor
 ) -> tuple[Tensor, ...]:
     """Samples, energies, weights and what is valid and finite, float64 on the CPU."""

@@ -61,10 +61,12 @@ def test_recommendations_come_from_the_system() -> None:
     config = RunConfig("double-well").resolve(system)
     assert config.temperature == system.temperature
     assert config.start_temperature == pytest.approx(4 * system.temperature)
-    assert config.energy_calls == 600_000 + 2 * config.n_samples + 30_000 + 60_000
+    assert config.coverage_calls == 30_000
+    assert config.energy_calls == 600_000 + 2 * config.n_samples + 2 * 30_000 + 60_000
     generator = RunConfig("double-well", n_cvs=0).resolve(system)
     assert generator.training_calls == system.settings["energy_calls"]
-    assert generator.energy_calls == generator.training_calls + generator.n_samples
+    extra = generator.n_samples + generator.mode_calls
+    assert generator.energy_calls == generator.training_calls + extra
 
     # What is given stays, and resolving again changes nothing
     assert CONFIG.resolve(system).energy_calls == 500_000

@@ -14,6 +14,11 @@ from gencg.analysis.free_energy import FreeEnergySurface as FreeEnergySurface
 from gencg.analysis.free_energy import free_energy_surface as free_energy_surface
 from gencg.analysis.histogram import Histogram as Histogram
 from gencg.analysis.histogram import weighted_histogram as weighted_histogram
+from gencg.analysis.lost_modes import LostWindow as LostWindow
+from gencg.analysis.lost_modes import ModeCheck as ModeCheck
+from gencg.analysis.lost_modes import check_modes as check_modes
+from gencg.analysis.probes import Probe as Probe
+from gencg.analysis.probes import probe_modes as probe_modes
 from gencg.analysis.states import ramachandran_basins as ramachandran_basins
 from gencg.analysis.states import rotamer_basins as rotamer_basins
 from gencg.analysis.states import states as states

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from gencg.analysis.coverage import Coverage, Stage, check_coverage
 from gencg.analysis.histogram import Array
+from gencg.analysis.lost_modes import ModeCheck, check_modes
+from gencg.analysis.probes import Probe
 from gencg.analysis.states import states
 from gencg.analysis.torsions import Torsions, ensemble_torsions
 from gencg.analysis.verdict import Verdict, judge
@@ -31,6 +34,7 @@ class Assessment:
         reweighted: The same, reweighted.
         exact: Known populations, by state; empty where none are known.
         coverage: Modes seen hot but lost cold.
+        mode_checks: What probes say about lost modes.
         verdicts: The judgement in words.
         raw_log_weights: 0 for a valid sample, -inf for a broken one, ``(n,)``.
     """
@@ -40,12 +44,17 @@ class Assessment:
     reweighted: Populations
     exact: dict[str, float]
     coverage: Coverage
+    mode_checks: tuple[ModeCheck, ...]
     verdicts: tuple[Verdict, ...]
     raw_log_weights: Array
 
 
 def assess(
-    system: System, ensemble: Ensemble, *, ladder: Sequence[Stage] | None = None
+    system: System,
+    ensemble: Ensemble,
+    *,
+    ladder: Sequence[Stage] | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Assessment:
     """Analyse the samples of a run.
 
@@ -53,6 +62,7 @@ def assess(
         system: The system they were drawn for.
         ensemble: The samples.
         ladder: Samples of the hotter stages of the training, for `check_coverage`.
+        probes: From `probe_modes`, for `check_modes`.
 
     Raises:
         ValueError: If no sample carries weight.
@@ -66,6 +76,7 @@ def assess(
     beta = inverse_temperature(ensemble.temperature)
     toy = system.energy if isinstance(system.energy, Toy) else None
     coverage = _coverage(system, ensemble, ladder, beta)
+    mode_checks = _mode_checks(system, ensemble, probes)
     valid = ensemble.valid.numpy()
     return Assessment(
         torsions=torsions,
@@ -73,12 +84,14 @@ def assess(
         reweighted=ensemble.populations(masks),
         exact={} if toy is None else toy.populations(beta),
         coverage=coverage,
+        mode_checks=mode_checks,
         verdicts=judge(
             n_samples=ensemble.n_samples,
             ess=ensemble.ess,
             pareto_k=ensemble.pareto_k,
             valid_share=float(valid.mean()),
             coverage=coverage,
+            mode_checks=mode_checks,
             state_samples={k: _effective_number(ensemble.log_weights[m]) for k, m in masks.items()},
         ),
         raw_log_weights=np.where(valid, 0.0, -math.inf),
@@ -111,6 +124,21 @@ def _coverage(
         y, ensemble.log_weights, ladder, beta=beta, names=names, ranges=ranges,
         angles=coordinates.periodic[soft].tolist(),
     )  # fmt: skip
+
+
+def _mode_checks(
+    system: System, ensemble: Ensemble, probes: Sequence[Probe]
+) -> tuple[ModeCheck, ...]:
+    soft = torch.nonzero(system.coordinates.soft).ravel()
+    options: dict[str, Any] = {
+        "names": [system.coordinates.names[k] for k in soft],
+        "periodic": bool(system.coordinates.periodic[soft].any()),
+    }
+    return tuple(
+        check_modes(probe, ensemble.y[:, soft], ensemble.log_weights, **options)
+        for probe in probes
+        if bool(torch.isfinite(probe.log_weights).any())
+    )
 
 
 def _reach(values: Array) -> tuple[float, float]:

@@ -1,11 +1,12 @@
 """The verdict in words: what the diagnostics of an ensemble allow one to conclude."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gencg.analysis.coverage import Coverage
+from gencg.analysis.lost_modes import ModeCheck
 from gencg.importance import GOOD_K, UNRELIABLE_K, USABLE_K
 
 FEW_SAMPLES = 25.0
@@ -36,6 +37,7 @@ def judge(
     pareto_k: float,
     valid_share: float,
     coverage: Coverage,
+    mode_checks: Sequence[ModeCheck] = (),
     state_samples: Mapping[str, float] | None = None,
 ) -> tuple[Verdict, ...]:
     """Judge effective sample size, weight tail, broken samples, lost modes, rare states.
@@ -46,6 +48,7 @@ def judge(
         pareto_k: Shape of the tail of the weights (Vehtari et al. 2024); not finite where not told.
         valid_share: Share of samples that are the described molecule.
         coverage: Result of `check_coverage`.
+        mode_checks: Results of `check_modes`, one verdict for each.
         state_samples: Effective number of samples in each state; None or none leaves that out.
     """
     verdicts = (
@@ -53,6 +56,7 @@ def judge(
         _judge_tail(pareto_k),
         _judge_valid(valid_share, n_samples),
         _judge_coverage(coverage),
+        *(judge_modes(check) for check in mode_checks),
     )
     return (*verdicts, _judge_states(state_samples, ess * n_samples)) if state_samples else verdicts
 
@@ -70,6 +74,12 @@ def overall(verdicts: tuple[Verdict, ...]) -> Verdict:
     if "open" in levels:
         text += " Not every check could be made: see below."
     return Verdict("Overall", "good", text)
+
+
+def worse(first: Level, second: Level) -> bool:
+    """Whether `first` is a worse overall level than `second`."""
+    order = ("good", "fair", "poor")
+    return order.index(first) > order.index(second)
 
 
 def _judge_ess(ess: float, n_samples: int) -> Verdict:
@@ -143,6 +153,30 @@ def _judge_coverage(coverage: Coverage) -> Verdict:
         name, "good", f"None: all {coverage.n_bins} bins of the soft coordinates that stages up to "
         f"{coverage.hottest:.0f} K fill are still there ({coverage.n_effective:,.0f} effective hot "
         "samples).",
+    )  # fmt: skip
+
+
+def judge_modes(check: ModeCheck) -> Verdict:
+    """Judge what a probe says: a lost mode or a log Z too small fails."""
+    excess = f"{check.log_z_excess:+.3f} ± {check.log_z_excess_error:.3f}"
+    seen = f"{check.n_effective:,.0f} effective samples, log Z {excess} from the generator's"
+    if check.lost:
+        windows = "; ".join(map(str, check.lost[:3]))
+        more = f" and {len(check.lost) - 3} more" if len(check.lost) > 3 else ""
+        return Verdict(check.name, "poor", f"Lost: {windows}{more} ({seen}).")
+    if check.misses_density:
+        share = -math.expm1(-check.log_z_excess)
+        return Verdict(
+            check.name, "poor", f"The generator misses {share:.2g} of the density: {seen}.",
+        )  # fmt: skip
+    if check.blind:
+        return Verdict(
+            check.name, "open", f"Could not tell ({seen}): spend more calls on it, with "
+            "--coverage-calls.",
+        )  # fmt: skip
+    return Verdict(
+        check.name, "good", f"No mode lost: {check.n_windows:,} windows of the soft coordinates "
+        f"hold what they should ({seen}).",
     )  # fmt: skip
 
 

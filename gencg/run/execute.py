@@ -10,6 +10,7 @@ import torch
 
 from gencg.analysis.assessment import Assessment, assess
 from gencg.analysis.coverage import Stage
+from gencg.analysis.probes import Probe, probe_modes, probe_state, restore_probes
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.config import RunConfig
 from gencg.ensemble import Ensemble, draw
@@ -142,13 +143,14 @@ def run(
         found = None
         if config.discovers:
             found = discover(result, folder, reporters=reporters, announce=announce)
+        probes = look_for_modes(result, folder, announce=announce)
         announce(f"drawing {config.n_samples:,} samples")
         ensemble = sample(result, config.n_samples, seed=config.seed)
-        assessment = assess(system, ensemble, ladder=stages(result))
-        summary = summarise(config, result, ensemble, assessment)
+        assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
+        summary = summarise(config, result, ensemble, assessment, probes=probes)
         if found is not None:
             ensemble = sample(found.joint, config.n_samples, seed=config.seed)
-            assessment = assess(system, ensemble, ladder=stages(result))
+            assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
             summary |= summarise_cvs(summary, found, ensemble, assessment)
         write_samples(folder.path, ensemble, formats=("h5", *config.formats))
         announce("writing the report")
@@ -170,6 +172,31 @@ def sample(result: FitResult, n_samples: int, *, seed: int) -> Ensemble:
     )  # fmt: skip
 
 
+def look_for_modes(
+    result: FitResult,
+    folder: RunFolder,
+    *,
+    announce: Callable[[str], None] = lambda text: None,
+) -> tuple[Probe, ...]:
+    """Probes for modes that training lost, or those that the folder holds.
+
+    Args:
+        result: The trained generator.
+        folder: The run.
+        announce: Called with a line of text before the search.
+    """
+    config = folder.config
+    if folder.probes.exists():
+        return restore_probes(load_checkpoint(folder.probes)["probes"])
+    if config.mode_calls == 0:
+        return ()
+    announce(f"looking for lost modes with {config.mode_calls:,} energy calls")
+    # Not the noise of the ensemble, which the probes are to be compared with
+    probes = probe_modes(result, config.mode_calls, seed=config.seed + 2)
+    save_checkpoint(folder.probes, {"probes": probe_state(probes)})
+    return probes
+
+
 def stages(result: FitResult) -> list[Stage]:
     """Soft coordinates of the samples kept along the ladder."""
     soft = result.system.coordinates.soft
@@ -185,7 +212,10 @@ def rewrite_report(system: System, folder: RunFolder) -> Path:
     rungs = load_checkpoint(folder.checkpoint).get("ladder", [])
     soft = system.coordinates.soft
     ladder = [(r["beta"], r["y"][:, soft], r["energy"], r["log_weights"]) for r in rungs]
-    assessment = assess(system, ensemble, ladder=ladder)
+    probes: tuple[Probe, ...] = ()
+    if folder.probes.exists():
+        probes = restore_probes(load_checkpoint(folder.probes)["probes"])
+    assessment = assess(system, ensemble, ladder=ladder, probes=probes)
     found = None
     if folder.config.discovers:
         found = discovered(trained(system, folder), folder)

@@ -24,7 +24,8 @@ from gencg.training import StepInfo
 
 OWN = (
     "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
-    "samples.h5", "topology.pdb", "draws", "basins", "joint.pt", "cvs.pt", "checkpoint.pt",
+    "samples.h5", "topology.pdb", "draws", "basins", "joint.pt", "cvs.pt", "probes.pt",
+    "checkpoint.pt",
     "metrics.csv", "versions.json", "structure.pdb", "structure.cif", "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
@@ -170,6 +171,11 @@ class RunFolder:
     def cvs(self) -> Path:
         """The slow collective variables."""
         return self.path / "cvs.pt"
+
+    @property
+    def probes(self) -> Path:
+        """What was found of modes the generator may have lost."""
+        return self.path / "probes.pt"
 
     @property
     def joint(self) -> Path:

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 
 from gencg.analysis.assessment import Assessment
-from gencg.analysis.verdict import overall
+from gencg.analysis.lost_modes import ModeCheck
+from gencg.analysis.probes import Probe
+from gencg.analysis.verdict import Verdict, judge_modes, overall, worse
 from gencg.config import RunConfig
 from gencg.ensemble import Ensemble
 from gencg.fit import FitResult
@@ -26,7 +29,12 @@ PACKAGES = (
 
 
 def summarise(
-    config: RunConfig, result: FitResult, ensemble: Ensemble, assessment: Assessment
+    config: RunConfig,
+    result: FitResult,
+    ensemble: Ensemble,
+    assessment: Assessment,
+    *,
+    probes: Sequence[Probe] = (),
 ) -> dict[str, Any]:
     """The numbers of a run for scripts; unknown ones are None."""
     molecule = result.system.molecule
@@ -39,6 +47,8 @@ def summarise(
         }
         for name, (value, error) in assessment.reweighted.items()
     }
+    probing = sum(probe.n_energy_calls for probe in probes)
+    verdict = overall(assessment.verdicts)
     return {
         "name": result.system.name,
         # With collective variables the weights are joint, and their ESS is a lower bound
@@ -47,7 +57,7 @@ def summarise(
         "log_z": ensemble.log_z,
         "log_z_error": ensemble.log_z_error,
         "pareto_k": ensemble.pareto_k,
-        "energy_calls": result.energy_calls + ensemble.n_energy_calls,
+        "energy_calls": result.energy_calls + ensemble.n_energy_calls + probing,
         "gradient_calls": result.gradient_calls,
         "wall_seconds": result.seconds,
         "temperature": ensemble.temperature,
@@ -59,8 +69,22 @@ def summarise(
         "bound_gap": None,
         "populations": populations,
         "cv_timescales": None,
-        "verdict": overall(assessment.verdicts).text,
+        "mode_checks": _mode_checks(assessment.mode_checks),
+        "verdict": verdict.text,
+        "verdict_level": verdict.level,
     }
+
+
+def _mode_checks(checks: Sequence[ModeCheck]) -> list[dict[str, Any]]:
+    numbers = ("n_effective", "n_windows", "log_z", "log_z_error", "log_z_excess",
+               "log_z_excess_error", "n_energy_calls")  # fmt: skip
+    found = []
+    for check in checks:
+        verdict = judge_modes(check)
+        words = {"name": check.name, "level": verdict.level, "text": verdict.text}
+        lost = [vars(window) for window in check.lost]
+        found.append(words | {name: getattr(check, name) for name in numbers} | {"lost": lost})
+    return found
 
 
 def summarise_cvs(
@@ -68,6 +92,9 @@ def summarise_cvs(
 ) -> dict[str, Any]:
     """The numbers of the collective variables, to be merged into the summary."""
     slow, gap = found.slow, found.gap
+    verdict = overall(assessment.verdicts)
+    if worse(summary["verdict_level"], verdict.level):
+        verdict = Verdict("Overall", summary["verdict_level"], summary["verdict"])
     extra = slow.n_energy_calls + found.joint.energy_calls + joint.n_energy_calls
     return {
         "n_cvs": slow.n_cvs,
@@ -92,6 +119,9 @@ def summarise_cvs(
         "cv_transition_samples": slow.spectrum.n_transition.tolist(),
         "n_processes": slow.n_processes,
         "spectral_gap": slow.gap,
+        "joint_mode_checks": _mode_checks(assessment.mode_checks),
+        "verdict": verdict.text,
+        "verdict_level": verdict.level,
     }
 
 
