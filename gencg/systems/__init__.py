@@ -2,6 +2,8 @@
 
 from gencg.systems.base import System as System
 from gencg.systems.molecules import alanine_dipeptide as alanine_dipeptide
+from gencg.systems.molecules import alanine_hexapeptide as alanine_hexapeptide
+from gencg.systems.molecules import alanine_tetrapeptide as alanine_tetrapeptide
 from gencg.systems.molecules import from_pdb as from_pdb
 from gencg.systems.molecules import from_system as from_system
 from gencg.systems.registry import SYSTEMS as SYSTEMS

@@ -20,6 +20,8 @@ Bond = tuple[int, int]
 
 DEFAULT_FORCE_FIELD = ("amber14-all.xml", "implicit/obc2.xml")
 DIPEPTIDE_FORCE_FIELD = ("amber96.xml", "implicit/obc1.xml")
+PEPTIDE_FORCE_FIELD = ("amber99sbildn.xml", "amber99_obc.xml")
+DATA = Path(__file__).parent / "data"
 MAX_BARRIER = 40.0
 """Torsion barrier in kJ/mol above which a bond is stiff: 16 k_B T at 300 K; amides have 80."""
 
@@ -46,12 +48,56 @@ def alanine_dipeptide(
     if forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0:
         known = {"log_z": -178.685, "log_z_error": 0.01, "source": "reweighted samples, ESS 0.92"}
     return from_pdb(
-        Path(__file__).parent / "data" / "alanine_dipeptide.pdb",
+        DATA / "alanine_dipeptide.pdb",
         forcefield=forcefield,
         temperature=temperature,
         fold_rotors=fold_rotors,
         name="alanine-dipeptide",
         known=known,
+    )
+
+
+def alanine_tetrapeptide(
+    *,
+    forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD,
+    temperature: float = 300.0,
+    fold_rotors: bool = True,
+) -> System:
+    """N-acetyl-(L-alanine)3-N-methylamide, all 42 atoms.
+
+    Args:
+        forcefield: OpenMM force-field files.
+        temperature: Temperature in K.
+        fold_rotors: See `InternalCoordinates`.
+    """
+    return from_pdb(
+        DATA / "alanine_tetrapeptide.pdb",
+        forcefield=forcefield,
+        temperature=temperature,
+        fold_rotors=fold_rotors,
+        name="alanine-tetrapeptide",
+    )
+
+
+def alanine_hexapeptide(
+    *,
+    forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD,
+    temperature: float = 300.0,
+    fold_rotors: bool = True,
+) -> System:
+    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms.
+
+    Args:
+        forcefield: OpenMM force-field files.
+        temperature: Temperature in K.
+        fold_rotors: See `InternalCoordinates`.
+    """
+    return from_pdb(
+        DATA / "alanine_hexapeptide.pdb",
+        forcefield=forcefield,
+        temperature=temperature,
+        fold_rotors=fold_rotors,
+        name="alanine-hexapeptide",
     )
 
 

@@ -9,7 +9,10 @@ from gencg.systems.base import System
 from gencg.systems.molecules import (
     DEFAULT_FORCE_FIELD,
     DIPEPTIDE_FORCE_FIELD,
+    PEPTIDE_FORCE_FIELD,
     alanine_dipeptide,
+    alanine_hexapeptide,
+    alanine_tetrapeptide,
     from_pdb,
 )
 from gencg.systems.structure import is_structure_path
@@ -28,8 +31,17 @@ SYSTEMS: dict[str, Callable[..., System]] = {
     "gaussian-mixture": gaussian_mixture,
     "butane": butane,
     "alanine-dipeptide": alanine_dipeptide,
+    "alanine-tetrapeptide": alanine_tetrapeptide,
+    "alanine-hexapeptide": alanine_hexapeptide,
 }
 """Ready-made systems by name; the first line of each docstring describes it."""
+
+FORCE_FIELDS = {
+    "alanine-dipeptide": DIPEPTIDE_FORCE_FIELD,
+    "alanine-tetrapeptide": PEPTIDE_FORCE_FIELD,
+    "alanine-hexapeptide": PEPTIDE_FORCE_FIELD,
+}
+"""Force field of each ready-made molecule, that of its literature."""
 
 TOYS = ("double-well", "mueller-brown", "curved-wells", "gaussian-mixture", "butane")
 
@@ -43,7 +55,7 @@ def default_force_field(target: str) -> tuple[str, ...]:
     """Force-field files that a target is given where none are named; none for a toy."""
     if target in TOYS:
         return ()
-    return DIPEPTIDE_FORCE_FIELD if target in SYSTEMS else DEFAULT_FORCE_FIELD
+    return FORCE_FIELDS.get(target, DEFAULT_FORCE_FIELD)
 
 
 def load(
