@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import gencg
 from gencg.coordinates.base import Cartesian
+from gencg.models.build import unimodal_model
 from gencg.models.encoders import SoftEncoder
 from gencg.models.two_block import SoftSpace
 from gencg.models.unimodal import UnimodalFlowDecoder, winding
+from gencg.objectives.reverse_kl import ReverseKL
+from gencg.systems import butane, double_well
+from gencg.target import BoltzmannTarget
+from gencg.tempering import GeometricLadder
 
 WIDEST = 1.4
 
@@ -195,3 +201,52 @@ def test_bad_settings_are_refused() -> None:
     stiff.soft = torch.zeros(2, dtype=torch.bool)
     with pytest.raises(ValueError, match="must have soft coordinates"):
         UnimodalFlowDecoder(stiff, n_cvs=1, periodic=False)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_encoder_and_decoder_start_as_each_others_inverse(name) -> None:
+    coordinates = CASES[name][0]()
+    model = unimodal_model(coordinates, n_cvs=2).double()
+    assert model.periodic_cvs == bool(coordinates.periodic.any())
+    z = torch.randn(5, 2)
+    loc, _ = model.decoder.flow.soft.peak(z)
+    space = model.decoder.flow.stiff.space
+    y = torch.zeros(5, coordinates.dim)
+    y[:, space.soft_index] = space.soft_centre + space.soft_scale * loc
+    back = model.encoder(y).mean
+    assert_close(torch.remainder(back - z + 1, 2 * math.pi), torch.ones(5, 2))
+
+
+@pytest.mark.parametrize("build", [butane, double_well])
+def test_both_gradients_of_the_bound_share_one_mean(build) -> None:
+    system = build()
+    model = unimodal_model(system.coordinates, n_cvs=1).double()
+    _shake(model)
+    target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
+    parameter = model.decoder.flow.soft.net.layers[-1].bias
+    means, errors = [], []
+    for path in (True, False):
+        objective = ReverseKL(target, n_samples=1000, path_gradient=path, drop_worst=0.0)
+        draws = []
+        for seed in range(30):
+            torch.manual_seed(seed)
+            (gradient,) = torch.autograd.grad(objective.loss(model, target.beta / 8), parameter)
+            draws.append(gradient)
+        means.append(torch.stack(draws).mean(0))
+        errors.append(torch.stack(draws).std(0) / math.sqrt(30))
+    # Five standard errors; the seeds are common, which only brings them nearer
+    assert ((means[0] - means[1]).abs() < 5 * (errors[0] + errors[1])).all()
+
+
+@pytest.mark.slow
+def test_the_one_stage_flow_keeps_the_well_of_eight_per_mille() -> None:
+    torch.set_default_dtype(torch.float32)
+    system = double_well()
+    result = gencg.fit(
+        system, model=unimodal_model(system.coordinates, n_cvs=1), energy_calls=6e5,
+        batch_size=256, tempering=GeometricLadder(start=16.0), seed=0,
+    )  # fmt: skip
+    ensemble = gencg.draw(result.model, result.target, 100_000)
+    assert ensemble.log_z == pytest.approx(12.0649, abs=0.01)
+    right = system.energy.states(ensemble.x)["right"]
+    assert ensemble.populations({"right": right}, raw=True)["right"][0] > 0.001
