@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gencg import parallel
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.ensemble import decode
 from gencg.models.build import build_model
@@ -157,23 +158,27 @@ def fit(
     )
     tempering = tempering or GeometricLadder(start=settings.get("start", 4.0))
     optimisation = optimisation or Optimisation()
+    if objective is not None and parallel.size() > 1:
+        raise ValueError("`objective` is for one process; several share the batch of ReverseKL")
     objective = objective or ReverseKL(target, n_samples=batch_size, path_gradient=path_gradient)
     if model is None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build_model(system.coordinates, n_cvs=n_cvs)
     model.to(device)
+    parallel.make_equal(model)
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),
-        optimiser=torch.optim.Adam(model.parameters(), lr=optimisation.learning_rate),
+        optimiser=torch.optim.Adam(model.parameters(), lr=optimisation.learning_rate, fused=True),
         beta=target.beta / tempering.start,
         seed=seed,
         n_steps=budget // batch_size,
         settings=_settings(target, batch_size, objective, tempering, optimisation),
     )
     path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and path.exists():
+    # Process 0 alone writes the file; the others read it before the first step, which needs all
+    if path is not None and parallel.agree(path.exists()):
         _resume(state, path)
     trainer = Trainer(target, objective, tempering, optimisation)
     _train(state, trainer, path, checkpoint_seconds, reporters)
@@ -204,7 +209,7 @@ def as_result(
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),
-        optimiser=torch.optim.Adam(model.parameters()),
+        optimiser=torch.optim.Adam(model.parameters(), fused=True),
         beta=target.beta,
         seed=seed,
         n_steps=0,
@@ -270,6 +275,11 @@ def _resume(state: TrainingState, path: Path) -> None:
         ) from None
 
 
+def _save(path: Path | None, state: TrainingState) -> None:
+    if path is not None and parallel.rank() == 0:
+        save_checkpoint(path, state.state_dict())
+
+
 def _train(
     state: TrainingState,
     trainer: Trainer,
@@ -282,7 +292,7 @@ def _train(
         state.remember()
     if path is not None and not path.exists():
         # Calls lost with an early kill are counted against a checkpoint too
-        save_checkpoint(path, state.state_dict())
+        _save(path, state)
     try:
         with _interrupts_waiting() as interrupts:
             while state.step < state.n_steps:
@@ -291,8 +301,8 @@ def _train(
                     report(info)
                 # While gradients are not finite the state may be lost: the file keeps an older one
                 due = bool(interrupts) or time.monotonic() - saved > checkpoint_seconds
-                if path is not None and due and state.n_skipped == 0:
-                    save_checkpoint(path, state.state_dict())
+                if due and state.n_skipped == 0:
+                    _save(path, state)
                     saved = time.monotonic()
                 if interrupts:
                     raise KeyboardInterrupt
@@ -300,10 +310,9 @@ def _train(
         if path is None:
             raise
         state.restore()
-        save_checkpoint(path, state.state_dict())
+        _save(path, state)
         raise TrainingError(f"{error}; last good state at step {state.step} in {path}") from None
-    if path is not None:
-        save_checkpoint(path, state.state_dict())
+    _save(path, state)
 
 
 @contextmanager

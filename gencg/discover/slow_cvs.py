@@ -103,7 +103,7 @@ def flattened_samples(
     Args:
         result: The trained generator.
         covering: Samples of its covering model, as from `covering_samples`.
-        rows: Combine the soft angles into those to be even in, ``(d, k)``.
+        rows: Combine the soft coordinates into those to be even in, ``(d, k)``.
         n_samples: Further samples, one energy call each.
         share: Their share in all that were drawn, with and without weight.
         seed: Decides everything random.
@@ -171,7 +171,7 @@ def find_slow_cvs(
     r"""Find smooth collective variables whose functions are the slowest of the molecule.
 
     1. Samples of the generator that also cover barriers, with exact weights; on the torus half of
-       them spread evenly over the angles that the first half showed to be slow.
+       them spread evenly over the two coordinates that the first half showed to be slowest.
     2. Linear spectra of the Dirichlet form for every pair of soft coordinates (a kernel basis on
        the line); the gap of the slowest gives the number of slow processes.
     3. The smallest set of soft coordinates (or their sums and differences) whose functions
@@ -200,20 +200,18 @@ def find_slow_cvs(
             f"of {system.name}, got {n_cvs!r}"
         )
     periodic = bool(system.coordinates.periodic[soft].all())
-    n_covering = n_samples // 2 if periodic else n_samples
-    ensemble, samples = covering_samples(result, n_covering, seed=seed)
-    n_calls = ensemble.n_energy_calls
-    if periodic:
-        spent, samples = flattened_samples(
-            result,
-            samples,
-            slowest_pair(samples),
-            n_samples - n_covering,
-            share=1 - n_covering / n_samples,
-            seed=seed + 1,
-        )
-        n_calls += spent
     choose = choose_on_torus if periodic else choose_on_line
+    n_covering = n_samples // 2
+    ensemble, samples = covering_samples(result, n_covering, seed=seed)
+    slowest = slowest_pair(samples) if periodic else choose(samples, 1, min_population).matrix[:2]
+    n_further, samples = flattened_samples(
+        result,
+        samples,
+        slowest,
+        n_samples - n_covering,
+        share=1 - n_covering / n_samples,
+        seed=seed + 1,
+    )
     choice = choose(samples, n_cvs, min_population)
     names = [system.coordinates.names[i] for i in soft.tolist()]
     m = choice.n_processes
@@ -233,7 +231,7 @@ def find_slow_cvs(
         gap=choice.gap,
         eigenvalues=eigenvalues,
         linear=linear,
-        n_energy_calls=n_calls,
+        n_energy_calls=ensemble.n_energy_calls + n_further,
         samples=samples,
     )
 

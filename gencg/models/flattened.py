@@ -26,12 +26,10 @@ class FlattenedModel(nn.Module):
 
     Args:
         covering: The covering generator.
-        rows: Combine the soft angles into the angles :math:`\xi` to be flat in, ``(d, k)``.
-        n_bins: Cells per angle.
+        rows: Combine the soft coordinates into the :math:`\xi` to be flat in, ``(d, k)``.
+        n_bins: Cells along each; on the line between the extremes of the candidates, the outermost
+            cells reaching to infinity.
         n_candidates: Candidates for h and F.
-
-    Raises:
-        ValueError: If the soft coordinates are not angles.
 
     References:
         | Nonphysical sampling distributions in Monte Carlo free-energy estimation: umbrella
@@ -40,6 +38,8 @@ class FlattenedModel(nn.Module):
     """
 
     rows: Tensor
+    low: Tensor
+    width: Tensor
     keep: Tensor
 
     def __init__(
@@ -51,24 +51,28 @@ class FlattenedModel(nn.Module):
         n_candidates: int = 100_000,
     ) -> None:
         super().__init__()
-        if not covering.periodic:
-            raise ValueError("`covering` must have angles as soft coordinates to be flattened")
         self.covering, self.n_bins = covering, n_bins
-        self.register_buffer("rows", rows.to(covering.log_shares))
-        n_cells = n_bins ** len(rows)
-        mass, cold = torch.zeros(2, n_cells, dtype=torch.float64)
+        rows = rows.to(covering.log_shares)
+        self.register_buffer("rows", rows)
+        self.register_buffer("low", rows.new_zeros(len(rows)))
+        self.register_buffer("width", rows.new_full((len(rows),), 2 * math.pi))
         with torch.no_grad():
-            for _ in range(math.ceil(n_candidates / 20_000)):
-                s = covering.sample_soft(20_000)
+            draws = [covering.sample_soft(20_000) for _ in range(math.ceil(n_candidates / 20_000))]
+            if not covering.periodic:
+                xi = torch.cat(draws).to(rows) @ rows.T
+                self.low.copy_(xi.amin(0))
+                self.width.copy_(xi.amax(0) - xi.amin(0))
+            mass, cold = torch.zeros(2, n_bins ** len(rows), dtype=torch.float64)
+            for s in draws:
                 cell = self._cells(s).cpu()
+                share = (covering.log_cold(s) - covering.log_soft(s)).exp()
                 mass.index_add_(0, cell, torch.ones(len(s), dtype=torch.float64))
-                share = (covering.log_cold(s) - covering.log_soft(s)).exp().double().cpu()
-                cold.index_add_(0, cell, share)
+                cold.index_add_(0, cell, share.double().cpu())
         mass = mass / mass.sum()
         free = -(cold / cold.sum()).log()
         filled = (mass > 0) & (free < free.min() + HIGHEST)
         keep = _thinned(mass, filled)
-        self.register_buffer("keep", keep.to(self.rows))
+        self.register_buffer("keep", keep.to(rows))
         self.log_acceptance = math.log(float((mass * keep).sum()))
 
     def sample(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,8 +97,10 @@ class FlattenedModel(nn.Module):
         return y.new_zeros(len(y))
 
     def _cells(self, s: Tensor) -> Tensor:
-        turn = torch.remainder(s.to(self.rows) @ self.rows.T / (2 * math.pi), 1.0)
-        bins = (turn * self.n_bins).long().clamp(max=self.n_bins - 1)
+        position = (s.to(self.rows) @ self.rows.T - self.low) / self.width
+        if self.covering.periodic:
+            position = torch.remainder(position, 1.0)
+        bins = (position * self.n_bins).floor().long().clamp(0, self.n_bins - 1)
         cell = bins[:, 0]
         for j in range(1, bins.shape[1]):
             cell = cell * self.n_bins + bins[:, j]

@@ -97,7 +97,18 @@ def test_cells_of_high_free_energy_are_left_out(monkeypatch: pytest.MonkeyPatch)
     assert cold[~out].exp().mean() > cold[out].exp().mean()
 
 
-def test_coordinates_on_the_line_are_refused() -> None:
-    model = CoarseGrainedModel(SplineDecoder(Cartesian(2), **SMALL))
-    with pytest.raises(ValueError, match="angles"):
-        FlattenedModel(CoveringModel(model, []), ROWS)
+def test_on_the_line_the_density_integrates_to_one_and_tails_are_kept() -> None:
+    torch.manual_seed(2)
+    model = CoarseGrainedModel(SplineDecoder(Cartesian(2), **SMALL)).double()
+    _shaken(model, 0)
+    other = copy.deepcopy(model)
+    _shaken(other, 1)
+    covering = CoveringModel(model, [other.decoder.flow.soft.state_dict()]).double()
+    flat = FlattenedModel(covering, torch.eye(2)[:1], n_candidates=100_000)
+    s = covering.sample_soft(40_000)
+    ratio = flat.log_ratio(s).exp()
+    # E under the covering density of q / q_c is the integral of q
+    assert (ratio.mean() - 1).abs() < 4 * ratio.std() / 200 + 0.01
+    far = torch.tensor([[-1e3, 0.0], [1e3, 0.0]], dtype=torch.float64)
+    ends = torch.stack([flat.low, flat.low + 0.999 * flat.width])
+    assert_close(flat.log_ratio(far), flat.log_ratio(torch.cat([ends, ends], 1)))
