@@ -8,7 +8,7 @@ import torch
 from normflows.flows import Flow
 from torch import Tensor
 
-from gencg.distributions.networks import MLP, harmonics
+from gencg.distributions.networks import MLP, harmonics, pullback
 from gencg.distributions.spline import circular_spline, line_spline
 
 
@@ -21,9 +21,33 @@ class Transform(ABC):
     def __call__(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Transformed ``x``, ``(*batch,)``, and log slope, from ``(*batch, n_parameters)``."""
 
+    def push_score(self, x: Tensor, parameters: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Gradient of the log-density after the map, and what the parameters h add to it.
+
+        .. math:: \nabla_y \log q = \frac{\nabla_x \log q - \partial_x \log y'}{y'}, \qquad
+                  -\nabla_y \log q\, \frac{\partial y}{\partial h}
+                  - \frac{\partial \log y'}{\partial h}
+
+        Args:
+            x: Variables before the map, ``(*batch,)``.
+            parameters: Parameters h, ``(*batch, n_parameters)``.
+            score: :math:`\nabla_x \log q`, ``(*batch,)``.
+        """
+        with torch.enable_grad():
+            x, parameters = x.detach().requires_grad_(), parameters.detach().requires_grad_()
+            y, log_slope = self(x, parameters, inverse=False)
+            (curvature,) = torch.autograd.grad(log_slope.sum(), x, retain_graph=True)
+            score = (score - curvature) * torch.exp(-log_slope.detach())
+            (added,) = torch.autograd.grad((score * y).sum() + log_slope.sum(), parameters)
+        return score, -added
+
     def features(self, x: Tensor) -> Tensor:
         """What a network may see of variables of this kind, ``(*batch, d)`` to ``(*batch, f)``."""
         return x
+
+    def pull_features(self, x: Tensor, v: Tensor) -> Tensor:
+        r""":math:`v^T \partial\,\mathrm{features} / \partial x`."""
+        return v
 
     def n_features(self, d: int) -> int:
         """Number of features of `d` variables."""
@@ -41,6 +65,9 @@ class CircularSpline(Transform):
 
     def features(self, x: Tensor) -> Tensor:
         return harmonics(x)
+
+    def pull_features(self, x: Tensor, v: Tensor) -> Tensor:
+        return pullback(harmonics, x, v)
 
     def n_features(self, d: int) -> int:
         return 4 * d
@@ -75,6 +102,12 @@ class Affine(Transform):
         if inverse:
             return (x - shift) * torch.exp(-log_scale), -log_scale
         return x * torch.exp(log_scale) + shift, log_scale
+
+    def push_score(self, x: Tensor, parameters: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        bounded = torch.tanh(parameters[..., 1] / self.bound)
+        pushed = score * torch.exp(-self.bound * bounded)
+        of_scale = -(score * x + 1) * (1 - bounded.square())
+        return pushed, torch.stack([-pushed, of_scale], dim=-1)
 
 
 class Coupling(Flow):  # type: ignore[misc]
@@ -117,6 +150,26 @@ class Coupling(Flow):  # type: ignore[misc]
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         return self._apply_transform(y, context, inverse=True)
 
+    def forward_with_score(
+        self, x: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As forward, with the gradients of the log-density; see `Scored`."""
+        kept, moved = x[:, self.kept], x[:, self.moved]
+        features = self.transform.features(kept)
+        parameters, pull = self.net.with_pullback(torch.cat([features, context], dim=-1))
+        parameters = parameters.reshape(*moved.shape, self.transform.n_parameters)
+        out, log_slope = self.transform(moved, parameters, inverse=False)
+        with torch.no_grad():
+            of_moved, of_parameters = self.transform.push_score(
+                moved, parameters, score[:, self.moved]
+            )
+            added = pull(of_parameters.flatten(1))
+            n = features.shape[-1]
+            of_kept = score[:, self.kept] + self.transform.pull_features(kept, added[:, :n])
+            score = torch.cat([of_kept, of_moved], dim=-1)[:, self.order]
+        y = torch.cat([kept, out], dim=-1)[:, self.order]
+        return y, log_slope.sum(-1), score, added[:, n:]
+
     def _apply_transform(
         self, x: Tensor, context: Tensor, *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
@@ -139,6 +192,12 @@ class Rotation(Flow):  # type: ignore[misc]
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         return _wrap(x + self.angle), x.new_zeros(x.shape[0])
 
+    def forward_with_score(
+        self, x: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As forward, with the gradients of the log-density; see `Scored`."""
+        return *self(x, context), score, torch.zeros_like(context)
+
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         return _wrap(y - self.angle), y.new_zeros(y.shape[0])
 
@@ -154,6 +213,18 @@ class ConditionalAffine(Flow):  # type: ignore[misc]
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         y, log_slope = self.transform(x, self.net(context).reshape(*x.shape, 2), inverse=False)
         return y, log_slope.sum(-1)
+
+    def forward_with_score(
+        self, x: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As forward, with the gradients of the log-density; see `Scored`."""
+        parameters, pull = self.net.with_pullback(context)
+        parameters = parameters.reshape(*x.shape, 2)
+        y, log_slope = self.transform(x, parameters, inverse=False)
+        with torch.no_grad():
+            score, of_parameters = self.transform.push_score(x, parameters, score)
+            added = pull(of_parameters.flatten(1))
+        return y, log_slope.sum(-1), score, added
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope = self.transform(y, self.net(context).reshape(*y.shape, 2), inverse=True)
@@ -175,6 +246,16 @@ class UnitTriangular(Flow):  # type: ignore[misc]
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         return x @ self.matrix.T, x.new_zeros(x.shape[0])
+
+    def forward_with_score(
+        self, x: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As forward, with the gradients of the log-density; see `Scored`."""
+        with torch.no_grad():
+            solved = torch.linalg.solve_triangular(
+                self.matrix.T, score.T, upper=True, unitriangular=True
+            )
+        return *self(x, context), solved.T, torch.zeros_like(context)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.linalg.solve_triangular(self.matrix, y.T, upper=False, unitriangular=True)

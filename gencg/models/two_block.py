@@ -19,6 +19,7 @@ from gencg.distributions.couplings import (
     UnitTriangular,
 )
 from gencg.distributions.flow import Chain
+from gencg.distributions.networks import pullback
 
 
 class SoftSpace(nn.Module):
@@ -119,6 +120,14 @@ class SoftBlock(nn.Module):
         eps, log_det = self.chain.inverse((s - self.centre) / self.scale, context)
         return eps, log_det - self.scale.log().sum()
 
+    def forward_with_score(
+        self, eps: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As forward, with the gradients of the log-density; see `Scored`."""
+        s, log_det, score, of_context = self.chain.forward_with_score(eps, context, score)
+        log_det = log_det + self.scale.log().sum()
+        return s * self.scale + self.centre, log_det, score / self.scale, of_context
+
     def log_base(self, eps: Tensor) -> Tensor:
         """Log-density of the base, ``(n,)``."""
         return log_uniform(eps) if self.periodic else log_normal(eps)
@@ -163,6 +172,23 @@ class StiffBlock(nn.Module):
         y = torch.cat([s, v * self.scale + self.centre], dim=-1)[:, self.space.order]
         return y, log_det + self.scale.log().sum()
 
+    def forward_with_score(
+        self, eps: Tensor, s: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        r"""As forward, with the gradients of the log-density; see `Scored`.
+
+        Returns:
+            y, the log-determinant, :math:`\nabla_v \log q`, and what the block adds to the
+            gradients by soft coordinates and by the context.
+        """
+        features = self.space.features(s)
+        inputs = torch.cat([features, context], dim=-1)
+        v, log_det, score, added = self.chain.forward_with_score(eps, inputs, score)
+        y = torch.cat([s, v * self.scale + self.centre], dim=-1)[:, self.space.order]
+        n = features.shape[-1]
+        of_soft = pullback(self.space.features, s, added[:, :n])
+        return y, log_det + self.scale.log().sum(), score / self.scale, of_soft, added[:, n:]
+
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Soft coordinates and noise of the stiff ones, and the log-determinant of the inverse."""
         s, v = y[:, self.space.soft_index], y[:, self.space.stiff_index]
@@ -189,6 +215,18 @@ class TwoBlockFlow(Flow):  # type: ignore[misc]
         s, log_det_soft = self.soft(eps[:, :n_soft], z)
         y, log_det_stiff = self.stiff(eps[:, n_soft:], s, z)
         return y, log_det_soft + log_det_stiff
+
+    def forward_with_score(
+        self, eps: Tensor, z: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As forward, with the gradients of the log-density; see `Scored`."""
+        n, order = self.stiff.space.n_soft, self.stiff.space.order
+        s, log_det, of_soft, of_z = self.soft.forward_with_score(eps[:, :n], z, score[:, :n])
+        y, log_det_stiff, of_stiff, added_soft, added_z = self.stiff.forward_with_score(
+            eps[:, n:], s, z, score[:, n:]
+        )
+        score = torch.cat([of_soft + added_soft, of_stiff], dim=-1)[:, order]
+        return y, log_det + log_det_stiff, score, of_z + added_z
 
     def inverse(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         s, eps_v, log_det_stiff = self.stiff.inverse(y, z)

@@ -5,6 +5,7 @@ import copy
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 
+from gencg.distributions.flow import FlowDistribution, Scored, same_values
 from gencg.models.coarse_grained import CoarseGrainedModel
 
 
@@ -29,6 +30,7 @@ class PathDistribution(TorchDistribution):  # type: ignore[misc]
 
     def __init__(self, drawn: TorchDistribution, scored: TorchDistribution) -> None:
         self.drawn, self.scored = drawn, scored
+        self._path: tuple[Tensor, Tensor] | None = None
         super().__init__(drawn.batch_shape, drawn.event_shape, validate_args=False)
 
     @property
@@ -38,11 +40,25 @@ class PathDistribution(TorchDistribution):  # type: ignore[misc]
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
         """Draw a sample that carries gradient to the live parameters."""
+        if isinstance(self.drawn, FlowDistribution) and isinstance(self.drawn.flow, Scored):
+            return self._rsample_with_score(self.drawn)
         sample: Tensor = self.drawn.rsample(sample_shape)
         return sample
 
+    def _rsample_with_score(self, drawn: FlowDistribution) -> Tensor:
+        """Draw, and keep the log-density as a function whose gradient is known already."""
+        y, of_y, of_context = drawn.rsample_with_score()
+        context: Tensor = drawn.context
+        # Zero in value, the score in gradient
+        path = ((y - y.detach()) * of_y).sum(-1)
+        path = path + ((context - context.detach()) * of_context).sum(-1)
+        self._path = y, drawn.log_prob(y).detach() + path
+        return y
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density with detached parameters; gradient flows through `value` alone."""
+        if self._path is not None and same_values(value, self._path[0]):
+            return self._path[1]
         log_prob: Tensor = self.scored.log_prob(value)
         return log_prob
 
