@@ -168,18 +168,27 @@ def run(target: str, **options: Any) -> None:
     TARGET is the name of a ready-made system (`gencg systems`) or a .pdb or .cif file with all
     atoms. Run again with the same settings, it resumes.
     """
+    from gencg import parallel
     from gencg.run import RunFolder
     from gencg.run import run as run_all
 
     config, system = _configure(target, options)
-    folder = RunFolder.create(_out(target, options), config, override=options["override"])
-    say = _speaker(options)
-    with _progress(options) as reporters:
-        summary = run_all(system, folder, reporters=reporters, announce=say)
+    path = _out(target, options)
+    with parallel.processes():
+        first = parallel.rank() == 0
+        options["quiet"] |= not first
+        with (
+            RunFolder.shared(path, config, override=options["override"]) as folder,
+            _progress(options) as reporters,
+        ):
+            say = _speaker(options)
+            summary = run_all(system, folder, reporters=reporters, announce=say)
+    if not first:
+        return
     if options["as_json"]:
         click.echo(json.dumps(summary, indent=2))
     else:
-        _print_summary(summary, folder.path)
+        _print_summary(summary, path)
 
 
 @app.command()
@@ -190,14 +199,24 @@ def fit(target: str, **options: Any) -> None:
 
     `gencg run` with the same settings goes on from there.
     """
+    from gencg import parallel
     from gencg.run import RunFolder, train
 
     config, system = _configure(target, options)
-    folder = RunFolder.create(_out(target, options), config, override=options["override"])
-    with folder.locked(), _progress(options) as reporters:
-        result = train(system, folder, reporters=reporters)
+    path = _out(target, options)
+    with parallel.processes():
+        first = parallel.rank() == 0
+        options["quiet"] |= not first
+        with (
+            RunFolder.shared(path, config, override=options["override"]) as folder,
+            folder.locked(),
+            _progress(options) as reporters,
+        ):
+            result = train(system, folder, reporters=reporters)
+    if not first:
+        return
     numbers = {
-        "out": str(folder.path),
+        "out": str(path),
         "steps": result.state.step,
         "energy_calls": result.energy_calls,
         "gradient_calls": result.gradient_calls,
@@ -206,7 +225,7 @@ def fit(target: str, **options: Any) -> None:
     if options["as_json"]:
         click.echo(json.dumps(numbers, indent=2))
     else:
-        click.echo(f"trained {numbers['steps']} steps; draw with `gencg sample {folder.path}`")
+        click.echo(f"trained {numbers['steps']} steps; draw with `gencg sample {path}`")
 
 
 @app.command()

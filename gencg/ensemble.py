@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from gencg import parallel
 from gencg.coordinates.clashes import clashes, distant_pairs
 from gencg.geometry import wrap
 from gencg.importance import (
@@ -408,7 +410,7 @@ def _collect(
             torch.manual_seed(seed)
             starts = range(0, n_samples, batch_size)
             parts = [slice(i, min(i + batch_size, n_samples)) for i in starts]
-            batches = [weigh(target, *propose(part)) for part in parts]
+            batches = [_share(target, part, propose) for part in parts]
     finally:
         model.train(training)
     x, y, z, energy, log_weights, valid, finite = map(torch.cat, zip(*batches, strict=True))
@@ -427,20 +429,48 @@ def _collect(
         valid=valid,
         temperature=target.temperature,
         molecule=molecule,
-        n_energy_calls=target.energy.n_energy_calls - n_calls,
+        n_energy_calls=int(parallel.total(torch.tensor(target.energy.n_energy_calls - n_calls))),
         name=name,
     )
 
 
+def _share(target: BoltzmannTarget, part: slice, propose: Proposal) -> tuple[Tensor, ...]:
+    """A batch, of which every process draws and weighs its rows; all have it in the end."""
+    n = part.stop - part.start
+    if n < parallel.size():
+        return weigh(target, *propose(part))
+    own = parallel.share(n)
+    with parallel.whole_batch(n):
+        proposed = propose(slice(part.start + own.start, part.start + own.stop))
+    weighed = weigh(target, *proposed, noise=parallel.whole_batch(n))
+    return tuple(parallel.gather(values, n) for values in weighed)
+
+
 def weigh(
-    target: BoltzmannTarget, z: Tensor, y: Tensor, log_q: Tensor, log_r: Tensor
+    target: BoltzmannTarget,
+    z: Tensor,
+    y: Tensor,
+    log_q: Tensor,
+    log_r: Tensor,
+    *,
+    noise: AbstractContextManager[Any] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Samples, energies, weights and what is valid and finite, float64 on the CPU."""
+    """Samples, energies, weights and what is valid and finite, float64 on the CPU.
+
+    Args:
+        target: Boltzmann density to weight for.
+        z: Collective variables, ``(n, n_cvs)``.
+        y: Coordinates, ``(n, dim)``.
+        log_q: Log-density they were drawn with, ``(n,)``.
+        log_r: Log-density of the encoder, ``(n,)``.
+        noise: Where the copies of rotors are drawn, `parallel.whole_batch`.
+    """
     z, y, log_q, log_r = z.double(), y.double(), log_q.double(), log_r.double()
     x, log_det = target.coordinates.inverse(y)
     # Copies first: a force field whose impropers know the labels gets exact weights too
     copies = getattr(target.coordinates, "random_copies", None)
-    x = x if copies is None else copies(x)
+    with noise or nullcontext():
+        x = x if copies is None else copies(x)
     energy = target.energy(x)
     log_weights = -target.beta * energy + log_det + log_r - log_q
     # An infinite energy is an answer (weight zero); nan, or a weight of +inf, is not

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gencg import parallel
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
@@ -273,8 +274,10 @@ class Trainer:
             evaluation = self.objective.evaluate(state.model, beta)
         gradient_norm = self._move(state, evaluation)
         state.step += 1
-        state.energy_calls += energy.n_energy_calls - calls[0]
-        state.gradient_calls += energy.n_gradient_calls - calls[1]
+        spent = energy.n_energy_calls - calls[0], energy.n_gradient_calls - calls[1]
+        n_energies, n_gradients = parallel.total(torch.tensor(spent)).tolist()
+        state.energy_calls += n_energies
+        state.gradient_calls += n_gradients
         state.seconds += time.monotonic() - started
         # Not the beta of the state, which a return to the last good one has changed
         info = _info(state, evaluation, gradient_norm, beta=beta, rate=rate)
@@ -303,6 +306,7 @@ class Trainer:
         norm = math.nan
         if torch.isfinite(evaluation.loss):
             evaluation.loss.backward()  # type: ignore[no-untyped-call]
+            parallel.sum_gradients(state.model.parameters())
             norm = float(
                 torch.nn.utils.clip_grad_norm_(
                     state.model.parameters(), self.optimisation.max_gradient_norm

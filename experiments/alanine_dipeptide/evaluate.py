@@ -1,12 +1,6 @@
 """A run against frames of molecular dynamics, for evaluation only: nothing is trained on them.
 
-Forward ESS. With frames x_i of the reference and the weights w = p~(y) / q(y) of the float64 model
-at y = y(x_i), by the inverse pass,
-
-    log w_i = -beta U(x_i) - log|det dy/dx| - log q(y_i),   ESS = 1 / (E_p[w] E_p[1/w]),
-
-and log Z = -log E_p[1/w], which is a second opinion on the log Z of the run. Frames of dynamics
-are correlated: errors come from contiguous blocks.
+Forward ESS and log Z of the frames, with errors over contiguous blocks: `analysis.forward_ess`.
 
 Ramachandran total variation, raw and reweighted, of phi and psi on a grid over the whole circle:
 100 cells along each angle as in the literature, and 24 of 15 degrees each. ``floor`` is what two
@@ -16,7 +10,6 @@ twice the noise of the whole reference, correlations included.
 """
 
 import argparse
-import copy
 import json
 import math
 from pathlib import Path
@@ -31,8 +24,6 @@ from gencg import analysis
 from gencg.analysis.torsions import residue_pairs
 from gencg.ensemble import Ensemble
 from gencg.export import read_samples
-from gencg.fit import FitResult
-from gencg.importance import forward_effective_sample_size
 from gencg.molecule import Molecule
 from gencg.run import RunFolder, trained
 from gencg.systems import System, load
@@ -48,41 +39,6 @@ def read_reference(path: Path, top: Path | None, molecule: Molecule) -> Tensor:
     if atoms != own:
         raise SystemExit(f"{path} holds other atoms, or in another order, than the run's molecule")
     return torch.as_tensor(trajectory.xyz, dtype=torch.float64)
-
-
-@torch.no_grad()
-def forward_weights(result: FitResult, x: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """Log weights of reference frames under the model in float64; invalid frames left out."""
-    model = copy.deepcopy(result.model).double()
-    coordinates, target = result.target.coordinates, result.target
-    parts = []
-    for frames in torch.split(x, batch_size):
-        y, log_det = coordinates.forward(frames)
-        log_q = model.log_prob(model.rows(len(y)), y)
-        parts.append(-target.beta * target.energy(frames) - log_det - log_q)
-    return torch.cat(parts)
-
-
-def by_blocks(log_weights: Tensor, *, n_blocks: int = 20, n_draws: int = 500) -> dict[str, float]:
-    """Forward ESS and log Z of the frames, with bootstrap errors over contiguous blocks."""
-    blocks = torch.chunk(log_weights, n_blocks)
-    generator = torch.Generator().manual_seed(0)
-    draws = []
-    for _ in range(n_draws):
-        index = torch.randint(len(blocks), (len(blocks),), generator=generator)
-        again = torch.cat([blocks[i] for i in index.tolist()])
-        draws.append((float(forward_effective_sample_size(again)), _log_z(again)))
-    errors = np.std(draws, axis=0)
-    return {
-        "forward_ess": float(forward_effective_sample_size(log_weights)),
-        "forward_ess_error": float(errors[0]),
-        "log_z": _log_z(log_weights),
-        "log_z_error": float(errors[1]),
-    }
-
-
-def _log_z(log_weights: Tensor) -> float:
-    return float(math.log(len(log_weights)) - torch.logsumexp(-log_weights, 0))
 
 
 def compare_maps(ensemble: Ensemble, x: Tensor, *, bins: int) -> dict[str, float]:
@@ -126,19 +82,24 @@ def evaluate(folder: Path, reference: Path, *, top: Path | None = None) -> dict[
     result, ensemble = trained(system, opened), read_samples(folder)
     assert system.molecule is not None
     x = read_reference(reference, top, system.molecule)
+    check = analysis.forward_ess(result, x)
     # Equivalent hydrogens may be numbered the other way round elsewhere
     x = system.coordinates.match_labels(x)  # type: ignore[attr-defined]
-    valid = system.coordinates.valid(x)
-    x = x[valid]
+    x = x[system.coordinates.valid(x)]
     return {
         "run": str(folder),
         "seed": config.seed,
         "ess": ensemble.ess,
         "log_z": ensemble.log_z,
         "log_z_error": ensemble.log_z_error,
-        "n_reference": len(x),
-        "n_reference_left_out": int((~valid).sum()),
-        "reference": by_blocks(forward_weights(result, x)),
+        "n_reference": check.n_frames,
+        "n_reference_left_out": check.n_left_out,
+        "reference": {
+            "forward_ess": check.ess,
+            "forward_ess_error": check.ess_error,
+            "log_z": check.log_z,
+            "log_z_error": check.log_z_error,
+        },
         "ramachandran_total_variation": [compare_maps(ensemble, x, bins=b) for b in BINS],
         "alpha_L": left_handed(system, ensemble, x),
     }

@@ -10,6 +10,8 @@ from gencg.analysis.coverage import Coverage as Coverage
 from gencg.analysis.coverage import LostBin as LostBin
 from gencg.analysis.coverage import check_coverage as check_coverage
 from gencg.analysis.exact_slow import ExactSlowFunctions as ExactSlowFunctions
+from gencg.analysis.forward import ForwardCheck as ForwardCheck
+from gencg.analysis.forward import forward_ess as forward_ess
 from gencg.analysis.free_energy import FreeEnergySurface as FreeEnergySurface
 from gencg.analysis.free_energy import free_energy_surface as free_energy_surface
 from gencg.analysis.histogram import Histogram as Histogram

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from gencg import parallel
 from gencg.distributions.torus import TorusNormal
 from gencg.ensemble import weigh
 from gencg.geometry import wrap
@@ -59,9 +60,10 @@ def anneal(
         | Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
         | MCMC methods for functions (Cotter et al., 2013), https://arxiv.org/abs/1202.0709
     """
-    rows = like.new_zeros(n_chains, 0)
+    # Each process walks its chains
+    rows = like.new_zeros(parallel.n_rows(n_chains), 0)
     base = TorusNormal(flow.n_angles, flow.n_normal, like=rows)
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(), parallel.whole_batch(n_chains):
         torch.manual_seed(seed)
         eps = base.rsample()
         y, log_w = _place(flow, base, target, eps, rows)
@@ -76,7 +78,7 @@ def anneal(
             eps = torch.where(taken[:, None].to(eps.device), moved, eps)
             y = torch.where(taken[:, None], y_moved, y)
             log_w = torch.where(taken, log_w_moved, log_w)
-    return y, total
+    return parallel.gather(y, n_chains), parallel.gather(total, n_chains)
 
 
 def _place(

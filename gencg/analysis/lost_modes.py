@@ -26,10 +26,10 @@ BINS, WIDEST = 12, 4
 """Bins of 30 degrees, windows of one to four of them: every well fits into one of its own."""
 MIN_EFFECTIVE = 5.0
 """Effective samples of a probe that make a window real, not an outlier."""
-MIN_EXPECTED = 10.0
+MIN_EXPECTED = 25.0
 """Effective samples of the ensemble that a window must be due, for their absence to mean it."""
-KEPT, KEPT_RAW = 0.2, 0.02
-"""Share of the population due that counts as still there, reweighted and as drawn."""
+KEPT = 0.2
+"""Share of the population due that counts as still there."""
 FEW_EFFECTIVE = 30.0
 """Effective samples of a probe below which it sees only what is large."""
 
@@ -125,8 +125,9 @@ def check_modes(
 
     A window is lost where the probe has at least `MIN_EFFECTIVE` effective samples in it and the
     population may exceed `threshold`, :math:`p + 2\,\mathrm{se}`, while the ensemble holds less
-    than the share `KEPT` of :math:`p - 2\,\mathrm{se}`, or draws less than `KEPT_RAW` of it. Both
-    the number and this lower limit are those of truncated weights, which err on the safe side.
+    than the share `KEPT` of :math:`p - 2\,\mathrm{se}`, or holds it on fewer than
+    `MIN_EFFECTIVE` effective samples where it is due `MIN_EXPECTED`. The number and lower limit
+    of the probe are those of truncated weights, which err on the safe side.
 
     Args:
         probe: From `probe_modes`.
@@ -238,7 +239,7 @@ def _worst_window(
         sure, real = there.at_least(sums)
         told = real & (p + 2 * error > threshold) & (sure * here.n_effective >= MIN_EXPECTED)
         n_windows += int(told.sum())
-        gone = told & ((own[0] < KEPT * sure) | (own[2] < KEPT_RAW * sure))
+        gone = told & ((own[0] < KEPT * sure) | (own[0] ** 2 < MIN_EFFECTIVE * own[1]))
         if not gone.any():
             continue
         at = np.unravel_index(np.where(gone, p, 0.0).argmax(), p.shape)

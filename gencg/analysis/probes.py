@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from gencg import parallel
 from gencg.analysis.annealing import anneal
 from gencg.ensemble import draw
 from gencg.fit import FitResult
@@ -96,7 +98,8 @@ def _annealed_probe(result: FitResult, n_chains: int, n_steps: int, seed: int) -
         seed=seed,
     )
     soft = y[:, result.system.coordinates.soft]
-    return Probe(CHAINS, soft, log_weights, energy.n_energy_calls - before)
+    n_calls = parallel.total(torch.tensor(energy.n_energy_calls - before))
+    return Probe(CHAINS, soft, log_weights, int(n_calls))
 
 
 def probe_state(probes: Sequence[Probe]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pyro.distributions import ImproperUniform, TorchDistribution
 from torch import Tensor
 from torch.distributions.constraints import real_vector
 
+from gencg import parallel
 from gencg.energies.regularize import compress
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.base import Evaluation, Objective
@@ -71,8 +72,9 @@ class ReverseKL(Objective):
 
     def guide(self, generator: CoarseGrainedModel, beta: float) -> None:
         """Sample z ~ q(z), y ~ q(y|z)."""
-        rows = generator.rows(self.n_samples)
-        with pyro.plate("configurations", self.n_samples):
+        n = parallel.n_rows(self.n_samples)
+        rows = generator.rows(n)
+        with pyro.plate("configurations", n):
             if not self.path_gradient:
                 z = pyro.sample("z", generator.prior(rows))
                 pyro.sample("y", generator.decoder(z))
@@ -83,11 +85,10 @@ class ReverseKL(Objective):
 
     def model(self, generator: CoarseGrainedModel, beta: float) -> None:
         """Score y by its Boltzmann density and z by r(z|y)."""
-        with pyro.plate("configurations", self.n_samples):
+        n = parallel.n_rows(self.n_samples)
+        with pyro.plate("configurations", n):
             # A flat density: the Boltzmann factor enters as a factor of its own
-            flat: TorchDistribution = _Flat(
-                real_vector, (self.n_samples,), (self.target.coordinates.dim,)
-            )
+            flat: TorchDistribution = _Flat(real_vector, (n,), (self.target.coordinates.dim,))
             y = pyro.sample("y", flat)
             energy, log_det = self.target.energy_and_log_det(y)
             pyro.deterministic("energy", energy, event_dim=0)
@@ -100,23 +101,34 @@ class ReverseKL(Objective):
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
         # A sample that is not finite is counted below; Pyro would stop the run for it
         with pyro.validation_enabled(False):
-            guide = poutine.trace(self.guide).get_trace(model, beta)
+            with parallel.whole_batch(self.n_samples):
+                guide = poutine.trace(self.guide).get_trace(model, beta)
             scored = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(model, beta)
             losses = _log_prob(guide) - _log_prob(scored)
-        node = scored.nodes
-        kept, n_dropped, n_invalid = self._kept(losses.detach())
-        loss = torch.where(kept, losses, torch.zeros_like(losses)).sum() / kept.sum().clamp_min(1)
+        everyone = self._gather(losses.detach())
+        kept, n_dropped, n_invalid = self._kept(everyone)
+        own = kept[parallel.share(self.n_samples)]
+        loss = torch.where(own, losses, torch.zeros_like(losses)).sum() / kept.sum().clamp_min(1)
+        loss = parallel.summed(loss)
         if not kept.any():
             loss = loss + float("nan")
+        y, energy, excess, touched = (
+            self._gather(scored.nodes[name]["value"].detach())
+            for name in ("y", "energy", "excess", "touched")
+        )
         return Evaluation(
             loss=loss,
-            y=node["y"]["value"].detach(),
-            energy=node["energy"]["value"].detach(),
-            log_weights=-losses.detach() - node["excess"]["value"],
-            n_compressed=int(node["touched"]["value"].sum()),
+            y=y,
+            energy=energy,
+            log_weights=-everyone - excess,
+            n_compressed=int(touched.sum()),
             n_dropped=n_dropped,
             n_invalid=n_invalid,
         )
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Of the whole batch: what is dropped and logged is decided over all processes."""
+        return parallel.gather(rows, self.n_samples)
 
     def _kept(self, losses: Tensor) -> tuple[Tensor, int, int]:
         finite = torch.isfinite(losses)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gencg import parallel
 from gencg.analysis.assessment import Assessment, assess
 from gencg.analysis.coverage import Stage
 from gencg.analysis.probes import Probe, probe_modes, probe_state, restore_probes
@@ -128,7 +129,7 @@ def run(
         announce: Called with a line of text where a new stage begins.
 
     Returns:
-        The summary, as in summary.json.
+        The summary, as in summary.json; of several processes the first alone writes it.
     """
     done = folder.summary
     if done is not None:
@@ -152,6 +153,8 @@ def run(
             ensemble = sample(found.joint, config.n_samples, seed=config.seed)
             assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
             summary |= summarise_cvs(summary, found, ensemble, assessment)
+        if parallel.rank() > 0:
+            return summary
         write_samples(folder.path, ensemble, formats=("h5", *config.formats))
         announce("writing the report")
         # Time of earlier starts counts once, however often the run was resumed

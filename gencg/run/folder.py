@@ -9,12 +9,14 @@ at all, so that a kill at any moment leaves a folder that the same command goes 
 import fcntl
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gencg import parallel
 from gencg.config import RunConfig, file_checksum, forcefield_checksum
 from gencg.report import write_atomically
 from gencg.run.metrics import read_metrics
@@ -29,6 +31,8 @@ OWN = (
     "metrics.csv", "versions.json", "structure.pdb", "structure.cif", "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
+DRAWN = ("samples.*", "draws", "figures", "basins", ".*")
+"""What other processes than the first do without."""
 BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
 """What shows that a run has something to lose."""
 
@@ -113,6 +117,25 @@ class RunFolder:
                 f"`out` folder {path} cannot be written ({error.strerror}); choose another --out"
             ) from None
         return folder
+
+    @classmethod
+    @contextmanager
+    def shared(
+        cls, path: str | Path, config: RunConfig, *, override: bool = False
+    ) -> Iterator["RunFolder"]:
+        """`create` for process 0; the others get a copy of it that is thrown away at the end.
+
+        All processes then find the same files and go the same way, and one of them writes.
+        """
+        first = cls.create(path, config, override=override) if parallel.rank() == 0 else None
+        with tempfile.TemporaryDirectory(prefix="gencg-") as scratch:
+            copy = Path(scratch) / "run"
+            parallel.wait()
+            if first is None:
+                shutil.copytree(path, copy, ignore=shutil.ignore_patterns(*DRAWN))
+            # Nothing changes before all have their copy
+            parallel.wait()
+            yield first or cls(copy, config)
 
     def _keep_structure(self) -> None:
         """Copy the structure file, so that the run does not need the original again."""

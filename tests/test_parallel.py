@@ -1,0 +1,156 @@
+"""Two processes give what one gives, and the death of one ends the other with a usable checkpoint.
+
+Gloo on the CPU. Cannot detect: what NCCL does on GPUs, or speed.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gencg import parallel
+from gencg.checkpoint import load_checkpoint
+from gencg.ensemble import draw
+from gencg.fit import fit
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import SplineDecoder
+from gencg.systems import double_well
+from gencg.systems.base import System
+from gencg.tempering import ESSTempering
+
+N_STEPS, BATCH, N_SAMPLES = 30, 65, 1001
+OPTIONS = {"energy_calls": N_STEPS * BATCH, "batch_size": BATCH, "seed": 3}
+
+
+def small_fit(**options):
+    """The double well; an odd batch, so that shares differ, and a ladder that asks for the ESS."""
+    system: System = double_well()
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        decoder = SplineDecoder(system.coordinates, n_soft_layers=2, n_bins=6, soft_hidden=(16,))
+    return fit(
+        system,
+        model=CoarseGrainedModel(decoder),
+        tempering=ESSTempering(),
+        **{**OPTIONS, **options},
+    )
+
+
+def numbers(result) -> dict:
+    ensemble = draw(result.model, result.target, N_SAMPLES, seed=1)
+    return {
+        "parameters": [p.detach() for p in result.model.parameters()],
+        "loss": [info.loss for info in result.history],
+        "ess": [info.ess for info in result.history],
+        "beta": [info.beta for info in result.history],
+        "dropped": [info.n_dropped for info in result.history],
+        "calls": (result.energy_calls, result.gradient_calls, ensemble.n_energy_calls),
+        "x": ensemble.x,
+        "log_weights": ensemble.log_weights,
+    }
+
+
+class Pair:
+    """Two processes as torchrun would start them; their complaints go to files."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.files = [folder / f"stderr{rank}" for rank in (0, 1)]
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        self.processes = []
+        for rank, file in enumerate(self.files):
+            env = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with open(file, "w") as stderr:
+                self.processes.append(
+                    subprocess.Popen([sys.executable, *args], env=env, stderr=stderr)
+                )
+
+    def complaints(self) -> list[str]:
+        """What they wrote to stderr."""
+        return [file.read_text() for file in self.files]
+
+    def wait(self) -> list[int]:
+        """Exit codes."""
+        return [process.wait(timeout=900) for process in self.processes]
+
+
+def test_one_process_is_left_as_it_is() -> None:
+    rows = torch.randn(5, 2)
+    assert (parallel.rank(), parallel.size()) == (0, 1)
+    assert parallel.gather(rows, 5) is rows
+    assert parallel.total(rows) is rows
+    assert parallel.share(5) == slice(0, 5)
+    with parallel.processes():
+        assert parallel.size() == 1
+
+
+def test_two_processes_give_the_parameters_and_samples_of_one(tmp_path) -> None:
+    pair = Pair(tmp_path, __file__, "numbers", str(tmp_path / "two.pt"))
+    one = numbers(small_fit())
+    assert pair.wait() == [0, 0], pair.complaints()
+    two = torch.load(tmp_path / "two.pt")
+    for name in ("loss", "ess", "beta", "dropped"):
+        assert two[name] == pytest.approx(one[name], rel=1e-10), name
+    assert one["dropped"][0] > 0
+    for a, b in zip(two["parameters"], one["parameters"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(two["x"], one["x"], rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(two["log_weights"], one["log_weights"], rtol=1e-8, atol=1e-8)
+    energies, gradients, drawn = one["calls"]
+    # The second process asks for the energy of the reference structure as well
+    assert two["calls"] == (energies + 1, gradients, drawn)
+
+
+def test_the_death_of_a_process_ends_the_other_and_one_alone_resumes(tmp_path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    pair = Pair(tmp_path, __file__, "slow", str(path))
+    while not path.exists() or load_checkpoint(path)["step"] < 5:
+        assert [p.poll() for p in pair.processes] == [None, None], pair.complaints()
+        time.sleep(0.1)
+    pair.processes[1].send_signal(signal.SIGKILL)
+    assert pair.wait() == [1, -signal.SIGKILL]
+    assert "process 0 lost another one" in pair.complaints()[0]
+    assert 5 <= load_checkpoint(path)["step"] < N_STEPS
+    resumed, whole = small_fit(checkpoint=path), small_fit()
+    assert resumed.state.step == N_STEPS
+    for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_writes_one_folder(tmp_path) -> None:
+    args = [
+        "-m", "gencg", "run", "double-well", "--energy-calls", "12e3", "--samples", "2000",
+        "--batch-size", "200", "--cvs", "0", "--out", str(tmp_path / "run"), "--quiet",
+    ]  # fmt: skip
+    pair = Pair(tmp_path, *args)
+    assert pair.wait() == [0, 0], pair.complaints()
+    assert {"summary.json", "samples.h5", "report.html", "checkpoint.pt", "metrics.csv"} <= {
+        file.name for file in (tmp_path / "run").iterdir()
+    }
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) > 10
+
+
+def main(what: str, path: Path) -> None:
+    """What the processes of these tests do."""
+    torch.set_default_dtype(torch.float64)
+    with parallel.processes():
+        if what == "numbers":
+            found = numbers(small_fit())
+            if parallel.rank() == 0:
+                torch.save(found, path)
+        else:
+            reporters = [lambda info: time.sleep(0.3)]
+            small_fit(checkpoint=path, checkpoint_seconds=0.0, reporters=reporters)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
