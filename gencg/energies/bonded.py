@@ -59,6 +59,7 @@ class HarmonicAngles(nn.Module):
 
     def __init__(self, atoms: Indices, angle: Array, *, k: Array, n_atoms: int) -> None:
         super().__init__()
+        self.atoms = np.asarray(atoms)
         i, j, l = torch.as_tensor(atoms).T  # noqa: E741
         self.register_buffer("first", incidence_matrix(j, i, n_atoms))
         self.register_buffer("second", incidence_matrix(j, l, n_atoms))
@@ -184,6 +185,7 @@ class HarmonicTorsions(nn.Module):
         self, atoms: Indices, angle: Array, *, k: Array, wrapped: NDArray[np.bool_], n_atoms: int
     ) -> None:
         super().__init__()
+        self.atoms = np.asarray(atoms)
         self.dihedrals = Dihedrals(atoms, n_atoms)
         self.register_buffer("angle", torch.as_tensor(angle)[:, None])
         self.register_buffer("k", torch.as_tensor(k)[:, None])

@@ -41,8 +41,9 @@ class CorrectionMaps(nn.Module):
 
     def __init__(self, maps: list[Array], index: Indices, *, atoms: Indices, n_atoms: int) -> None:
         super().__init__()
-        self.first = Dihedrals(np.asarray(atoms)[:, :4], n_atoms)
-        self.second = Dihedrals(np.asarray(atoms)[:, 4:], n_atoms)
+        self.atoms = np.asarray(atoms)
+        self.first = Dihedrals(self.atoms[:, :4], n_atoms)
+        self.second = Dihedrals(self.atoms[:, 4:], n_atoms)
         sizes = np.array([len(table) for table in maps])
         starts = np.concatenate([[0], np.cumsum(sizes**2)[:-1]])
         coefficients = np.concatenate([patch_coefficients(table).reshape(-1, 16) for table in maps])

@@ -1,4 +1,4 @@
-"""A molecular force field in batched torch, compiled where a compiler is found."""
+"""A molecular force field evaluated in batches, compiled where a compiler is found."""
 
 import copy
 import logging
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gencg.energies.base import Energy
 from gencg.energies.bonded import FourierTorsions, HarmonicBonds
 from gencg.energies.frame import Frame
+from gencg.energies.native import NativeForceField, UnsupportedTermError
 
 logger = logging.getLogger("gencg")
 
@@ -29,12 +30,16 @@ MINIMUM_COMPILED = 128
 class ForceField(Energy):
     r"""Sum of the terms of a molecular force field, :math:`U(x) = \sum_t U_t(x)`.
 
-    Batches are cut into chunks, and in a chunk the configurations are the contiguous axis of
-    every intermediate, so that one instruction serves many of them and memory stays bounded.
-    Batches of `MINIMUM_COMPILED` or more go through ``torch.compile``, their chunks padded to one
-    size (padding is not counted): seven times faster than uncompiled for a dipeptide. Compiling
-    takes some ten seconds, once per machine and size. Where it fails, for want of a C++ compiler,
-    a warning says so and evaluation stays uncompiled.
+    On a CPU the terms run as machine code (`native`), one configuration per lane of a vector,
+    about 1 µs per energy and gradient of a dipeptide in implicit solvent. It is compiled at first
+    use, in seconds, once per machine and for all molecules. Where there is no C++ compiler a
+    warning says so, and evaluation is in torch, some thirty times slower. A result does not depend
+    on its neighbours in the batch.
+
+    Elsewhere, and for terms of other classes, batches are cut into chunks, in which the
+    configurations are the contiguous axis of every intermediate, so that one instruction serves
+    many of them and memory stays bounded. Batches of `MINIMUM_COMPILED` or more then go through
+    ``torch.compile``, their chunks padded to one size (padding is not counted).
 
     Atoms nearer than 0.002 nm are taken to be 0.002 nm apart, so that clashes cost a large,
     finite energy in float32 too.
@@ -42,8 +47,8 @@ class ForceField(Energy):
     Args:
         terms: The terms by name; each maps a `Frame` of n configurations to ``(n,)`` kJ/mol.
         n_atoms: Number of atoms.
-        chunk_size: Configurations per chunk; by default as many as keep the pairs in the cache,
-            16 to 512 (32 times as many on a GPU).
+        chunk_size: Configurations per chunk in torch; by default as many as keep the pairs in the
+            cache, 16 to 512 (32 times as many on a GPU).
         compile: False never compiles; so does ``GENCG_COMPILE=0`` in the environment.
     """
 
@@ -63,20 +68,25 @@ class ForceField(Energy):
         self.compile = compile and os.environ.get("GENCG_COMPILE", "1") != "0"
         self._cast: dict[tuple[torch.dtype, torch.device], nn.ModuleDict] = {}
         self._compiled: dict[tuple[Any, ...], Evaluate] = {}
+        self._native: dict[torch.dtype, NativeForceField | None] = {}
 
     def __repr__(self) -> str:
         return f"ForceField(n_atoms={self.event_shape[0]}, terms=[{', '.join(self.modules)}])"
 
     def __getstate__(self) -> dict[str, Any]:
         # What is cast and compiled is made again where it is needed
-        return self.__dict__ | {"_cast": {}, "_compiled": {}}
+        return self.__dict__ | {"_cast": {}, "_compiled": {}, "_native": {}}
 
     def energy(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
             return torch.cat([self._value(part) for part in torch.split(x, self._chunk_size(x))])
+        if native := self._machine_code(x):
+            return native(x, gradient=False)[0]
         return self._run(self._values, x)[0]
 
     def energy_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if native := self._machine_code(x):
+            return native(x, gradient=True)
         value, gradient = self._run(self._values_and_gradients, x)
         return value, gradient
 
@@ -118,6 +128,22 @@ class ForceField(Energy):
                     if proper and (axis := frozenset(atoms[1:3].tolist())) in profiles:
                         profiles[axis] += profile
         return np.array([np.ptp(profiles[frozenset(bond)]) for bond in bonds])
+
+    def _machine_code(self, x: Tensor) -> NativeForceField | None:
+        """The machine code for this dtype; None where there is none or it is not wanted."""
+        if not self.compile or x.device.type != "cpu":
+            return None
+        if x.dtype not in self._native:
+            self._native[x.dtype] = None
+            try:
+                n_atoms = self.event_shape[0]
+                self._native[x.dtype] = NativeForceField(self.modules.values(), n_atoms, x.dtype)
+            except UnsupportedTermError as error:
+                logger.info("The force field runs in torch: %s", error)
+            except (RuntimeError, OSError) as error:
+                logger.warning("The force field runs uncompiled, several times slower: %s", error)
+                self.compile = False
+        return self._native[x.dtype]
 
     def _chunk_size(self, x: Tensor) -> int:
         if self.chunk_size is not None:

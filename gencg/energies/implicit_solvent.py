@@ -81,6 +81,7 @@ class GeneralizedBorn(nn.Module):
         parameters: See `BornParameters`.
     """
 
+    charge: Tensor
     charges: Tensor
     rho: Tensor
     inverse_rho: Tensor
@@ -104,6 +105,7 @@ class GeneralizedBorn(nn.Module):
         surface = p.surface_tension * (p.radius + p.probe) ** 2 * p.radius**6
         neck_depth, neck_position = p.neck if p.neck is not None else (itself, itself)
         tables = {
+            "charge": p.coulomb**0.5 * p.charge,
             "charges": 0.5 * p.coulomb * p.charge[:, None] * p.charge,
             "rho": p.offset_radius,
             "inverse_rho": 1 / p.offset_radius,

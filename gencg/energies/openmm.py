@@ -44,7 +44,7 @@ class OpenMMEnergy(Energy):
     """Any OpenMM system, evaluated by OpenMM in double precision, forces as the gradient.
 
     One configuration at a time: for a dipeptide some 50 µs each in vacuum and 1500 µs in implicit
-    solvent, beside 3 µs of a `ForceField`.
+    solvent, beside 1 µs of a `ForceField`.
 
     Args:
         system: An `openmm.System` without constraints, virtual sites, cutoffs or periodicity.

@@ -16,6 +16,7 @@ from openmm_systems import COMBINATIONS, SLOW_COMBINATIONS, build_system, distor
 from torch import Tensor
 from torch.testing import assert_close
 
+from gencg.energies.bonded import HarmonicBonds
 from gencg.energies.forcefield import ForceField
 from gencg.energies.openmm import TERM_NAMES, read_system
 from gencg.energies.openmm_values import type_name
@@ -122,8 +123,9 @@ def test_float32_is_accurate_near_a_minimum() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("solvent", ["implicit/hct.xml", "implicit/gbn2.xml", "amber96_obc.xml"])
-def test_clashes_stay_finite(dtype, solvent) -> None:
-    energy = read_system(build_system("dipeptide", "amber96.xml", solvent))
+@pytest.mark.parametrize("compile", [False, True])
+def test_clashes_stay_finite(dtype, solvent, compile) -> None:
+    energy = read_system(build_system("dipeptide", "amber96.xml", solvent), compile=compile)
     x = reference().repeat(5, 1, 1)
     x[0, 20] = x[0, 0]  # one atom on another
     x[1, 12] = x[1, 20] + 1e-5
@@ -136,8 +138,9 @@ def test_clashes_stay_finite(dtype, solvent) -> None:
     assert (value[:3] > 1e6).all()
 
 
-def test_a_configuration_which_is_not_finite_spoils_only_itself() -> None:
-    energy = read_system(build_system(), compile=False)
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_configuration_which_is_not_finite_spoils_only_itself(compile) -> None:
+    energy = read_system(build_system("dipeptide", "amber19-all.xml"), compile=compile)
     x = distorted(n=3)
     expected = energy(x)
     x[1, 4, 0] = float("nan")
@@ -170,12 +173,17 @@ def test_parameters_are_no_leaves_of_a_graph() -> None:
     assert not [p for p in energy.modules.parameters() if p.requires_grad]
 
 
+class OtherBonds(HarmonicBonds):
+    """A term which has no machine code."""
+
+
 @pytest.mark.parametrize(
     "files", ["amber96.xml", pytest.param("amber19-all.xml", marks=pytest.mark.slow)]
 )
 def test_a_compiled_batch_equals_an_uncompiled_one(caplog, files) -> None:
     system = build_system("dipeptide", files)
     compiled, plain = read_system(system), read_system(system, compile=False)
+    compiled.modules["bonds"].__class__ = OtherBonds
     x = distorted(n=150).float()
     with caplog.at_level(logging.WARNING, "gencg"):
         y = x.clone().requires_grad_()
@@ -192,12 +200,13 @@ def test_a_compiled_batch_equals_an_uncompiled_one(caplog, files) -> None:
     assert (compiled.n_energy_calls, compiled.n_gradient_calls) == (300, 150)
 
 
-def test_without_a_compiler_a_warning_and_the_same_numbers(caplog, monkeypatch) -> None:
+def test_where_torch_cannot_compile_a_warning_and_the_same_numbers(caplog, monkeypatch) -> None:
     def broken(*args, **kwargs):
         raise RuntimeError("no C++ compiler found\nand a long story")
 
     monkeypatch.setattr(torch, "compile", broken)
     energy = read_system(build_system())
+    energy.modules["bonds"].__class__ = OtherBonds
     x = distorted(n=130)
     with caplog.at_level(logging.WARNING, "gencg"):
         values = [energy.energy_and_gradient(x)[0] for _ in range(2)]
@@ -212,6 +221,7 @@ def test_compiling_is_turned_off_by_the_environment(monkeypatch) -> None:
     energy = read_system(build_system())
     energy(distorted(n=130))
     assert not energy._compiled
+    assert not energy._native
 
 
 def test_a_low_matrix_precision_elsewhere_does_not_reach_the_energy() -> None:

@@ -1,0 +1,278 @@
+"""The terms of a force field as machine code: built once per machine, called through ctypes."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gencg.energies.bonded import FourierTorsions, HarmonicAngles, HarmonicBonds, HarmonicTorsions
+from gencg.energies.cmap import CorrectionMaps
+from gencg.energies.implicit_solvent import MINIMUM_INVERSE_RADIUS, GeneralizedBorn
+from gencg.energies.nonbonded import PairTable
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = (
+    "-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread",
+    # Nothing here reads errno or traps; sums keep their order, so that NaN and Kahan's sum survive
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+)  # fmt: skip
+PAIRS_PER_THREAD = 4096
+"""Blocks times squared atoms which are worth the start of another thread."""
+
+Array = NDArray[np.float64]
+
+
+class UnsupportedTermError(TypeError):
+    """A term which has no machine code."""
+
+
+class Term(ctypes.Structure):
+    """A term as ``native.cpp`` takes it."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int64),
+        ("n_rows", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("flags", ctypes.c_int64),
+        ("index", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("table", ctypes.c_void_p),
+    )
+
+
+# --- Building -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL:
+    """The library, compiled if this machine has not done so before.
+
+    It is kept in ``GENCG_CACHE``, by default ``~/.cache/gencg``, under a name which depends on
+    source, compiler and processor.
+
+    Raises:
+        RuntimeError: If there is no C++ compiler, or it fails.
+    """
+    return ctypes.CDLL(str(build(SOURCE, FLAGS)))
+
+
+def build(source: Path, flags: Iterable[str]) -> Path:
+    """Compile a C++ file into a shared library, or find it compiled; returns its path."""
+    compiler, flags = find_compiler(), tuple(flags)
+    # What the compiler defines tells its version and the processor it compiles for
+    macros = run(compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull)
+    text = source.read_bytes() + " ".join((compiler, *flags)).encode() + macros
+    library = cache_folder() / f"{source.stem}-{hashlib.sha256(text).hexdigest()[:16]}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            run(compiler, *flags, str(source), "-o", str(made))
+            # In one step, so that no other process loads half a file
+            made.replace(library)
+    return library
+
+
+def find_compiler() -> str:
+    """Path of the C++ compiler: ``CXX`` of the environment, or the first that is there."""
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if name and (path := shutil.which(name)):
+            return path
+    raise RuntimeError("no C++ compiler found (g++, clang++); install one or set CXX")
+
+
+def run(*command: str) -> bytes:
+    """Output of a command.
+
+    Raises:
+        RuntimeError: If it fails, with the first line of what it said.
+    """
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip() or "no message"
+        raise RuntimeError(f"{command[0]} failed: {said.splitlines()[0]}")
+    return done.stdout
+
+
+def cache_folder() -> Path:
+    """Folder of compiled libraries, made if need be; a temporary one where none can be written."""
+    folder = Path(os.environ.get("GENCG_CACHE") or Path.home() / ".cache" / "gencg")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="gencg-"))
+
+
+# --- Calling ------------------------------------------------------------------------------------
+
+
+class NativeForceField:
+    """Terms with their parameters in one dtype, evaluated by the library.
+
+    Args:
+        terms: The terms of a `ForceField`.
+        n_atoms: Number of atoms.
+        dtype: float32 or float64.
+
+    Raises:
+        UnsupportedTermError: If a term or the dtype has no machine code.
+        RuntimeError: If the library cannot be built.
+    """
+
+    def __init__(self, terms: Iterable[nn.Module], n_atoms: int, dtype: torch.dtype) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise UnsupportedTermError(f"{dtype} has no machine code")
+        self.n_atoms, self.dtype = n_atoms, dtype
+        self.number = np.float32 if dtype == torch.float32 else np.float64
+        described = describe_terms(terms)
+        library = load_library()
+        name = "float32" if dtype == torch.float32 else "float64"
+        self._evaluate = getattr(library, f"evaluate_{name}")
+        self._evaluate.restype = ctypes.c_bool
+        self.n_lanes: int = getattr(library, f"lanes_{name}")()
+        self._kept: list[NDArray[Any]] = []
+        self._terms = (Term * len(described))(*map(self._pack, described))
+        n_pairs = n_atoms * (n_atoms - 1) // 2
+        has_born = any(term["kind"] == BORN for term in described)
+        self._n_scratch = 5 * n_atoms + 2 * n_pairs if has_born else 0
+
+    def __call__(self, x: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
+        """Energies ``(n,)`` and gradients, of the shape of `x` or empty if not asked for."""
+        x = x.detach().contiguous()
+        energy = x.new_empty(len(x))
+        slope = x.new_empty(x.shape if gradient else (0,))
+        n_blocks = -(-len(x) // self.n_lanes)
+        n_threads = min(n_blocks, n_blocks * self.n_atoms**2 // PAIRS_PER_THREAD)
+        n_threads = max(1, min(torch.get_num_threads(), n_threads))
+        sizes = (len(self._terms), self.n_atoms, self._n_scratch, len(x))
+        done = self._evaluate(
+            self._terms,
+            *map(ctypes.c_int64, sizes),
+            ctypes.c_void_p(x.data_ptr()),
+            ctypes.c_void_p(energy.data_ptr()),
+            ctypes.c_void_p(slope.data_ptr() if gradient else None),
+            ctypes.c_int64(n_threads),
+        )
+        if not done:
+            size = self._n_scratch * self.n_lanes * x.element_size()
+            raise MemoryError(f"no memory for {n_threads} blocks of {size / 1e6:.0f} MB each")
+        return energy, slope
+
+    def _pack(self, description: dict[str, Any]) -> Term:
+        """A description as the library takes it; the arrays are kept alive here."""
+        term = Term(**{k: description.get(k, 0) for k in ("kind", "n_rows", "width", "flags")})
+        for name, dtype in (("index", np.int64), ("values", self.number), ("table", self.number)):
+            if name in description:
+                array = np.ascontiguousarray(description[name], dtype)
+                self._kept.append(array)
+                setattr(term, name, array.ctypes.data)
+        return term
+
+
+# --- Describing: kinds and layouts as in native.cpp -----------------------------------------------
+
+BONDS, ANGLES, FOURIER, HARMONIC, MAPS, PAIRS, BORN = range(7)
+TANH, NECK, BURIED, SURFACE = 1, 2, 4, 8
+
+
+def describe_terms(terms: Iterable[nn.Module]) -> list[dict[str, Any]]:
+    """Terms in the layout of the library; pairs go along with the first implicit solvent."""
+    described = []
+    for term in terms:
+        describe = DESCRIPTIONS.get(type(term))
+        if describe is None:
+            raise UnsupportedTermError(f"{type(term).__name__} has no machine code")
+        described.append(describe(term))
+    pairs = next((term for term in described if term["kind"] == PAIRS), None)
+    born = next((term for term in described if term["kind"] == BORN), None)
+    if pairs and born:
+        born["table"] = pairs["table"]
+        described.remove(pairs)
+    return described
+
+
+def describe_bonds(term: HarmonicBonds) -> dict[str, Any]:
+    """Index (i, j), values (r0, k / 2)."""
+    return rows(BONDS, term.atoms, term.length, term.half_k)
+
+
+def describe_angles(term: HarmonicAngles) -> dict[str, Any]:
+    """Index (i, j, k), values (theta0, k / 2)."""
+    return rows(ANGLES, term.atoms, term.angle, term.half_k)
+
+
+def describe_fourier_torsions(term: FourierTorsions) -> dict[str, Any]:
+    """Index (i, j, k, l), values (a_0 .. a_N, b_0 .. b_N)."""
+    described = rows(FOURIER, term.atoms, *term.cosines, *term.sines)
+    return described | {"width": len(term.cosines), "flags": int(term.has_sines)}
+
+
+def describe_harmonic_torsions(term: HarmonicTorsions) -> dict[str, Any]:
+    """Index (i, j, k, l), values (phi0, k, turn)."""
+    return rows(HARMONIC, term.atoms, term.angle, term.k, term.turn)
+
+
+def describe_maps(term: CorrectionMaps) -> dict[str, Any]:
+    """Index (two quadruples, size, first patch), table of 16 coefficients per patch."""
+    where = torch.cat([term.size, term.start], 1).numpy()
+    described = rows(MAPS, np.concatenate([term.atoms, where], 1))
+    return described | {"table": term.coefficients.T.numpy()}
+
+
+def describe_pairs(term: PairTable) -> dict[str, Any]:
+    """Table (k q_i q_j, A, B) of all pairs i < j."""
+    upper = np.triu_indices(len(term.charges), 1)
+    # The module meets every pair twice, and halves
+    columns = [2 * table[..., 0].numpy()[upper] for table in (term.charges, term.a, term.b)]
+    return {"kind": PAIRS, "table": np.stack(columns, -1)}
+
+
+def describe_born(term: GeneralizedBorn) -> dict[str, Any]:
+    """Values: model, atoms, necks (both depths and positions, reach) of all pairs i < j."""
+    model = [term.inside, term.outside, term.kappa, MINIMUM_INVERSE_RADIUS]
+    per_atom = (term.rho, term.inverse_rho, term.inverse_radius, term.scaled, term.surface)
+    atoms = torch.cat([term.charge, *per_atom, term.tanh[..., 0].T], 1).numpy()
+    depth, position, reach = (
+        table[..., 0].numpy() for table in (term.neck_depth, term.neck_position, term.neck_reach)
+    )
+    upper = np.triu_indices(len(atoms), 1)
+    columns = [table[upper] for table in (depth, position, depth.T, position.T, reach)]
+    necks = np.stack(columns, -1) if term.has_neck else np.empty(0)
+    flags = TANH * term.has_tanh + NECK * term.has_neck
+    flags += BURIED * term.buried + SURFACE * term.has_surface
+    values = np.concatenate([np.array(model), atoms.ravel(), necks.ravel()])
+    return {"kind": BORN, "values": values, "flags": int(flags)}
+
+
+def rows(kind: int, index: NDArray[Any], *columns: Tensor) -> dict[str, Any]:
+    """A term with one row of atoms and parameters per interaction."""
+    values = [np.asarray(column, float).reshape(-1) for column in columns]
+    return {
+        "kind": kind,
+        "n_rows": len(index),
+        "index": index,
+        "values": np.stack(values, -1) if values else np.empty(0),
+    }
+
+
+DESCRIPTIONS: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
+    HarmonicBonds: describe_bonds,
+    HarmonicAngles: describe_angles,
+    FourierTorsions: describe_fourier_torsions,
+    HarmonicTorsions: describe_harmonic_torsions,
+    CorrectionMaps: describe_maps,
+    PairTable: describe_pairs,
+    GeneralizedBorn: describe_born,
+}
