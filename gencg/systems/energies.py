@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from gencg.systems.force_fields import create_system, load_force_field
-from gencg.systems.molecules import DEFAULT_FORCE_FIELD, DIPEPTIDE_FORCE_FIELD
-from gencg.systems.registry import TOYS, load
+from gencg.systems.registry import STRUCTURES, TOYS, default_force_field, load
 from gencg.systems.structure import is_structure_path, read_structure
 
 
@@ -29,16 +28,13 @@ def structure_energy(target: str, *, forcefield: Sequence[str] = ()) -> dict[str
     """
     from gencg.energies.openmm import OpenMMEnergy, energy_from_system
 
-    if target in TOYS or not (is_structure_path(target) or target == "alanine-dipeptide"):
+    if target in TOYS or not (is_structure_path(target) or target in STRUCTURES):
         system = load(target, forcefield=forcefield)
         x, _ = system.coordinates.inverse(system.coordinates.centre[None])
         total = float(system.energy(x))
         return {"total": total, "terms": {system.name: total}, "openmm": None}
-    path, default = Path(target), DEFAULT_FORCE_FIELD
-    if target == "alanine-dipeptide":
-        path = Path(__file__).parent / "data" / "alanine_dipeptide.pdb"
-        default = DIPEPTIDE_FORCE_FIELD
-    loaded = load_force_field(tuple(forcefield) or default)
+    path = STRUCTURES.get(target, Path(target))
+    loaded = load_force_field(tuple(forcefield) or default_force_field(target))
     topology, positions = read_structure(path)
     system = create_system(loaded, topology, source=str(path))
     energy, x = energy_from_system(system), torch.from_numpy(positions)[None]

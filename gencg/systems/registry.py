@@ -7,6 +7,7 @@ from typing import Any
 
 from gencg.systems.base import System
 from gencg.systems.molecules import (
+    DATA,
     DEFAULT_FORCE_FIELD,
     DIPEPTIDE_FORCE_FIELD,
     PEPTIDE_FORCE_FIELD,
@@ -42,6 +43,9 @@ FORCE_FIELDS = {
     "alanine-hexapeptide": PEPTIDE_FORCE_FIELD,
 }
 """Force field of each ready-made molecule, that of its literature."""
+
+STRUCTURES = {name: DATA / f"{name.replace('-', '_')}.pdb" for name in FORCE_FIELDS}
+"""Structure file of each ready-made molecule."""
 
 TOYS = ("double-well", "mueller-brown", "curved-wells", "gaussian-mixture", "butane")
 

@@ -15,7 +15,9 @@ from torch.testing import assert_close
 from gencg import systems
 from gencg.energies.forcefield import ForceField
 from gencg.systems import SYSTEMS, alanine_dipeptide, describe, from_pdb, from_system, load
+from gencg.systems.energies import structure_energy
 from gencg.systems.force_fields import create_system, force_field_names, load_force_field
+from gencg.systems.registry import STRUCTURES
 from gencg.systems.structure import read_structure
 from gencg.target import BoltzmannTarget
 
@@ -301,3 +303,11 @@ def test_temperatures_that_are_none(temperature: float) -> None:
     for name in SYSTEMS:
         with pytest.raises(ValueError, match=message):
             load(name, temperature=temperature)
+
+
+@pytest.mark.parametrize("target", STRUCTURES)
+def test_ready_made_molecules_have_the_energy_of_openmm_term_by_term(target: str) -> None:
+    found = structure_energy(target)
+    assert found["total"] == pytest.approx(found["openmm"], abs=1e-6)
+    assert sum(found["terms"].values()) == pytest.approx(found["total"], abs=1e-9)
+    assert len(found["terms"]) > 3
