@@ -115,7 +115,9 @@ def test_a_result_does_not_depend_on_its_batch(dtype) -> None:
     finally:
         torch.set_num_threads(n_threads)
     transposed = x.permute(2, 1, 0).contiguous().permute(2, 1, 0)
-    assert torch.equal(energy(transposed), value)
+    # With and without gradient are two pieces of machine code, alike to rounding
+    assert torch.equal(energy(transposed), energy(x))
+    assert_close(energy(x), value)
     assert energy.energy_and_gradient(x[:0])[1].shape == (0, *x.shape[1:])
 
 
