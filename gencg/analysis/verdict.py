@@ -172,7 +172,7 @@ def judge_modes(check: ModeCheck) -> Verdict:
     if check.blind:
         return Verdict(
             check.name, "open", f"Could not tell ({seen}): spend more calls on it, with "
-            "--coverage-calls.",
+            "--coverage-calls, or train longer where the ESS is small.",
         )  # fmt: skip
     return Verdict(
         check.name, "good", f"No mode lost: {check.n_windows:,} windows of the soft coordinates "
