@@ -167,6 +167,9 @@ class RunConfig:
                 "samples.h5 is written anyway"
             )
         n_soft = int(system.coordinates.soft.sum())
+        if self.n_cvs == "auto" and n_soft == 0:
+            # Nothing is slow in a molecule without soft coordinates
+            return dataclasses.replace(self, n_cvs=0).resolve(system, checksum=checksum)
         bounded = self.discovers or self.decoder == "unimodal"
         if bounded and self.n_cvs != "auto" and int(self.n_cvs) > n_soft:
             raise ValueError(

@@ -1,10 +1,12 @@
 """Settings: refused with their name, written and read back, compared where it matters."""
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from gencg.config import RunConfig, read_toml
 from gencg.systems import alanine_dipeptide, double_well
@@ -71,6 +73,18 @@ def test_recommendations_come_from_the_system() -> None:
     # What is given stays, and resolving again changes nothing
     assert CONFIG.resolve(system).energy_calls == 500_000
     assert config.resolve(system) == config
+
+
+def test_a_molecule_without_soft_coordinates_has_no_cvs() -> None:
+    system = double_well()
+    coordinates = copy.copy(system.coordinates)
+    coordinates.soft = torch.zeros_like(coordinates.soft)
+    rigid = dataclasses.replace(system, coordinates=coordinates)
+    config = RunConfig("double-well").resolve(rigid)
+    assert config.n_cvs == 0
+    assert not config.discovers
+    with pytest.raises(ValueError, match="at most 0"):
+        RunConfig("double-well", n_cvs=1).resolve(rigid)
 
 
 def test_there_are_no_more_cvs_than_soft_coordinates() -> None:

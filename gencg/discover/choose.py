@@ -121,7 +121,8 @@ def torus_order(samples: SoftSamples, rows: Tensor, min_population: float) -> tu
         found = spectrum(samples, FourierBasis(rows, order=order), n_bootstraps=0)
         wanted = found.populations >= min_population
         n, _ = spectral_gap(found.eigenvalues, found.populations, min_population=min_population)
-        if bool((found.n_transition[wanted][:n] >= MIN_TRANSITION).all()):
+        carried = found.n_transition[wanted][:n]
+        if len(carried) and bool((carried >= MIN_TRANSITION).all()):
             break
     assert found is not None
     return order, found

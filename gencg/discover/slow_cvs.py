@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from gencg.coordinates.metric import mass_metric
-from gencg.discover.choose import Choice, choose_on_line, choose_on_torus, slowest_pair
+from gencg.discover.choose import (
+    MIN_TRANSITION,
+    Choice,
+    choose_on_line,
+    choose_on_torus,
+    slowest_pair,
+)
 from gencg.ensemble import Ensemble, draw
 from gencg.fit import FitResult
 from gencg.models.cv_map import CollectiveMap
@@ -20,6 +26,8 @@ from gencg.systems.base import System
 
 MIN_POPULATION = 1e-3
 """Processes that move less than this are reported apart."""
+FEWEST_SAMPLES = 500
+"""Covering samples below which no function can be told from chance."""
 BENT_GAIN = 0.9
 """A bent map is kept if it brings the held-out eigenvalues below this share of the straight one."""
 
@@ -65,11 +73,22 @@ class SlowCVs:
         """Overdamped times relative to the slowest, ``(m,)``; they order, they do not predict."""
         return self.eigenvalues[0] / self.eigenvalues
 
+    @property
+    def n_transition(self) -> float:
+        """Effective samples that carry the least well carried of the slow processes."""
+        wanted = self.spectrum.populations >= MIN_POPULATION
+        carried = self.spectrum.n_transition[wanted][: self.n_processes]
+        return float(carried.min()) if len(carried) else 0.0
+
     def __repr__(self) -> str:
         values = ", ".join(f"{v:.3g}" for v in self.eigenvalues.tolist())
+        few = self.n_transition < MIN_TRANSITION
+        doubt = (
+            f"; only {self.n_transition:.0f} samples carry one, do not rely on it" if few else ""
+        )
         return (
             f"SlowCVs({', '.join(self.names)}; {self.n_processes} slow processes, "
-            f"eigenvalues {values}, gap {self.gap:.2g})"
+            f"eigenvalues {values}, gap {self.gap:.2g}{doubt})"
         )
 
 
@@ -92,7 +111,7 @@ def flattened_samples(
     rows: Tensor,
     n_samples: int,
     *,
-    share: float = 0.5,
+    share: float,
     seed: int = 0,
 ) -> tuple[int, SoftSamples]:
     """Covering samples with as many more, spread evenly over given angles.
@@ -113,12 +132,13 @@ def flattened_samples(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flat = FlattenedModel(covering_model(result), rows, n_bins=24 if len(rows) < 3 else 10)
+        n_candidates = min(100_000, max(20_000, 4 * n_samples))
+        flat = FlattenedModel(covering_model(result), rows, n_candidates=n_candidates)
     ensemble, further = _draw(result, flat, n_samples, seed=seed)
     # The flattened model's own weights are for its own density, not for the covering one
-    ratio = flat.log_ratio(further.s).double()
+    ratio = flat.log_ratio(further.s).double().cpu()
     weights = [
-        balanced(covering.log_weights, flat.log_ratio(covering.s).double(), share),
+        balanced(covering.log_weights, flat.log_ratio(covering.s).double().cpu(), share),
         balanced(further.log_weights + ratio, ratio, share),
     ]
     together = SoftSamples(
@@ -189,11 +209,16 @@ def find_slow_cvs(
         seed: Decides everything random.
 
     Raises:
-        ValueError: If `n_cvs` is neither "auto" nor between 1 and the number of soft coordinates.
+        ValueError: If `n_cvs` is neither "auto" nor between 1 and the number of soft coordinates,
+            there is no soft coordinate, or `n_samples` is below `FEWEST_SAMPLES`.
     """
     system = result.system
     soft = system.coordinates.soft.nonzero()[:, 0]
     n_soft = len(soft)
+    if n_soft == 0:
+        raise ValueError(f"{system.name} has no soft coordinates, and so no slow CVs")
+    if n_samples < FEWEST_SAMPLES:
+        raise ValueError(f"`n_samples` must be at least {FEWEST_SAMPLES}, got {n_samples}")
     if n_cvs != "auto" and not (isinstance(n_cvs, int) and 1 <= n_cvs <= n_soft):
         raise ValueError(
             f"`n_cvs` must be 'auto' or between 1 and {n_soft}, the number of soft coordinates "

@@ -68,10 +68,15 @@ def _basis_state(basis: Basis) -> dict[str, Any]:
     if isinstance(basis, FourierBasis):
         return {"kind": "fourier", "combinations": basis.combinations, "order": basis.order}
     assert isinstance(basis, KernelBasis)
-    return {"kind": "kernel", "centres": basis.centres, "width": basis.width}
+    return {"kind": "normalised kernel", "centres": basis.centres, "width": basis.width}
 
 
 def _basis(state: dict[str, Any]) -> Basis:
     if state["kind"] == "fourier":
         return FourierBasis(state["combinations"], order=state["order"])
+    if state["kind"] != "normalised kernel":
+        raise ValueError(
+            f"slow CVs in a basis of kind {state['kind']!r} are of an earlier version; delete "
+            "cvs.pt and joint.pt of the run folder and run again"
+        )
     return KernelBasis(state["centres"], width=state["width"])

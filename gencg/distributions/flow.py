@@ -130,13 +130,20 @@ class FlowDistribution(TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, y: Tensor) -> Tensor:
         """Exact log-density, ``(n,)``."""
-        if self._drawn is not None and same_values(y, self._drawn[0]):
-            return self._drawn[1]
+        if self._drawn is not None and same_sample(y, self._drawn[0]):
+            log_q = self._drawn[1]
+            # Drawn without a graph, the density may still be asked for with one
+            if log_q.requires_grad or not torch.is_grad_enabled():
+                return log_q
         eps, log_det = self.flow.inverse(y, self.context)
         log_prob: Tensor = self.base.log_prob(eps) + log_det
         return log_prob
 
 
-def same_values(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are one, or one a full view of the other, as a Pyro plate returns."""
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+def same_sample(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are one, or one a full view of the other as a Pyro plate returns it.
+
+    A detached copy shares the memory, but not the way its gradient goes.
+    """
+    same_memory = a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+    return same_memory and a.requires_grad == b.requires_grad and a.is_leaf == b.is_leaf

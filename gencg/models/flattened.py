@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gencg import parallel
 from gencg.models.mixture import CoveringModel
 
 HIGHEST = 15.0
@@ -22,7 +23,7 @@ class FlattenedModel(nn.Module):
     with h the mass of the cell of :math:`\xi(s)` under the covering density :math:`q_c` and F its
     free energy by the model's own (cold) soft block. Candidates cost a pass of the soft flows and
     no energy call; the level :math:`\ell` is as low as `LEAST_ACCEPTANCE` allows. Cells and their
-    masses come from `n_candidates` candidates, so that A is known to :math:`n^{-1/2}`.
+    masses come from `n_candidates` candidates, which A is known as well as: one or two per cent.
 
     Args:
         covering: The covering generator.
@@ -52,7 +53,7 @@ class FlattenedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.covering, self.n_bins = covering, n_bins
-        rows = rows.to(covering.log_shares)
+        rows = rows.to(covering.rows(0))
         self.register_buffer("rows", rows)
         self.register_buffer("low", rows.new_zeros(len(rows)))
         self.register_buffer("width", rows.new_full((len(rows),), 2 * math.pi))
@@ -77,16 +78,23 @@ class FlattenedModel(nn.Module):
 
     def sample(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         r"""Draw z (empty), y ``(n, dim)`` and :math:`\log q(y)` ``(n,)``."""
-        parts: list[Tensor] = []
-        while sum(map(len, parts)) < n:
-            s = self.covering.sample_soft(4 * n)
-            keep = self.keep[self._cells(s)]
-            kept = s[torch.rand_like(keep) < keep]
-            # The mixture comes member by member: cut off at random, not at the last
-            parts.append(kept[torch.randperm(len(kept), device=kept.device)])
-        s = torch.cat(parts)[:n]
+        s = self._sample_soft(n)
         y, log_stiff = self.covering.complete(s)
         return self.covering.rows(n), y, self.covering.log_soft(s) + self.log_ratio(s) + log_stiff
+
+    def _sample_soft(self, n: int) -> Tensor:
+        """Soft coordinates ``(n, n_soft)``, other ones in every process."""
+        seed = int(torch.randint(2**62, (1,)))
+        parts: list[Tensor] = []
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + parallel.rank())
+            while sum(map(len, parts)) < n:
+                s = self.covering.sample_soft(4 * n)
+                keep = self.keep[self._cells(s)]
+                kept = s[torch.rand_like(keep) < keep]
+                # The mixture comes member by member: cut off at random, not at the last
+                parts.append(kept[torch.randperm(len(kept), device=kept.device)])
+        return torch.cat(parts)[:n]
 
     def log_ratio(self, s: Tensor) -> Tensor:
         r"""How much denser than the covering generator, :math:`\log a(\xi(s))/A`, ``(n,)``."""

@@ -5,7 +5,7 @@ import copy
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 
-from gencg.distributions.flow import FlowDistribution, Scored, same_values
+from gencg.distributions.flow import FlowDistribution, Scored, same_sample
 from gencg.models.coarse_grained import CoarseGrainedModel
 
 
@@ -57,7 +57,7 @@ class PathDistribution(TorchDistribution):  # type: ignore[misc]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density with detached parameters; gradient flows through `value` alone."""
-        if self._path is not None and same_values(value, self._path[0]):
+        if self._path is not None and same_sample(value, self._path[0]):
             return self._path[1]
         log_prob: Tensor = self.scored.log_prob(value)
         return log_prob

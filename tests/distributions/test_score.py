@@ -94,3 +94,24 @@ def test_the_path_estimator_is_the_same_either_way(monkeypatch: pytest.MonkeyPat
         gradients.append(torch.autograd.grad(loss, [context, *decoder.parameters()]))
     for a, b in zip(*gradients, strict=True):
         assert_close(a, b, atol=1e-9, rtol=1e-6)
+
+
+def test_a_detached_sample_is_not_taken_for_the_one_drawn() -> None:
+    decoder = _decoder(Cartesian(3), 1)
+    context = torch.randn(6, 1, dtype=torch.float64)
+    drawn = decoder(context)
+    y = drawn.rsample()
+    first = next(decoder.parameters())
+
+    def gradient(log_q: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(log_q.sum(), first, retain_graph=True)[0]
+
+    # Through the sample and through the parameters alone are two gradients
+    fresh = gradient(decoder(context).log_prob(y.detach()))
+    assert_close(gradient(drawn.log_prob(y.detach())), fresh)
+    assert not torch.allclose(gradient(drawn.log_prob(y)), fresh)
+    leaf = y.detach().requires_grad_()
+    assert torch.autograd.grad(drawn.log_prob(leaf).sum(), leaf)[0].abs().max() > 0
+    # Drawn without a graph, scored with one
+    sample = drawn.sample()
+    assert_close(gradient(drawn.log_prob(sample)), gradient(decoder(context).log_prob(sample)))

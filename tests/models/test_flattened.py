@@ -112,3 +112,15 @@ def test_on_the_line_the_density_integrates_to_one_and_tails_are_kept() -> None:
     far = torch.tensor([[-1e3, 0.0], [1e3, 0.0]], dtype=torch.float64)
     ends = torch.stack([flat.low, flat.low + 0.999 * flat.width])
     assert_close(flat.log_ratio(far), flat.log_ratio(torch.cat([ends, ends], 1)))
+
+
+def test_every_process_draws_its_own_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, flat = _models()
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr("gencg.parallel.rank", lambda rank=rank: rank)
+        torch.manual_seed(7)
+        drawn.append((flat.sample(50)[1], torch.rand(3)))
+    assert not torch.isin(drawn[0][0], drawn[1][0]).any()
+    # The common stream goes on alike in all of them
+    assert torch.equal(drawn[0][1], drawn[1][1])
