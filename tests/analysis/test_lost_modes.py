@@ -206,18 +206,20 @@ class _OneWell(DoubleWell):
         return super().energy(x) + 50 * torch.relu(x[..., 0] - self.barrier) ** 2
 
 
-def _trained(system: System, seed: int, *, energy: Energy | None = None) -> FitResult:
+def _trained(
+    system: System, seed: int, *, energy: Energy | None = None, calls: float = 2e5
+) -> FitResult:
     """Trained with one energy, to be weighed with the true one."""
     with_energy = system if energy is None else replace(system, energy=energy)
-    result = fit(with_energy, energy_calls=2e5, seed=seed)
+    result = fit(with_energy, energy_calls=calls, seed=seed)
     target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
     return replace(result, system=system, target=target)
 
 
 def _levels(result: FitResult, seed: int) -> dict[str, str]:
     ensemble = draw(result.model, result.target, 20_000, seed=seed)
-    probes = probe_modes(result, 20_000, seed=seed + 2)
-    assert sum(p.n_energy_calls for p in probes) <= 20_000
+    probes = probe_modes(result, 60_000, seed=seed + 2)
+    assert sum(p.n_energy_calls for p in probes) <= 60_000
     assessment = assess(result.system, ensemble, probes=probes)
     levels = {v.name: v.level for v in assessment.verdicts}
     return levels | {"Overall": overall(assessment.verdicts).level}
@@ -243,7 +245,9 @@ def test_a_basin_forbidden_in_training_fails_the_verdict(name, seed) -> None:
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_good_generator_is_not_accused(name, seed) -> None:
-    levels = _levels(_trained(PLANTED[name][0](), seed), seed)
+    # With a third of the calls the double well of seed 0 loses three quarters of its right well
+    # at an ESS of 0.97, and is accused: rightly
+    levels = _levels(_trained(PLANTED[name][0](), seed, calls=6e5), seed)
     assert levels[CHAINS] == levels[COVERING] == "good"
 
 
