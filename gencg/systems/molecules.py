@@ -58,47 +58,27 @@ def alanine_dipeptide(
 
 
 def alanine_tetrapeptide(
-    *,
-    forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD,
-    temperature: float = 300.0,
-    fold_rotors: bool = True,
+    *, forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD, temperature: float = 300.0
 ) -> System:
     """N-acetyl-(L-alanine)3-N-methylamide, all 42 atoms.
 
     Args:
         forcefield: OpenMM force-field files.
         temperature: Temperature in K.
-        fold_rotors: See `InternalCoordinates`.
     """
-    return from_pdb(
-        DATA / "alanine_tetrapeptide.pdb",
-        forcefield=forcefield,
-        temperature=temperature,
-        fold_rotors=fold_rotors,
-        name="alanine-tetrapeptide",
-    )
+    return _ready_made("alanine-tetrapeptide", forcefield, temperature)
 
 
 def alanine_hexapeptide(
-    *,
-    forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD,
-    temperature: float = 300.0,
-    fold_rotors: bool = True,
+    *, forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD, temperature: float = 300.0
 ) -> System:
-    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms.
+    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms; arguments as `alanine_tetrapeptide`."""
+    return _ready_made("alanine-hexapeptide", forcefield, temperature)
 
-    Args:
-        forcefield: OpenMM force-field files.
-        temperature: Temperature in K.
-        fold_rotors: See `InternalCoordinates`.
-    """
-    return from_pdb(
-        DATA / "alanine_hexapeptide.pdb",
-        forcefield=forcefield,
-        temperature=temperature,
-        fold_rotors=fold_rotors,
-        name="alanine-hexapeptide",
-    )
+
+def _ready_made(name: str, forcefield: Sequence[str], temperature: float) -> System:
+    path = DATA / f"{name.replace('-', '_')}.pdb"
+    return from_pdb(path, forcefield=forcefield, temperature=temperature, name=name)
 
 
 def from_pdb(
