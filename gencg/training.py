@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gencg import parallel
+from gencg.distributions.networks import multiplies_bfloat16, products_in
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
@@ -30,6 +31,7 @@ MAX_SKIPPED = 20
 """Steps in a row with a gradient that is not finite before the last good state is restored."""
 MAX_RESTORED = 5
 """Restorations before the run stops."""
+PRECISIONS = ("auto", "float32", "bfloat16")
 MAX_BROKEN = 0.5
 """Share of a batch that may be not finite; beyond it for `MAX_SKIPPED` steps the run stops."""
 
@@ -105,12 +107,16 @@ class Optimisation:
         max_gradient_norm: Gradients are clipped to this norm.
         averaging: Share of the steps done over which parameters are averaged (exponentially);
             the average is the model that is returned.
+        precision: Of the networks' matrix products while training: "float32", "bfloat16", or
+            "auto", which is bfloat16 where the processor multiplies it faster. Densities of
+            samples are always computed in the model's own dtype.
     """
 
     learning_rate: float = 1e-3
     warm_up: int = 200
     max_gradient_norm: float = 10.0
     averaging: float = 0.01
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -121,6 +127,15 @@ class Optimisation:
             raise ValueError(f"`max_gradient_norm` must be positive, got {self.max_gradient_norm}")
         if not 0 <= self.averaging < 1:
             raise ValueError(f"`averaging` must lie in [0, 1), got {self.averaging}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"`precision` must be one of {PRECISIONS}, got {self.precision!r}")
+
+    def products(self, parameter: Tensor) -> torch.dtype | None:
+        """Dtype of the matrix products with parameters like this one; None for its own."""
+        wanted = self.precision == "bfloat16"
+        if self.precision == "auto":
+            wanted = parameter.dtype == torch.float32 and multiplies_bfloat16(parameter.device)
+        return torch.bfloat16 if wanted else None
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of a step counted from zero."""
@@ -271,7 +286,9 @@ class Trainer:
         with torch.random.fork_rng(enabled=True):
             # A stream per step: a resumed run needs no memory of the streams before it
             torch.manual_seed(_mix(state.seed, state.step))
-            evaluation = self.objective.evaluate(state.model, beta)
+            parameter = next(state.model.parameters())
+            with products_in(self.optimisation.products(parameter)):
+                evaluation = self.objective.evaluate(state.model, beta)
         gradient_norm = self._move(state, evaluation)
         state.step += 1
         spent = energy.n_energy_calls - calls[0], energy.n_gradient_calls - calls[1]

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1] / "gencg"
 # Later rooms import earlier ones
 ORDER = [
     "units",
+    "native",
     "parallel",
     "geometry",
     "importance",

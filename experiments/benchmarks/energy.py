@@ -33,9 +33,9 @@ import openmm
 import torch
 
 from experiments.benchmarks.peptides import polyalanine
-from gencg.energies import native
 from gencg.energies.forcefield import ForceField
 from gencg.energies.openmm import minimise, read_system
+from gencg.native import load_library
 from gencg.systems.force_fields import create_system, load_force_field
 
 RESIDUES = {22: 1, 42: 3, 62: 5, 152: 14, 302: 29}
@@ -113,13 +113,7 @@ def operations(energy: ForceField, solvent: str) -> int:
 
 def measured_peaks(*, rounds: int, n: int = 1_000_000) -> dict[str, float]:
     """Operations per second of one core in float32; a multiply-add counts as two."""
-    library = ctypes.CDLL(
-        str(
-            native.build(
-                Path(__file__).with_name("peak.cpp"), [*native.FLAGS, f"-I{native.SOURCE.parent}"]
-            )
-        )
-    )
+    library = load_library(Path(__file__).with_name("peak.cpp"))
     calls = {name: lambda name=name: getattr(library, name)(ctypes.c_int64(n)) for name in PEAKS}
     seconds = least_seconds(calls, rounds=rounds, least=0.05)
     each = 12 * n * library.lanes_float32()

@@ -1,7 +1,7 @@
 // What one core can do: multiply-adds, inverse roots, exponentials and logarithms per second, with
-// the vectors and the functions of native.cpp and enough independent chains to hide latencies.
+// the vectors and the functions of vectors.hpp and enough independent chains to hide latencies.
 
-#include <native.cpp>
+#include "vectors.hpp"
 
 template <class Step> double repeat(int64_t n, Step step) {
     constexpr int chains = 12;

@@ -3,12 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from normflows.flows import Flow
-from torch import Tensor
+from torch import Tensor, nn
 
-from gencg.distributions.networks import MLP, harmonics, pullback
+from gencg.distributions.native import MAX_BINS, NativeMove, has_machine_code
+from gencg.distributions.networks import MLP, harmonics, pull_harmonics
 from gencg.distributions.spline import circular_spline, line_spline
 
 
@@ -16,6 +18,9 @@ class Transform(ABC):
     """A monotone map of one variable with `n_parameters` parameters, zero meaning identity."""
 
     n_parameters: int
+    kind: str | None = None
+    """Name of its machine code (`native.KINDS`), if it has some."""
+    bound: float = 0.0
 
     @abstractmethod
     def __call__(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -45,8 +50,8 @@ class Transform(ABC):
         """What a network may see of variables of this kind, ``(*batch, d)`` to ``(*batch, f)``."""
         return x
 
-    def pull_features(self, x: Tensor, v: Tensor) -> Tensor:
-        r""":math:`v^T \partial\,\mathrm{features} / \partial x`."""
+    def pull_features(self, features: Tensor, v: Tensor) -> Tensor:
+        r""":math:`v^T \partial\,\mathrm{features} / \partial x` where they are `features`."""
         return v
 
     def n_features(self, d: int) -> int:
@@ -57,8 +62,11 @@ class Transform(ABC):
 class CircularSpline(Transform):
     """Rational-quadratic spline of the circle; see `circular_spline`."""
 
+    bound = math.pi
+
     def __init__(self, *, n_bins: int = 12) -> None:
         self.n_parameters = 3 * n_bins
+        self.kind = "circle" if n_bins <= MAX_BINS else None
 
     def __call__(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         return circular_spline(x, parameters, inverse=inverse)
@@ -66,8 +74,8 @@ class CircularSpline(Transform):
     def features(self, x: Tensor) -> Tensor:
         return harmonics(x)
 
-    def pull_features(self, x: Tensor, v: Tensor) -> Tensor:
-        return pullback(harmonics, x, v)
+    def pull_features(self, features: Tensor, v: Tensor) -> Tensor:
+        return pull_harmonics(features, v)
 
     def n_features(self, d: int) -> int:
         return 4 * d
@@ -78,6 +86,7 @@ class LineSpline(Transform):
 
     def __init__(self, *, n_bins: int = 12, bound: float = 5.0) -> None:
         self.n_parameters = 3 * n_bins - 1
+        self.kind = "line" if n_bins <= MAX_BINS else None
         self.bound = bound
 
     def __call__(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -92,6 +101,7 @@ class Affine(Transform):
     """
 
     n_parameters = 2
+    kind = "affine"
 
     def __init__(self, *, bound: float = 1.5) -> None:
         self.bound = bound
@@ -110,6 +120,77 @@ class Affine(Transform):
         return pushed, torch.stack([-pushed, of_scale], dim=-1)
 
 
+class Move(nn.Module):
+    """The transform of some entries of a row, the others kept: machine code where there is some.
+
+    Args:
+        transform: The monotone map.
+        index: Entries that move, ``(n_moved,)``, sorted.
+        dim: Number of entries.
+    """
+
+    index: Tensor
+    order: Tensor
+    kept: Tensor
+
+    def __init__(self, transform: Transform, index: Tensor, *, dim: int) -> None:
+        super().__init__()
+        self.transform, self.dim = transform, dim
+        moved = torch.zeros(dim, dtype=torch.bool)
+        moved[index] = True
+        kept = (~moved).nonzero()[:, 0]
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("kept", kept, persistent=False)
+        order = torch.argsort(torch.cat([kept, index]))
+        self.register_buffer("order", order, persistent=False)
+        self._native: NativeMove | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_native": None}
+
+    def forward(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Rows ``(n, dim)`` with entries moved, and log-determinants ``(n,)``.
+
+        Args:
+            x: Rows, ``(n, dim)``.
+            parameters: Of all moved entries, ``(n, n_moved * n_parameters)``.
+            inverse: Apply the inverse map.
+        """
+        if native := self._machine_code(x):
+            return native(x, parameters, inverse=inverse)
+        moved, log_slope = self.transform(x[:, self.index], self._rows(parameters), inverse=inverse)
+        return self._together(x[:, self.kept], moved), log_slope.sum(-1)
+
+    @torch.no_grad()
+    def push_score(self, x: Tensor, parameters: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """`Transform.push_score` for rows: scores ``(n, dim)``, and what the parameters add."""
+        if native := self._machine_code(x):
+            return native.push_score(x, parameters, score)
+        pushed, added = self.transform.push_score(
+            x[:, self.index], self._rows(parameters), score[:, self.index]
+        )
+        return self._together(score[:, self.kept], pushed), added.flatten(1)
+
+    def _rows(self, parameters: Tensor) -> Tensor:
+        return parameters.reshape(len(parameters), -1, self.transform.n_parameters)
+
+    def _together(self, kept: Tensor, moved: Tensor) -> Tensor:
+        return torch.cat([kept, moved], dim=-1)[:, self.order]
+
+    def _machine_code(self, x: Tensor) -> NativeMove | None:
+        if self.transform.kind is None or not has_machine_code(x):
+            return None
+        if self._native is None:
+            self._native = NativeMove(
+                self.transform.kind,
+                n_parameters=self.transform.n_parameters,
+                bound=self.transform.bound,
+                moved=self.index,
+                dim=self.dim,
+            )
+        return self._native
+
+
 class Coupling(Flow):  # type: ignore[misc]
     r"""Coupling layer :math:`y_A = x_A,\; y_B = T(x_B;\, h(x_A, c))`.
 
@@ -124,8 +205,6 @@ class Coupling(Flow):  # type: ignore[misc]
     """
 
     kept: Tensor
-    moved: Tensor
-    order: Tensor
 
     def __init__(
         self, transform: Transform, moved: Tensor, *, n_context: int, hidden: Sequence[int]
@@ -136,8 +215,7 @@ class Coupling(Flow):  # type: ignore[misc]
         self.transform = transform
         kept_index, moved_index = (~moved).nonzero()[:, 0], moved.nonzero()[:, 0]
         self.register_buffer("kept", kept_index)
-        self.register_buffer("moved", moved_index)
-        self.register_buffer("order", torch.argsort(torch.cat([kept_index, moved_index])))
+        self.move = Move(transform, moved_index, dim=len(moved))
         self.net = MLP(
             transform.n_features(len(kept_index)) + n_context,
             len(moved_index) * transform.n_parameters,
@@ -154,30 +232,22 @@ class Coupling(Flow):  # type: ignore[misc]
         self, x: Tensor, context: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As forward, with the gradients of the log-density; see `Scored`."""
-        kept, moved = x[:, self.kept], x[:, self.moved]
-        features = self.transform.features(kept)
+        features = self.transform.features(x[:, self.kept])
         parameters, pull = self.net.with_pullback(torch.cat([features, context], dim=-1))
-        parameters = parameters.reshape(*moved.shape, self.transform.n_parameters)
-        out, log_slope = self.transform(moved, parameters, inverse=False)
+        y, log_det = self.move(x, parameters, inverse=False)
         with torch.no_grad():
-            of_moved, of_parameters = self.transform.push_score(
-                moved, parameters, score[:, self.moved]
-            )
-            added = pull(of_parameters.flatten(1))
+            score, of_parameters = self.move.push_score(x, parameters, score)
+            added = pull(of_parameters)
             n = features.shape[-1]
-            of_kept = score[:, self.kept] + self.transform.pull_features(kept, added[:, :n])
-            score = torch.cat([of_kept, of_moved], dim=-1)[:, self.order]
-        y = torch.cat([kept, out], dim=-1)[:, self.order]
-        return y, log_slope.sum(-1), score, added[:, n:]
+            score.index_add_(1, self.kept, self.transform.pull_features(features, added[:, :n]))
+        return y, log_det, score, added[:, n:]
 
     def _apply_transform(
         self, x: Tensor, context: Tensor, *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        kept, moved = x[:, self.kept], x[:, self.moved]
-        parameters = self.net(torch.cat([self.transform.features(kept), context], dim=-1))
-        parameters = parameters.reshape(*moved.shape, self.transform.n_parameters)
-        moved, log_slope = self.transform(moved, parameters, inverse=inverse)
-        return torch.cat([kept, moved], dim=-1)[:, self.order], log_slope.sum(-1)
+        features = self.transform.features(x[:, self.kept])
+        parameters = self.net(torch.cat([features, context], dim=-1))
+        return self.move(x, parameters, inverse=inverse)  # type: ignore[no-any-return]
 
 
 class Rotation(Flow):  # type: ignore[misc]
@@ -207,28 +277,23 @@ class ConditionalAffine(Flow):  # type: ignore[misc]
 
     def __init__(self, dim: int, *, n_context: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.transform = Affine()
+        self.move = Move(Affine(), torch.arange(dim), dim=dim)
         self.net = MLP(n_context, 2 * dim, hidden=hidden)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_slope = self.transform(x, self.net(context).reshape(*x.shape, 2), inverse=False)
-        return y, log_slope.sum(-1)
+        return self.move(x, self.net(context), inverse=False)  # type: ignore[no-any-return]
 
     def forward_with_score(
         self, x: Tensor, context: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As forward, with the gradients of the log-density; see `Scored`."""
         parameters, pull = self.net.with_pullback(context)
-        parameters = parameters.reshape(*x.shape, 2)
-        y, log_slope = self.transform(x, parameters, inverse=False)
-        with torch.no_grad():
-            score, of_parameters = self.transform.push_score(x, parameters, score)
-            added = pull(of_parameters.flatten(1))
-        return y, log_slope.sum(-1), score, added
+        y, log_det = self.move(x, parameters, inverse=False)
+        score, of_parameters = self.move.push_score(x, parameters, score)
+        return y, log_det, score, pull(of_parameters)
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        x, log_slope = self.transform(y, self.net(context).reshape(*y.shape, 2), inverse=True)
-        return x, log_slope.sum(-1)
+        return self.move(y, self.net(context), inverse=True)  # type: ignore[no-any-return]
 
 
 class UnitTriangular(Flow):  # type: ignore[misc]

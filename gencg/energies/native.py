@@ -1,12 +1,6 @@
 """The terms of a force field as machine code: built once per machine, called through ctypes."""
 
 import ctypes
-import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,13 +14,9 @@ from gencg.energies.bonded import FourierTorsions, HarmonicAngles, HarmonicBonds
 from gencg.energies.cmap import CorrectionMaps
 from gencg.energies.implicit_solvent import MINIMUM_INVERSE_RADIUS, GeneralizedBorn
 from gencg.energies.nonbonded import PairTable
+from gencg.native import load_library
 
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = (
-    "-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread",
-    # Nothing here reads errno or traps; sums keep their order, so that NaN and Kahan's sum survive
-    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-)  # fmt: skip
 PAIRS_PER_THREAD = 4096
 """Blocks times squared atoms which are worth the start of another thread."""
 
@@ -51,70 +41,6 @@ class Term(ctypes.Structure):
     )
 
 
-# --- Building -----------------------------------------------------------------------------------
-
-
-@functools.cache
-def load_library() -> ctypes.CDLL:
-    """The library, compiled if this machine has not done so before.
-
-    It is kept in ``GENCG_CACHE``, by default ``~/.cache/gencg``, under a name which depends on
-    source, compiler and processor.
-
-    Raises:
-        RuntimeError: If there is no C++ compiler, or it fails.
-    """
-    return ctypes.CDLL(str(build(SOURCE, FLAGS)))
-
-
-def build(source: Path, flags: Iterable[str]) -> Path:
-    """Compile a C++ file into a shared library, or find it compiled; returns its path."""
-    compiler, flags = find_compiler(), tuple(flags)
-    # What the compiler defines tells its version and the processor it compiles for
-    macros = run(compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull)
-    text = source.read_bytes() + " ".join((compiler, *flags)).encode() + macros
-    library = cache_folder() / f"{source.stem}-{hashlib.sha256(text).hexdigest()[:16]}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            made = Path(folder) / library.name
-            run(compiler, *flags, str(source), "-o", str(made))
-            # In one step, so that no other process loads half a file
-            made.replace(library)
-    return library
-
-
-def find_compiler() -> str:
-    """Path of the C++ compiler: ``CXX`` of the environment, or the first that is there."""
-    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
-        if name and (path := shutil.which(name)):
-            return path
-    raise RuntimeError("no C++ compiler found (g++, clang++); install one or set CXX")
-
-
-def run(*command: str) -> bytes:
-    """Output of a command.
-
-    Raises:
-        RuntimeError: If it fails, with the first line of what it said.
-    """
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or "no message"
-        raise RuntimeError(f"{command[0]} failed: {said.splitlines()[0]}")
-    return done.stdout
-
-
-def cache_folder() -> Path:
-    """Folder of compiled libraries, made if need be; a temporary one where none can be written."""
-    folder = Path(os.environ.get("GENCG_CACHE") or Path.home() / ".cache" / "gencg")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="gencg-"))
-
-
 # --- Calling ------------------------------------------------------------------------------------
 
 
@@ -137,7 +63,7 @@ class NativeForceField:
         self.n_atoms, self.dtype = n_atoms, dtype
         self.number = np.float32 if dtype == torch.float32 else np.float64
         described = describe_terms(terms)
-        library = load_library()
+        library = load_library(SOURCE)
         name = "float32" if dtype == torch.float32 else "float64"
         self._evaluate = getattr(library, f"evaluate_{name}")
         self._evaluate.restype = ctypes.c_bool
