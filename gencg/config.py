@@ -52,7 +52,7 @@ class RunConfig:
         coverage_calls: Energy evaluations spent on looking for modes that training lost; 0 does
             not look.
         batch_size: Configurations per training step.
-        learning_rate: Adam's rate after warm-up.
+        learning_rate: Rate of the optimiser after warm-up.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
         decoder: "spline", or one stage: "gaussian" for the model of 2020, "unimodal" for a flow
@@ -75,7 +75,7 @@ class RunConfig:
     n_samples: int = 100_000
     coverage_calls: int | None = None
     batch_size: int = 512
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     tempering: str = "geometric"
     start_temperature: float | None = None
     decoder: str = "spline"

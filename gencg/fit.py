@@ -170,7 +170,7 @@ def fit(
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),
-        optimiser=torch.optim.Adam(model.parameters(), lr=optimisation.learning_rate, fused=True),
+        optimiser=optimisation.build(model),
         beta=target.beta / tempering.start,
         seed=seed,
         n_steps=budget // batch_size,
@@ -209,7 +209,7 @@ def as_result(
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),
-        optimiser=torch.optim.Adam(model.parameters(), fused=True),
+        optimiser=Optimisation().build(model),
         beta=target.beta,
         seed=seed,
         n_steps=0,

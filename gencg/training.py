@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencg import parallel
 from gencg.distributions.networks import multiplies_bfloat16, products_in
@@ -17,6 +17,7 @@ from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
 from gencg.objectives.base import Evaluation, Objective
+from gencg.optimisers import MuonAdam
 from gencg.target import BoltzmannTarget
 from gencg.tempering import TemperingSchedule, TemperingState
 from gencg.units import temperature_of
@@ -32,6 +33,7 @@ MAX_SKIPPED = 20
 MAX_RESTORED = 5
 """Restorations before the run stops."""
 PRECISIONS = ("auto", "float32", "bfloat16")
+OPTIMISERS = ("muon", "adam")
 MAX_BROKEN = 0.5
 """Share of a batch that may be not finite; beyond it for `MAX_SKIPPED` steps the run stops."""
 
@@ -102,7 +104,7 @@ class Optimisation:
     """How the parameters move.
 
     Args:
-        learning_rate: Adam's rate after warm-up; it falls to zero along a cosine.
+        learning_rate: Rate after warm-up; it falls to zero along a cosine.
         warm_up: Steps over which the rate rises linearly.
         max_gradient_norm: Gradients are clipped to this norm.
         averaging: Share of the steps done over which parameters are averaged (exponentially);
@@ -110,13 +112,15 @@ class Optimisation:
         precision: Of the networks' matrix products while training: "float32", "bfloat16", or
             "auto", which is bfloat16 where the processor multiplies it faster. Densities of
             samples are always computed in the model's own dtype.
+        optimiser: "muon" (`MuonAdam`) or "adam", whose best rate is about a third.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     warm_up: int = 200
     max_gradient_norm: float = 10.0
     averaging: float = 0.01
     precision: str = "auto"
+    optimiser: str = "muon"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -129,6 +133,14 @@ class Optimisation:
             raise ValueError(f"`averaging` must lie in [0, 1), got {self.averaging}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"`precision` must be one of {PRECISIONS}, got {self.precision!r}")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"`optimiser` must be one of {OPTIMISERS}, got {self.optimiser!r}")
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a model's parameters."""
+        if self.optimiser == "adam":
+            return torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
+        return MuonAdam(model, lr=self.learning_rate)
 
     def products(self, parameter: Tensor) -> torch.dtype | None:
         """Dtype of the matrix products with parameters like this one; None for its own."""
@@ -150,7 +162,7 @@ class TrainingState:
     Args:
         model: The model under training.
         average: Its averaged twin.
-        optimiser: Adam over the parameters of `model`.
+        optimiser: Moves the parameters of `model`.
         beta: Inverse temperature of the next step.
         seed: Seed of the run; step k draws from a stream of its own, made of seed and k.
         n_steps: Length of the run.

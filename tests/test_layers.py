@@ -35,6 +35,7 @@ ORDER = [
     "tempering",
     "checkpoint",
     "testing",
+    "optimisers",
     "training",
     "fit",
     "discover",

@@ -41,6 +41,12 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, last)
         self.constant = n_in == 0
 
+    @property
+    def hidden_weights(self) -> list[Tensor]:
+        """Weights of all layers but the last."""
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return [layer.weight for layer in linear[:-1]]
+
     def forward(self, x: Tensor) -> Tensor:
         if self.constant:
             x = x.new_ones((*x.shape[:-1], 1))
