@@ -11,7 +11,10 @@ from gencg.distributions.flow import FlowDistribution
 from gencg.distributions.networks import MLP
 from gencg.distributions.torus import TorusNormal
 from gencg.models.base import ConditionalDistribution
+from gencg.models.locality import Locality
 from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
+
+DEFAULT_LOCALITY = Locality()
 
 
 class SplineDecoder(ConditionalDistribution):
@@ -32,6 +35,7 @@ class SplineDecoder(ConditionalDistribution):
         soft_hidden: Hidden widths in the soft block.
         n_stiff_layers: Coupling layers of the stiff block.
         stiff_hidden: Hidden widths in the stiff block.
+        locality: Windows of the blocks of a long molecule; None lets every entry see all.
         seed: Chooses the fixed permutations.
 
     Raises:
@@ -50,12 +54,18 @@ class SplineDecoder(ConditionalDistribution):
         soft_hidden: Sequence[int] = (64, 64),
         n_stiff_layers: int = 10,
         stiff_hidden: Sequence[int] = (160, 160),
+        locality: Locality | None = DEFAULT_LOCALITY,
         seed: int = 0,
     ) -> None:
         super().__init__()
         space = SoftSpace(coordinates)
         soft = SoftBlock(
-            space, n_context=n_cvs, n_layers=n_soft_layers, n_bins=n_bins, hidden=soft_hidden
+            space,
+            n_context=n_cvs,
+            n_layers=n_soft_layers,
+            n_bins=n_bins,
+            hidden=soft_hidden,
+            locality=locality,
         )
         stiff = StiffBlock(
             coordinates,
@@ -63,6 +73,7 @@ class SplineDecoder(ConditionalDistribution):
             n_context=n_cvs,
             n_layers=n_stiff_layers,
             hidden=stiff_hidden,
+            locality=locality,
             generator=torch.Generator().manual_seed(seed),
         )
         self.flow = TwoBlockFlow(soft, stiff)

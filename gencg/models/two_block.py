@@ -1,7 +1,8 @@
 """The two blocks of a molecule's flow: soft coordinates, and everything stiff given them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from normflows.flows import Flow
@@ -20,6 +21,8 @@ from gencg.distributions.couplings import (
 )
 from gencg.distributions.flow import Chain
 from gencg.distributions.networks import pullback
+from gencg.models.chain_order import chain_positions
+from gencg.models.locality import Locality
 
 
 class SoftSpace(nn.Module):
@@ -63,6 +66,8 @@ class SoftSpace(nn.Module):
         fold = coordinates.fold[soft]
         self.register_buffer("folded", (fold > 1).nonzero()[:, 0])
         self.register_buffer("fold", fold[fold > 1])
+        position = chain_positions(coordinates)
+        self.soft_position, self.stiff_position = position[soft], position[stiff]
 
     def features(self, s: Tensor) -> Tensor:
         """What a network may see of soft coordinates ``(n, n_soft)``.
@@ -81,6 +86,14 @@ class SoftSpace(nn.Module):
         """Number of features."""
         return 4 * self.n_soft + 2 * len(self.fold) if self.periodic else self.n_soft
 
+    @property
+    def feature_position(self) -> Tensor:
+        """Place of each feature along the molecule, ``(n_features,)``."""
+        if not self.periodic:
+            return self.soft_position
+        turned = self.soft_position[self.folded.cpu()]
+        return torch.cat([self.soft_position] * 4 + [turned] * 2)
+
 
 class SoftBlock(nn.Module):
     r"""Spline flow :math:`q(s|c)` of the soft coordinates, from the uniform torus or a normal."""
@@ -93,6 +106,7 @@ class SoftBlock(nn.Module):
         n_layers: int = 6,
         n_bins: int = 12,
         hidden: Sequence[int] = (64, 64),
+        locality: Locality | None = None,
     ) -> None:
         super().__init__()
         self.periodic, self.n_soft = space.periodic, space.n_soft
@@ -106,6 +120,8 @@ class SoftBlock(nn.Module):
                 n_bins=n_bins,
                 n_context=n_context,
                 hidden=hidden,
+                position=space.soft_position,
+                locality=locality,
             )
         )
 
@@ -156,15 +172,37 @@ class StiffBlock(nn.Module):
         n_context: int = 0,
         n_layers: int = 10,
         hidden: Sequence[int] = (160, 160),
+        locality: Locality | None = None,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.space = space
         self.register_buffer("centre", coordinates.centre[space.stiff_index].float())
         self.register_buffer("scale", coordinates.scale[space.stiff_index].float())
-        self.chain = Chain(
-            _stiff_layers(space.n_stiff, n_layers, space.n_features + n_context, hidden, generator)
-        )
+        n, halves = space.n_stiff, _halves(space.n_stiff, n_layers, generator)
+        if locality is not None and locality.n_stiff_windows(n) > 1:
+            layers = locality.stiff_layers(
+                halves,
+                position=space.stiff_position,
+                feature_position=space.feature_position,
+                n_context=n_context,
+            )
+        else:
+            layers = _stiff_layers(n, halves, space.n_features + n_context, hidden)
+        self.chain = Chain(layers)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Refuse the parameters of other windows, in words."""
+        own = {prefix + name: value.shape for name, value in self.state_dict().items()}
+        given = {k: v.shape for k, v in state_dict.items() if k.startswith(prefix)}
+        if own != given:
+            raise ValueError(
+                "the parameters are those of a stiff block of other windows; before there were "
+                "windows, every molecule had what `locality=None` gives now"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, eps: Tensor, s: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """All coordinates y from noise and soft coordinates, and the log-determinant."""
@@ -242,15 +280,31 @@ def spline_layers(
     n_bins: int,
     n_context: int,
     hidden: Sequence[int],
+    position: Tensor | None = None,
+    locality: Locality | None = None,
 ) -> list[Flow]:
-    """Spline couplings that move half of the entries in turn; rotations between on the torus."""
+    """Spline couplings that move half of the entries in turn; rotations between on the torus.
+
+    With `locality` and more than one window of entries at `position`, every other entry along the
+    chain moves, by what is near it and the whole context.
+    """
     if dim == 0:
         return []
     transform: Transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
+    place, local = torch.arange(dim), None
+    if locality is not None and position is not None and locality.n_soft_windows(dim) > 1:
+        place, local = torch.argsort(torch.argsort(position, stable=True)), locality
     layers: list[Flow] = []
     for k in range(n_layers):
-        moved = (torch.arange(dim) + k) % 2 == 0 if dim > 1 else torch.ones(1, dtype=torch.bool)
-        layers.append(Coupling(transform, moved, n_context=n_context, hidden=hidden))
+        moved = (place + k) % 2 == 0 if dim > 1 else torch.ones(1, dtype=torch.bool)
+        if local is None or position is None:
+            layers.append(Coupling(transform, moved, n_context=n_context, hidden=hidden))
+        else:
+            layers.append(
+                local.soft_coupling(
+                    transform, moved, position=position, n_context=n_context, hidden=hidden
+                )
+            )
         if periodic and k + 1 < n_layers:
             # The golden angle never brings a seam back to where it was
             layers.append(Rotation(torch.full((dim,), math.pi * (3 - math.sqrt(5)))))
@@ -267,25 +321,29 @@ def log_uniform(angles: Tensor) -> Tensor:
     return angles.new_full(angles.shape[:-1], -angles.shape[-1] * math.log(2 * math.pi))
 
 
-def _stiff_layers(
-    dim: int,
-    n_layers: int,
-    n_context: int,
-    hidden: Sequence[int],
-    generator: torch.Generator,
-) -> list[Flow]:
-    if dim == 0:
-        return []
-    layers: list[Flow] = []
-    moved = torch.zeros(dim, dtype=torch.bool)
+def _halves(dim: int, n_layers: int, generator: torch.Generator) -> list[Tensor]:
+    """Which entries each layer moves: a random half, then the other, and again."""
+    halves: list[Tensor] = []
     for k in range(n_layers):
         if k % 2 == 0:
             moved = torch.zeros(dim, dtype=torch.bool)
             moved[torch.randperm(dim, generator=generator)[: dim // 2]] = True
         else:
-            moved = ~moved
-        if moved.any():
-            layers.append(Coupling(Affine(), moved, n_context=n_context, hidden=hidden))
+            moved = ~halves[-1]
+        halves.append(moved)
+    return halves
+
+
+def _stiff_layers(
+    dim: int, halves: Sequence[Tensor], n_context: int, hidden: Sequence[int]
+) -> list[Flow]:
+    if dim == 0:
+        return []
+    layers: list[Flow] = [
+        Coupling(Affine(), moved, n_context=n_context, hidden=hidden)
+        for moved in halves
+        if moved.any()
+    ]
     layers.append(UnitTriangular(dim))
     layers.append(ConditionalAffine(dim, n_context=n_context, hidden=hidden))
     return layers
