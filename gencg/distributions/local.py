@@ -7,7 +7,7 @@ import torch
 from normflows.flows import Flow
 from torch import Tensor
 
-from gencg.distributions.couplings import Transform
+from gencg.distributions.couplings import Move, Transform
 from gencg.distributions.windows import WindowMLP
 
 
@@ -38,8 +38,6 @@ class LocalCoupling(Flow):  # type: ignore[misc]
     """
 
     kept: Tensor
-    moved: Tensor
-    order: Tensor
     sees: Tensor
     slots: Tensor
 
@@ -59,27 +57,27 @@ class LocalCoupling(Flow):  # type: ignore[misc]
         if not moved.any():
             raise ValueError("`moved` must mark at least one entry, got none")
         self.transform = transform
-        kept_index, moved_index = (~moved).nonzero()[:, 0], moved.nonzero()[:, 0]
-        moved_index = moved_index[torch.argsort(position[moved_index], stable=True)]
-        n_windows = min(n_windows, len(moved_index))
-        window = torch.arange(len(moved_index)) * n_windows // len(moved_index)
-        size = math.ceil(len(moved_index) / n_windows)
-        middle = torch.stack([position[moved_index[window == w]].mean() for w in range(n_windows)])
-        seen = _nearest(middle, position[kept_index], reach)
-        n_each = transform.n_features(len(kept_index)) // max(len(kept_index), 1)
-        features = [seen + k * len(kept_index) for k in range(n_each)]
-        context = _nearest(middle, context_position, reach) + n_each * len(kept_index)
-        # A network without inputs is a learned constant: it sees a row of ones, the last column
-        ones = torch.full((n_windows, 1), n_each * len(kept_index) + len(context_position))
-        self.n_features = n_each * len(kept_index)
-        sees = torch.cat([*features, context], dim=1)
-        self.constant = sees.shape[1] == 0
-        self.register_buffer("kept", kept_index)
-        self.register_buffer("moved", moved_index)
-        self.register_buffer("order", torch.argsort(torch.cat([kept_index, moved_index])))
-        self.register_buffer("sees", ones if self.constant else sees)
-        first = torch.searchsorted(window, window)
-        self.register_buffer("slots", window * size + torch.arange(len(window)) - first)
+        kept, index = (~moved).nonzero()[:, 0], moved.nonzero()[:, 0]
+        n_windows = min(n_windows, len(index))
+        place = torch.argsort(torch.argsort(position[index], stable=True))
+        window = place * n_windows // len(index)
+        middle = torch.stack([position[index[window == w]].mean() for w in range(n_windows)])
+        seen = _nearest(middle, position[kept], reach)
+        n_each = transform.n_features(len(kept)) // max(len(kept), 1)
+        self.n_features = n_each * len(kept)
+        sees = [seen + k * len(kept) for k in range(n_each)]
+        sees.append(_nearest(middle, context_position, reach) + self.n_features)
+        # What has no inputs is a learned constant: it sees a column of ones, the last
+        self.constant = sum(indices.shape[1] for indices in sees) == 0
+        if self.constant:
+            sees = [torch.full((n_windows, 1), self.n_features + len(context_position))]
+        size = math.ceil(len(index) / n_windows)
+        begin = torch.searchsorted(window.sort().values, torch.arange(n_windows))
+        self.register_buffer("kept", kept)
+        self.register_buffer("sees", torch.cat(sees, dim=1))
+        # Where the networks' outputs hold the parameters of each moved entry
+        self.register_buffer("slots", window * size + place - begin[window])
+        self.move = Move(transform, index, dim=len(moved))
         self.net = WindowMLP(
             n_windows,
             self.sees.shape[1],
@@ -98,63 +96,49 @@ class LocalCoupling(Flow):  # type: ignore[misc]
         self, x: Tensor, context: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As forward, with the gradients of the log-density; see `Scored`."""
-        rows, of_rows = x.T, score.T  # [dim, n]
-        kept, moved = rows.index_select(0, self.kept), rows.index_select(0, self.moved)
-        columns = self._columns(kept, context)
+        features = self.transform.features(x[:, self.kept])
+        columns = self._columns(features, context)
         out, pull = self.net.with_pullback(self._seen(columns))
-        parameters = self._by_entry(out)
-        y, log_slope = self.transform(moved, parameters, inverse=False)
+        parameters = self._parameters_of(out)
+        y, log_det = self.move(x, parameters, inverse=False)
         with torch.no_grad():
-            of_moved, of_parameters = self.transform.push_score(
-                moved, parameters, of_rows.index_select(0, self.moved)
-            )
-            added = torch.zeros_like(columns).index_add_(
-                0, self.sees.flatten(), pull(self._by_window(of_parameters)).flatten(0, 1)
-            )
-            of_features, of_context = added[: self.n_features].T, added[self.n_features :].T
-            of_kept = self.transform.pull_features(kept.T, of_features).T
-            of_kept = of_kept + of_rows.index_select(0, self.kept)
-            of_rows = torch.cat([of_kept, of_moved]).index_select(0, self.order)
-        rows = torch.cat([kept, y]).index_select(0, self.order)
-        return rows.T, log_slope.sum(0), of_rows.T, of_context[:, : context.shape[1]]
+            score, of_parameters = self.move.push_score(x, parameters, score)
+            pulled = pull(self._outputs_of(of_parameters)).flatten(0, 1)
+            added = torch.zeros_like(columns).index_add_(0, self.sees.flatten(), pulled).T
+            of_features, n = added[:, : self.n_features].contiguous(), self.n_features
+            score.index_add_(1, self.kept, self.transform.pull_features(features, of_features))
+        return y, log_det, score, added[:, n : n + context.shape[1]]
 
     def _apply_transform(
         self, x: Tensor, context: Tensor, *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        rows = x.T
-        kept, moved = rows.index_select(0, self.kept), rows.index_select(0, self.moved)
-        out = self.net(self._seen(self._columns(kept, context)))
-        moved, log_slope = self.transform(moved, self._by_entry(out), inverse=inverse)
-        return torch.cat([kept, moved]).index_select(0, self.order).T, log_slope.sum(0)
+        features = self.transform.features(x[:, self.kept])
+        out = self.net(self._seen(self._columns(features, context)))
+        return self.move(x, self._parameters_of(out), inverse=inverse)  # type: ignore[no-any-return]
 
-    def _columns(self, kept: Tensor, context: Tensor) -> Tensor:
+    def _columns(self, features: Tensor, context: Tensor) -> Tensor:
         """All that windows may see, ``(n_columns, n)``."""
-        columns = [self.transform.features(kept.T).T, context.T]
+        columns = [features, context]
         if self.constant:
-            columns.append(context.new_ones(1, len(context)))
-        return torch.cat(columns)
+            columns.append(context.new_ones(len(context), 1))
+        return torch.cat(columns, dim=1).T.contiguous()
 
     def _seen(self, columns: Tensor) -> Tensor:
         """What each window sees, ``(n_windows, n_in, n)``."""
         return columns.index_select(0, self.sees.flatten()).view(*self.sees.shape, -1)
 
-    def _by_entry(self, out: Tensor) -> Tensor:
-        """Parameters of the map, ``(n_moved, n, n_parameters)``, from outputs of the windows."""
+    def _parameters_of(self, out: Tensor) -> Tensor:
+        """Parameters of the moved entries, ``(n, n_moved * n_parameters)``."""
         slots = out.view(-1, self.transform.n_parameters, out.shape[-1])
-        if len(slots) != len(self.slots):
-            slots = slots.index_select(0, self.slots)
-        return slots.movedim(1, -1)
+        return slots.index_select(0, self.slots).flatten(0, 1).T
 
-    def _by_window(self, of_parameters: Tensor) -> Tensor:
-        """The transpose of `_by_entry`."""
+    def _outputs_of(self, parameters: Tensor) -> Tensor:
+        """The transpose of `_parameters_of`, ``(n_windows, n_out, n)``."""
         n_windows, n_out = self.net.biases[-1].shape[:2]
-        given = of_parameters.movedim(-1, 1)
-        n = given.shape[-1]
-        slots = n_windows * n_out // self.transform.n_parameters
-        if slots != len(given):
-            empty = given.new_zeros(slots, self.transform.n_parameters, n)
-            given = empty.index_copy_(0, self.slots, given)
-        return given.reshape(n_windows, n_out, n)
+        n, each = len(parameters), self.transform.n_parameters
+        slots = parameters.new_zeros(n_windows * n_out // each, each, n)
+        slots.index_copy_(0, self.slots, parameters.T.reshape(-1, each, n))
+        return slots.view(n_windows, n_out, n)
 
 
 class BlockTriangular(Flow):  # type: ignore[misc]

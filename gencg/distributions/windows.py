@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+from gencg.distributions.networks import _products, _value_and_slope
 
 
 class WindowMLP(nn.Module):
@@ -33,9 +36,6 @@ class WindowMLP(nn.Module):
         ValueError: If `hidden` is empty.
     """
 
-    collect: nn.Parameter | None
-    spread: nn.Parameter | None
-
     def __init__(
         self, n_windows: int, n_in: int, n_out: int, *, hidden: Sequence[int], n_summary: int = 0
     ) -> None:
@@ -49,50 +49,115 @@ class WindowMLP(nn.Module):
         )
         nn.init.zeros_(self.weights[-1])
         nn.init.zeros_(self.biases[-1])
-        self.collect = self.spread = None
+        # V and U, beside each other for all windows
+        self.summary = nn.ParameterList()
         if n_summary:
-            self.collect = nn.Parameter(_uniform(n_summary, n_windows * widths[1]))
-            self.spread = nn.Parameter(_uniform(n_windows * widths[2], n_summary))
+            self.summary.append(_uniform(n_summary, n_windows * widths[1]))
+            self.summary.append(_uniform(n_windows * widths[2], n_summary))
             if len(hidden) == 1:
-                nn.init.zeros_(self.spread)
+                nn.init.zeros_(self.summary[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(n_windows, n_out, n)`` of inputs ``(n_windows, n_in, n)``."""
-        return self._run(x)[0]
+        summary = list(self.summary)
+        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = _layer(k, silu(x) if k else x, weight, bias, summary)
+        return x
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         r"""As forward, and the function :math:`v \mapsto v^T \partial h / \partial x`.
 
-        The function takes ``(n_windows, n_out, n)`` to ``(n_windows, n_in, n)``, reuses the
-        activations of this pass, and builds no graph.
+        The function takes ``(n_windows, n_out, n)`` to ``(n_windows, n_in, n)``, shares the
+        slopes of the activations with the backward pass of the output, and builds no graph. As
+        for `MLP`, `products_in` chooses the dtype of the products.
         """
-        out, inner = self._run(x)
+        dtype = _products.get() or x.dtype
+        rounded = [p.detach().to(dtype) for p in (*self.weights, *self.summary)]
+        weights, summary = rounded[: len(self.weights)], rounded[len(self.weights) :]
+        slopes: list[Tensor] = []
+        out: Tensor = _Pass.apply(  # type: ignore[no-untyped-call]
+            x, weights, summary, slopes, *self.weights, *self.biases, *self.summary
+        )
 
         def pull(v: Tensor) -> Tensor:
-            for k in reversed(range(len(self.weights))):
-                if k + 1 < len(self.weights):
-                    v = torch.ops.aten.silu_backward(v, inner[k])
-                back = torch.bmm(self.weights[k].mT, v)
-                if k == 1 and self.collect is not None and self.spread is not None:
-                    summed = self.collect.T @ (self.spread.T @ v.flatten(0, 1))
-                    back = back + summed.view_as(back)
-                v = back
-            return v
+            v = v.to(dtype)
+            for k in reversed(range(1, len(weights))):
+                v = _pulled(k, v, weights, summary).mul_(slopes[k - 1])
+            return _pulled(0, v, weights, summary).to(x.dtype)
 
         return out, torch.no_grad()(pull)
 
-    def _run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Outputs, and what went into each activation, without its graph."""
-        inner = []
-        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            out = torch.baddbmm(bias, weight, x)
-            if k == 1 and self.collect is not None and self.spread is not None:
-                summary = self.spread @ (self.collect @ x.flatten(0, 1))
-                out = out + summary.view_as(out)
-            if k + 1 < len(self.weights):
-                inner.append(out.detach())
-                x = silu(out)
-        return out, inner
+
+class _Pass(torch.autograd.Function):
+    """All windows' layers, their slopes computed once in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weights: list[Tensor],
+        summary: list[Tensor],
+        slopes: list[Tensor],
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.dtype, dtype = x.dtype, weights[0].dtype
+        ctx.n = n = len(weights)
+        biases = [bias.to(dtype) for bias in parameters[n : 2 * n]]
+        x = x.to(dtype)
+        inputs = [x]
+        for k in range(n - 1):
+            out = _layer(k, x, weights[k], biases[k], summary)
+            x, slope = _value_and_slope(_SILU, out)
+            inputs.append(x)
+            slopes.append(slope)
+        ctx.save_for_backward(*inputs, *slopes, *weights, *summary)
+        return _layer(n - 1, x, weights[-1], biases[-1], summary).to(ctx.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        n, saved = ctx.n, list(ctx.saved_tensors)
+        inputs, slopes, weights = saved[:n], saved[n : 2 * n - 1], saved[2 * n - 1 : 3 * n - 1]
+        summary = saved[3 * n - 1 :]
+        of_weights, of_biases, of_summary = [], [], []
+        of_biases.append(v.sum(-1, keepdim=True))
+        v = v.to(inputs[0].dtype)
+        for k in reversed(range(n)):
+            of_weights.append(torch.bmm(v, inputs[k].mT).to(ctx.dtype))
+            if k == 1 and summary:
+                collect, spread = summary
+                flat, before = v.flatten(0, 1), inputs[1].flatten(0, 1)
+                of_t = spread.T @ flat
+                of_summary = [of_t @ before.T, flat @ (collect @ before).T]
+            if k:
+                v = _pulled(k, v, weights, summary).mul_(slopes[k - 1])
+                of_biases.append(v.sum(-1, keepdim=True, dtype=ctx.dtype))
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = _pulled(0, v, weights, summary).to(ctx.dtype)
+        of_summary = [of.to(ctx.dtype) for of in of_summary]
+        return of_x, None, None, None, *of_weights[::-1], *of_biases[::-1], *of_summary
+
+
+def _layer(k: int, x: Tensor, weight: Tensor, bias: Tensor, summary: list[Tensor]) -> Tensor:
+    """Layer k of all windows; the second also reads the summary of its input."""
+    out = torch.baddbmm(bias, weight, x)
+    if k == 1 and summary:
+        collect, spread = summary
+        out = out + (spread @ (collect @ x.flatten(0, 1))).view_as(out)
+    return out
+
+
+def _pulled(k: int, v: Tensor, weights: list[Tensor], summary: list[Tensor]) -> Tensor:
+    """The transpose of `_layer`."""
+    back = torch.bmm(weights[k].mT, v)
+    if k == 1 and summary:
+        collect, spread = summary
+        back += (collect.T @ (spread.T @ v.flatten(0, 1))).view_as(back)
+    return back
+
+
+_SILU = nn.SiLU()
 
 
 def _uniform(*shape: int, fan_in: int | None = None) -> Tensor:
