@@ -96,7 +96,7 @@ class LocalCoupling(Flow):  # type: ignore[misc]
         self, x: Tensor, context: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As forward, with the gradients of the log-density; see `Scored`."""
-        features = self.transform.features(x[:, self.kept])
+        features = self.transform.features(x.index_select(1, self.kept))
         columns = self._columns(features, context)
         out, pull = self.net.with_pullback(self._seen(columns))
         parameters = self._parameters_of(out)
@@ -112,7 +112,7 @@ class LocalCoupling(Flow):  # type: ignore[misc]
     def _apply_transform(
         self, x: Tensor, context: Tensor, *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        features = self.transform.features(x[:, self.kept])
+        features = self.transform.features(x.index_select(1, self.kept))
         out = self.net(self._seen(self._columns(features, context)))
         return self.move(x, self._parameters_of(out), inverse=inverse)  # type: ignore[no-any-return]
 

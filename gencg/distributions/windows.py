@@ -141,20 +141,21 @@ class _Pass(torch.autograd.Function):
 
 def _layer(k: int, x: Tensor, weight: Tensor, bias: Tensor, summary: list[Tensor]) -> Tensor:
     """Layer k of all windows; the second also reads the summary of its input."""
-    out = torch.baddbmm(bias, weight, x)
     if k == 1 and summary:
         collect, spread = summary
-        out = out + (spread @ (collect @ x.flatten(0, 1))).view_as(out)
-    return out
+        start = torch.addmm(bias.view(-1, 1), spread, collect @ x.flatten(0, 1))
+        bias = start.view(*bias.shape[:2], -1)
+    return torch.baddbmm(bias, weight, x)
 
 
 def _pulled(k: int, v: Tensor, weights: list[Tensor], summary: list[Tensor]) -> Tensor:
     """The transpose of `_layer`."""
-    back = torch.bmm(weights[k].mT, v)
+    weight = weights[k].mT
     if k == 1 and summary:
         collect, spread = summary
-        back += (collect.T @ (spread.T @ v.flatten(0, 1))).view_as(back)
-    return back
+        start = collect.T @ (spread.T @ v.flatten(0, 1))
+        return torch.baddbmm(start.view(*weight.shape[:2], -1), weight, v)
+    return torch.bmm(weight, v)
 
 
 _SILU = nn.SiLU()
