@@ -194,14 +194,14 @@ class StiffBlock(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Refuse the parameters of other windows, in words."""
-        own = {prefix + name: value.shape for name, value in self.state_dict().items()}
-        given = {k: v.shape for k, v in state_dict.items() if k.startswith(prefix)}
-        if own != given:
-            raise ValueError(
-                "the parameters are those of a stiff block of other windows; before there were "
-                "windows, every molecule had what `locality=None` gives now"
-            )
+        """Refuse the parameters of other windows or widths, in words."""
+        for name, parameter in self.named_parameters():
+            given = state_dict.get(prefix + name)
+            if given is None or given.shape != parameter.shape:
+                raise ValueError(
+                    "the parameters are those of a stiff block of other windows or widths; before "
+                    "there were windows, every molecule had what `locality=None` gives"
+                )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, eps: Tensor, s: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

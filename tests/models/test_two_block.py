@@ -3,7 +3,6 @@
 Cannot detect windows too narrow for the correlations of a molecule.
 """
 
-import math
 from itertools import pairwise
 
 import mdtraj
@@ -12,16 +11,21 @@ import torch
 from molecules import build, methyl
 from torch.testing import assert_close
 
+import gencg
 from experiments.benchmarks.peptides import polyalanine
+from gencg.checkpoint import CheckpointError
 from gencg.coordinates.base import Cartesian, CoordinateMap
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.distributions.couplings import Coupling, UnitTriangular
 from gencg.distributions.local import BlockTriangular, LocalCoupling
+from gencg.fit import as_result
 from gencg.models.chain_order import chain_positions, cuthill_mckee
+from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
 from gencg.models.locality import Locality
 from gencg.molecule import Molecule
 from gencg.systems import alanine_dipeptide
+from gencg.target import BoltzmannTarget
 
 NARROW = Locality(stiff=6, soft=2, reach=1.5, hidden=(5, 4), n_summary=0, triangle=5)
 SMALL = {"n_soft_layers": 4, "n_bins": 4, "soft_hidden": (6,), "n_stiff_layers": 4}
@@ -132,15 +136,32 @@ def test_a_small_molecule_has_full_layers() -> None:
 
 def test_parameters_of_other_windows_are_refused() -> None:
     coordinates = _Chain(40)
-    full, local = (SplineDecoder(coordinates, locality=x, **SMALL) for x in (None, NARROW))
-    for given, into in ((full, local), (local, full)):
+
+    def parameters(locality: Locality | None) -> dict[str, torch.Tensor]:
+        return SplineDecoder(coordinates, locality=locality, **SMALL).state_dict()
+
+    narrow = SplineDecoder(coordinates, locality=NARROW, **SMALL)
+    for other in (None, Locality(stiff=10)):
         with pytest.raises(ValueError, match="stiff block of other windows"):
-            into.load_state_dict(given.state_dict())
-    wide = SplineDecoder(coordinates, locality=Locality(stiff=10), **SMALL)
+            narrow.load_state_dict(parameters(other))
     with pytest.raises(ValueError, match="stiff block of other windows"):
-        wide.load_state_dict(local.state_dict())
-    again = SplineDecoder(coordinates, locality=NARROW, **SMALL)
-    again.load_state_dict(local.state_dict())
+        SplineDecoder(coordinates, locality=None, **SMALL).load_state_dict(parameters(NARROW))
+    narrow.load_state_dict(parameters(NARROW))
+
+
+def test_a_checkpoint_from_before_the_windows_is_refused(tmp_path) -> None:
+    system = gencg.systems.load("alanine-tetrapeptide")
+    path = tmp_path / "checkpoint.pt"
+
+    def resume(locality: Locality | None) -> None:
+        decoder = SplineDecoder(system.coordinates, locality=locality, **SMALL)
+        target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
+        as_result(system, CoarseGrainedModel(decoder), target=target, checkpoint=path)
+
+    resume(None)
+    resume(None)
+    with pytest.raises(CheckpointError, match=r"stiff block of other windows .* `locality=None`"):
+        resume(NARROW)
 
 
 @pytest.mark.parametrize("n", [1, 5, 20])
@@ -176,4 +197,4 @@ def test_bad_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="`n_summary` must not be negative, got -1"):
         Locality(n_summary=-1)
     assert Locality().n_stiff_windows(56) == 1
-    assert math.ceil(57 / 28) == Locality().n_stiff_windows(57)
+    assert Locality().n_stiff_windows(57) == 3
