@@ -34,7 +34,7 @@ class Locality:
     stiff: int = 28
     soft: int = 10
     reach: float = 3.0
-    hidden: Sequence[int] = (80, 80)
+    hidden: Sequence[int] = (72, 72)
     n_summary: int = 8
     triangle: int = 64
 
