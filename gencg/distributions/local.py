@@ -65,12 +65,13 @@ class LocalCoupling(Flow):  # type: ignore[misc]
         seen = _nearest(middle, position[kept], reach)
         n_each = transform.n_features(len(kept)) // max(len(kept), 1)
         self.n_features = n_each * len(kept)
+        self.n_rows = self.n_features + len(context_position)
         sees = [seen + k * len(kept) for k in range(n_each)]
         sees.append(_nearest(middle, context_position, reach) + self.n_features)
         # What has no inputs is a learned constant: it sees a column of ones, the last
         self.constant = sum(indices.shape[1] for indices in sees) == 0
         if self.constant:
-            sees = [torch.full((n_windows, 1), self.n_features + len(context_position))]
+            sees = [torch.full((n_windows, 1), self.n_rows)]
         size = math.ceil(len(index) / n_windows)
         begin = torch.searchsorted(window.sort().values, torch.arange(n_windows))
         self.register_buffer("kept", kept)
@@ -104,10 +105,11 @@ class LocalCoupling(Flow):  # type: ignore[misc]
         with torch.no_grad():
             score, of_parameters = self.move.push_score(x, parameters, score)
             pulled = pull(self._outputs_of(of_parameters)).flatten(0, 1)
-            added = torch.zeros_like(columns).index_add_(0, self.sees.flatten(), pulled).T
-            of_features, n = added[:, : self.n_features].contiguous(), self.n_features
-            score.index_add_(1, self.kept, self.transform.pull_features(features, of_features))
-        return y, log_det, score, added[:, n : n + context.shape[1]]
+            added = torch.zeros_like(columns).index_add_(0, self.sees.flatten(), pulled)
+            of_features, of_context = added[: self.n_rows].tensor_split([self.n_features])
+            of_kept = self.transform.pull_features(features, of_features.T.contiguous())
+            score.index_add_(1, self.kept, of_kept)
+        return y, log_det, score, of_context.T.contiguous()
 
     def _apply_transform(
         self, x: Tensor, context: Tensor, *, inverse: bool
@@ -130,7 +132,7 @@ class LocalCoupling(Flow):  # type: ignore[misc]
     def _parameters_of(self, out: Tensor) -> Tensor:
         """Parameters of the moved entries, ``(n, n_moved * n_parameters)``."""
         slots = out.view(-1, self.transform.n_parameters, out.shape[-1])
-        return slots.index_select(0, self.slots).flatten(0, 1).T
+        return slots.index_select(0, self.slots).flatten(0, 1).T.contiguous()
 
     def _outputs_of(self, parameters: Tensor) -> Tensor:
         """The transpose of `_parameters_of`, ``(n_windows, n_out, n)``."""
