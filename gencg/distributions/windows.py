@@ -57,6 +57,11 @@ class WindowMLP(nn.Module):
             if len(hidden) == 1:
                 nn.init.zeros_(self.summary[1])
 
+    @property
+    def hidden_weights(self) -> list[Tensor]:
+        """Weights of all layers but the last, a matrix for each window."""
+        return list(self.weights)[:-1]
+
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(n_windows, n_out, n)`` of inputs ``(n_windows, n_in, n)``."""
         summary = list(self.summary)

@@ -193,6 +193,11 @@ def test_parameters_grow_linearly_with_the_chain() -> None:
     assert size(40) - size(20) == 2 * (size(20) - size(10))
 
 
+def test_each_window_has_hidden_layers_of_its_own_for_the_optimiser() -> None:
+    shapes = [weight.shape for weight in _coupling().net.hidden_weights]
+    assert shapes == [(4, 6, 7), (4, 5, 6)]
+
+
 def test_bad_layers_are_refused() -> None:
     with pytest.raises(ValueError, match="`moved` must mark at least one entry, got none"):
         _coupling(moved=torch.zeros(DIM, dtype=torch.bool))
