@@ -249,7 +249,7 @@ def _settings(
         "objective": type(objective).__name__,
     }
     if isinstance(objective, ReverseKL):
-        names = ("path_gradient", "compress_above", "drop_worst")
+        names = ("path_gradient", "compress_above", "drop_worst", "clip_above")
         settings |= {name: getattr(objective, name) for name in names}
     return settings | asdict(optimisation)
 

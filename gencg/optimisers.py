@@ -132,7 +132,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    x = x.reshape(-1, *x.shape[-2:]).to(torch.bfloat16 if multiplies_bfloat16(x.device) else torch.float32)
+    x = x.reshape(-1, *x.shape[-2:]).to(
+        torch.bfloat16 if multiplies_bfloat16(x.device) else torch.float32
+    )
     a, b, c = COEFFICIENTS
     for _ in range(N_ITERATIONS):
         gram = x @ x.mT

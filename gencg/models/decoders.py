@@ -30,9 +30,11 @@ class SplineDecoder(ConditionalDistribution):
     Args:
         coordinates: Gives the number of coordinates, which are soft, centre and scale.
         n_cvs: Number of collective variables z, may be zero.
-        n_soft_layers: Coupling layers of the soft block.
+        n_soft_layers: Coupling layers of the soft block; None takes one for each soft coordinate,
+            6 at least and 12 at most.
         n_bins: Bins of each spline.
-        soft_hidden: Hidden widths in the soft block.
+        soft_hidden: Hidden widths in the soft block; None takes 64 up to 8 soft coordinates, 128
+            beyond.
         n_stiff_layers: Coupling layers of the stiff block.
         stiff_hidden: Hidden widths in the stiff block.
         locality: Windows of the blocks of a long molecule; None lets every entry see all.
@@ -49,9 +51,9 @@ class SplineDecoder(ConditionalDistribution):
         coordinates: CoordinateMap,
         *,
         n_cvs: int = 0,
-        n_soft_layers: int = 6,
+        n_soft_layers: int | None = None,
         n_bins: int = 12,
-        soft_hidden: Sequence[int] = (64, 64),
+        soft_hidden: Sequence[int] | None = None,
         n_stiff_layers: int = 10,
         stiff_hidden: Sequence[int] = (160, 160),
         locality: Locality | None = DEFAULT_LOCALITY,
@@ -59,12 +61,13 @@ class SplineDecoder(ConditionalDistribution):
     ) -> None:
         super().__init__()
         space = SoftSpace(coordinates)
+        width = 64 if space.n_soft <= 8 else 128
         soft = SoftBlock(
             space,
             n_context=n_cvs,
-            n_layers=n_soft_layers,
+            n_layers=n_soft_layers or min(max(6, space.n_soft), 12),
             n_bins=n_bins,
-            hidden=soft_hidden,
+            hidden=soft_hidden or (width, width),
             locality=locality,
         )
         stiff = StiffBlock(

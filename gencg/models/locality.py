@@ -16,10 +16,11 @@ from gencg.distributions.local import BlockTriangular, LocalCoupling
 class Locality:
     """How the blocks of a long molecule are cut into windows along the chain.
 
-    A block of at most two windows' worth is one window: full layers, in which every entry sees
-    all. So small molecules have them, and beyond parameters, memory and time grow linearly.
+    A small block is one window: full layers, in which every entry sees all, and which learn more
+    per energy call. Beyond, parameters, memory and time grow linearly.
 
     Args:
+        whole: Largest stiff block that is one window, in coordinates.
         stiff: Stiff coordinates in a window.
         soft: Soft coordinates in a window.
         reach: How many windows' worth of neighbours a window sees.
@@ -31,6 +32,7 @@ class Locality:
         ValueError: If a window or `reach` is not positive, or `n_summary` is negative.
     """
 
+    whole: int = 200
     stiff: int = 28
     soft: int = 10
     reach: float = 3.0
@@ -39,7 +41,7 @@ class Locality:
     triangle: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("stiff", "soft", "reach", "triangle"):
+        for name in ("whole", "stiff", "soft", "reach", "triangle"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}")
         if self.n_summary < 0:
@@ -47,11 +49,11 @@ class Locality:
 
     def n_stiff_windows(self, n: int) -> int:
         """Number of windows of `n` stiff coordinates."""
-        return _n_windows(n, self.stiff)
+        return 1 if n <= self.whole else math.ceil(n / self.stiff)
 
     def n_soft_windows(self, n: int) -> int:
-        """Number of windows of `n` soft coordinates."""
-        return _n_windows(n, self.soft)
+        """Number of windows of `n` soft coordinates; two windows' worth are one."""
+        return 1 if n <= 2 * self.soft else math.ceil(n / self.soft)
 
     def soft_coupling(
         self,
@@ -109,10 +111,6 @@ class Locality:
             BlockTriangular(position, block=self.triangle, shift=self.triangle // 2),
             coupling(torch.ones(len(position), dtype=torch.bool)),
         ]
-
-
-def _n_windows(n: int, size: int) -> int:
-    return 1 if n <= 2 * size else math.ceil(n / size)
 
 
 def _everywhere(n: int) -> Tensor:

@@ -27,7 +27,7 @@ from gencg.molecule import Molecule
 from gencg.systems import alanine_dipeptide
 from gencg.target import BoltzmannTarget
 
-NARROW = Locality(stiff=6, soft=2, reach=1.5, hidden=(5, 4), n_summary=0, triangle=5)
+NARROW = Locality(whole=12, stiff=6, soft=2, reach=1.5, hidden=(5, 4), n_summary=0, triangle=5)
 SMALL = {"n_soft_layers": 4, "n_bins": 4, "soft_hidden": (6,), "n_stiff_layers": 4}
 
 
@@ -129,7 +129,7 @@ def test_a_small_molecule_has_full_layers() -> None:
     full = SplineDecoder(coordinates, locality=None).state_dict()
     assert list(local) == list(full)
     assert all(torch.equal(local[key], full[key]) for key in full)
-    stiff = SplineDecoder(peptide(3)).flow.stiff.chain.layers
+    stiff = SplineDecoder(peptide(9)).flow.stiff.chain.layers
     assert not any(isinstance(layer, Coupling | UnitTriangular) for layer in stiff)
     assert sum(isinstance(layer, BlockTriangular) for layer in stiff) == 2
 
@@ -141,7 +141,7 @@ def test_parameters_of_other_windows_are_refused() -> None:
         return SplineDecoder(coordinates, locality=locality, **SMALL).state_dict()
 
     narrow = SplineDecoder(coordinates, locality=NARROW, **SMALL)
-    for other in (None, Locality(stiff=10)):
+    for other in (None, Locality(whole=12, stiff=10)):
         with pytest.raises(ValueError, match="stiff block of other windows"):
             narrow.load_state_dict(parameters(other))
     with pytest.raises(ValueError, match="stiff block of other windows"):
@@ -196,5 +196,5 @@ def test_bad_windows_are_refused() -> None:
         Locality(reach=-1)
     with pytest.raises(ValueError, match="`n_summary` must not be negative, got -1"):
         Locality(n_summary=-1)
-    assert Locality().n_stiff_windows(56) == 1
-    assert Locality().n_stiff_windows(57) == 3
+    assert Locality().n_stiff_windows(200) == 1
+    assert Locality().n_stiff_windows(201) == 8
