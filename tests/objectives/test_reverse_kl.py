@@ -104,7 +104,11 @@ def test_both_estimators_share_one_mean(name) -> None:
     model, means, errors = MODELS[name](), [], []
     for path_gradient in (False, True):
         objective = ReverseKL(
-            _target(Harmonic(2)), n_samples=500, path_gradient=path_gradient, drop_worst=0.0
+            _target(Harmonic(2)),
+            n_samples=500,
+            path_gradient=path_gradient,
+            drop_worst=0.0,
+            clip_above=math.inf,
         )
         draws = []
         for _ in range(40):
@@ -116,6 +120,41 @@ def test_both_estimators_share_one_mean(name) -> None:
         errors.append(stacked.std(0) / math.sqrt(40))
     error = (errors[0] ** 2 + errors[1] ** 2).sqrt() + 1e-12
     assert ((means[0] - means[1]).abs() / error).max() < 4.5
+
+
+def test_no_gradient_is_longer_than_so_many_medians() -> None:
+    objective = ReverseKL(_target(DoubleWell()), n_samples=8, clip_above=3.0)
+    scale = objective.target.coordinates.scale
+    gradient = torch.randn(101, 2) / scale
+    gradient[:3] *= torch.tensor([1e2, 1e4, 1e30])[:, None]
+    gradient[50:60] = 0.0  # dropped
+    length = (gradient * scale).norm(dim=-1)
+    longest = 3.0 * length[length > 0].median()
+    clipped = objective._clipped(gradient)
+    assert_close((clipped * scale).norm(dim=-1), length.clamp_max(longest))
+    # Directions stay, and so does every row that is short enough
+    assert_close(
+        clipped[:3] / clipped[:3].norm(dim=-1, keepdim=True),
+        gradient[:3] / gradient[:3].norm(dim=-1, keepdim=True),
+    )
+    short = length <= longest
+    assert short.sum() > 80
+    assert torch.equal(clipped[short], gradient[short])
+    assert not objective._clipped(torch.zeros(5, 2)).any()
+
+
+def test_an_exact_generator_has_no_gradient_clipped_or_not() -> None:
+    target = _target(Harmonic(2))
+    decoder = SplineDecoder(Cartesian(2), n_soft_layers=2, n_bins=4, soft_hidden=(8,))
+    model = CoarseGrainedModel(decoder).double()
+    # The untrained decoder is the normal of the map's scale, which is this Boltzmann factor's
+    beta = 1 / float(target.energy.k if hasattr(target.energy, "k") else 1.0)
+    for clip in (5.0, math.inf):
+        model.zero_grad()
+        objective = ReverseKL(target, n_samples=64, drop_worst=0.0, clip_above=clip)
+        objective.loss(model, beta).backward()
+        largest = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
+        assert largest < 1e-6
 
 
 @pytest.mark.parametrize("name", MODELS)
