@@ -1,0 +1,267 @@
+"""A converged reference of our own making: parallel tempering of a peptide, for evaluation only.
+
+Writes into the folder given: ``state.pt`` and ``torsions.bin`` while it works, from which the same
+command goes on, ``reference.npz`` (phi and psi of the replicas at the system's temperature) and
+``summary.json``.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.peptides.parallel_tempering import Counts, ParallelTempering
+from experiments.peptides.recorded import Reference, to_steps
+from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.systems import load
+from gencg.units import BOLTZMANN_CONSTANT
+
+RUNGS = {"alanine-dipeptide": 6, "alanine-tetrapeptide": 8, "alanine-hexapeptide": 10}
+"""Temperatures, for exchange rates of about 0.36 between 300 K and 1000 K."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a reference is made with.
+
+    Attributes:
+        system: Name of the system.
+        rungs: Different temperatures.
+        hottest: Hottest temperature in K.
+        cold: Replicas of each ladder at the system's temperature.
+        ladders: Independent ladders.
+        steps: Leapfrog steps of a trajectory.
+        tune: Sweeps in which masses, steps and temperatures are chosen.
+        burn_in: Sweeps after that, before anything is recorded.
+        thin: Sweeps from one that is recorded to the next.
+        block: Sweeps between two checkpoints, a multiple of `thin`.
+        seed: Of all that is random.
+    """
+
+    system: str
+    rungs: int
+    hottest: float = 1000.0
+    cold: int = 4
+    ladders: int = 192
+    steps: int = 3
+    tune: int = 280
+    burn_in: int = 1000
+    thin: int = 2
+    block: int = 100
+    seed: int = 0
+
+
+class Recording:
+    """A reference in the making: the sampler, what it recorded, and the folder of both.
+
+    Args:
+        folder: Where; one that holds a recording of the same settings is gone on with.
+        settings: What it is made with.
+
+    Raises:
+        ValueError: If the folder holds a recording of other settings, or `block` is no multiple
+            of `thin`.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        if settings.block % settings.thin:
+            raise ValueError(
+                f"`block` must be a multiple of `thin`, got {settings.block} and {settings.thin}"
+            )
+        self.folder, self.settings = folder, settings
+        self.system = load(settings.system)
+        hot = np.geomspace(self.system.temperature, settings.hottest, settings.rungs).tolist()
+        self.sampler = ParallelTempering(
+            self.system,
+            [hot[0]] * (settings.cold - 1) + hot,
+            n_ladders=settings.ladders,
+            n_steps=settings.steps,
+            seed=settings.seed,
+        )
+        assert self.system.molecule is not None
+        self.labels = tuple(label for label, _ in self.system.molecule.phi_psi())
+        self.columns = [self.system.coordinates.names.index(label) for label in self.labels]
+        self.seconds, self.n_blocks, self.calls = 0.0, 0, 0
+        self.scalars: dict[str, list[Any]] = {"energy": [], "virial": []}
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "state.pt").exists():
+            self._resume()
+        else:
+            began = time.process_time()
+            self.sampler.tune(settings.tune)
+            self._spend(began)
+
+    @property
+    def n_burn_in(self) -> int:
+        """Blocks of burn-in."""
+        return -(-self.settings.burn_in // self.settings.block)
+
+    def block(self) -> None:
+        """A block of sweeps, recorded after burn-in, and its checkpoint."""
+        began, rows = time.process_time(), []
+        if self.n_blocks == self.n_burn_in:
+            self.sampler.counts = Counts.none(len(self.sampler.beta))
+        for i in range(self.settings.block):
+            self.sampler.sweep()
+            if i % self.settings.thin:
+                continue
+            y = self.sampler.replicas.y[: self.settings.cold]
+            rows.append(to_steps(y[:, :, self.columns].numpy()))
+        if self.n_blocks >= self.n_burn_in:
+            with open(self.folder / "torsions.bin", "ab") as file:
+                np.stack(rows).tofile(file)
+            self._measure()
+        self.n_blocks += 1
+        self._spend(began)
+        self._save()
+
+    def _measure(self) -> None:
+        r"""Energies of each ladder, and the virial over its exact value.
+
+        For n atoms in free space :math:`E[x \cdot \nabla U] = 3 (n - 1) k_B T`, by dilation of
+        the shape: a theorem of Cartesian space, which a wrong volume element would break.
+        """
+        kt = BOLTZMANN_CONSTANT * self.system.temperature
+        cold = self.sampler.replicas.y[: self.settings.cold]
+        x = self.system.coordinates.inverse(cold)[0]
+        x = x - x.mean(-2, keepdim=True)
+        energy, slope = self.system.energy.energy_and_gradient(x.flatten(0, 1))
+        virial = (x.flatten(0, 1) * slope).sum((1, 2)) / (3 * (x.shape[-2] - 1) * kt)
+        for name, value in (("energy", energy), ("virial", virial)):
+            self.scalars[name].append(value.reshape(cold.shape[:2]).mean(0).tolist())
+
+    def _spend(self, began: float) -> None:
+        self.seconds += time.process_time() - began
+        self.calls += self.system.energy.n_energy_calls
+        self.system.energy.n_energy_calls = 0
+
+    def _save(self) -> None:
+        content = {
+            "settings": dataclasses.asdict(self.settings),
+            "sampler": self.sampler.state_dict(),
+            **{name: getattr(self, name) for name in ("seconds", "n_blocks", "calls", "scalars")},
+        }
+        save_checkpoint(self.folder / "state.pt", content)
+
+    def _resume(self) -> None:
+        content = load_checkpoint(self.folder / "state.pt")
+        mine = dataclasses.asdict(self.settings)
+        if content["settings"] != mine:
+            raise ValueError(
+                f"folder {self.folder} holds a reference of other settings, "
+                f"{content['settings']}; got {mine}; choose another --out"
+            )
+        self.sampler.load_state_dict(content["sampler"])
+        for name in ("seconds", "n_blocks", "calls", "scalars"):
+            setattr(self, name, content[name])
+        if (self.folder / "torsions.bin").exists():
+            # What was written after the last checkpoint is made again
+            with open(self.folder / "torsions.bin", "ab") as file:
+                file.truncate(2 * int(np.prod(self._shape)))
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        n = max(0, self.n_blocks - self.n_burn_in) * self.settings.block
+        return n // self.settings.thin, self.settings.cold, self.settings.ladders, len(self.labels)
+
+    def reference(self) -> Reference:
+        """What has been recorded so far.
+
+        Raises:
+            ValueError: If that is nothing.
+        """
+        if not self._shape[0]:
+            raise ValueError(f"{self.folder} is still in burn-in: give it more --minutes")
+        raw = np.fromfile(self.folder / "torsions.bin", dtype=np.int16).reshape(self._shape)
+        steps = raw.transpose(2, 0, 1, 3).reshape(self.settings.ladders, -1, len(self.labels))
+        return Reference(self.system.name, self.labels, steps, self._about())
+
+    def _about(self) -> dict[str, Any]:
+        counts, n_ladders = self.sampler.counts, self.settings.ladders
+        per_rung = counts.sweeps * n_ladders
+        return {
+            "description": self.system.description,
+            "settings": dataclasses.asdict(self.settings),
+            "temperatures": self.sampler.temperatures,
+            "step_sizes": self.sampler.step.tolist(),
+            "acceptance": (counts.accepted / counts.sweeps).tolist(),
+            "outside": [round(v) for v in (counts.outside * n_ladders).tolist()],
+            "trajectories_per_rung": per_rung,
+            "exchange_rates": counts.exchange_rates.tolist(),
+            "round_trips": counts.round_trips,
+            "sweeps": counts.sweeps,
+            "energy_calls": self.calls,
+            "cpu_seconds": self.seconds,
+            **{name: mean_and_error(values) for name, values in self.scalars.items()},
+        }
+
+
+def mean_and_error(values: list[list[float]]) -> dict[str, float]:
+    """Mean of ``(n_blocks, n_ladders)`` numbers, and its error from the spread of the ladders."""
+    means = np.mean(values, axis=0)
+    return {"mean": float(means.mean()), "error": float(means.std(ddof=1) / len(means) ** 0.5)}
+
+
+def summarise(reference: Reference) -> dict[str, Any]:
+    """All numbers of a reference."""
+    return {
+        "system": reference.system,
+        **reference.about,
+        "samples": reference.n_samples,
+        "inefficiency": reference.inefficiencies(),
+        "alpha_L": reference.left_handed(),
+        "maps": reference.self_distance(),
+    }
+
+
+def record(folder: Path, settings: Settings, *, minutes: float) -> dict[str, Any]:
+    """Record until the CPU minutes of all calls together are spent; write and return the summary.
+
+    Raises:
+        ValueError: If they do not suffice for a block after burn-in, or `Recording` raises.
+    """
+    recording = Recording(folder, settings)
+    print(recording.sampler, file=sys.stderr)
+    while recording.seconds < 60 * minutes:
+        recording.block()
+        counts = recording.sampler.counts
+        done = "burn-in" if recording.n_blocks <= recording.n_burn_in else "recorded"
+        print(
+            f"{recording.seconds / 60:5.1f} of {minutes:g} min, {counts.sweeps} sweeps {done}, "
+            f"acceptance {float(counts.accepted.mean() / counts.sweeps):.2f}, "
+            f"exchanges {float(counts.exchange_rates[settings.cold - 1 :].mean()):.2f}",
+            file=sys.stderr,
+            flush=True,
+        )
+    reference = recording.reference()
+    summary = summarise(reference)
+    reference.write(folder / "reference.npz")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("system", choices=RUNGS)
+    parser.add_argument("--minutes", type=float, default=12.0, help="CPU time in all  [12]")
+    parser.add_argument("--out", type=Path, required=True, help="folder, outside of a repository")
+    parser.add_argument("--rungs", type=int, help="temperatures  [6, 8 or 10]")
+    for option in dataclasses.fields(Settings)[2:]:
+        parser.add_argument(
+            f"--{option.name.replace('_', '-')}",
+            type=type(option.default),
+            default=option.default,
+            help=f"[{option.default}]",
+        )
+    given = vars(parser.parse_args())
+    out, budget = given.pop("out"), given.pop("minutes")
+    given["rungs"] = given["rungs"] or RUNGS[given["system"]]
+    torch.set_num_threads(1)
+    print(json.dumps(record(out, Settings(**given), minutes=budget), indent=2))
