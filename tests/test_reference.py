@@ -112,14 +112,14 @@ def test_torques_are_the_slopes_of_automatic_differentiation(name: str) -> None:
     assert_close(found[1].double(), volume, rtol=1e-4, atol=1e-4)
 
 
-def test_a_molecule_obeys_the_virial_theorem_of_free_space(tmp_path: Path) -> None:
-    # It would fail without the volume element of the internal coordinates
-    recording = small(tmp_path, block=10, ladders=32, tune=70, burn_in=50)
-    for _ in range(15):
+def test_atoms_obey_the_virial_theorem_of_cartesian_space(tmp_path: Path) -> None:
+    # It sees the volume of the lengths; the fluctuations are too large for that of the angles
+    recording = small(tmp_path, block=2, thin=2, ladders=128, tune=70, burn_in=40)
+    for _ in range(100):
         recording.block()
     about = recording.reference().about
     assert about["virial"]["error"] < 0.05
-    assert abs(about["virial"]["mean"] - 1.0) < 5 * about["virial"]["error"]
+    assert abs(about["virial"]["mean"] - 1.0) < 4 * about["virial"]["error"]
 
 
 def small(folder: Path, **settings):

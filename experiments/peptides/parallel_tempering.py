@@ -206,8 +206,8 @@ class ParallelTempering:
         heads = taken(self.walker_heads, source)
         self.counts.round_trips += int((heads[0] == -1).sum())
         heads[0] = 1
-        heads[-1] *= heads[-1].sign()
-        self.walker_heads = torch.cat([heads[:-1], -heads[-1:].abs()])
+        heads[-1] = -heads[-1].abs()
+        self.walker_heads = heads
 
     def _slope(self, replicas: Replicas) -> Tensor:
         """Gradient of log pi_k in y."""
@@ -257,13 +257,16 @@ class ParallelTempering:
                 excess = self.counts.accepted - before - TARGET_ACCEPTANCE
                 self.step *= torch.exp(excess / (1 + 10 * i / window)).float()
             if number < 2:
-                self._set_masses(curvature)
+                self._set_masses(curvature, n_samples=window * slope.shape[1])
             self.beta = respaced(self.beta, self.counts.exchange_rates, n_cold=self.n_cold)
         self.counts = Counts.none(len(self.beta))
 
-    def _set_masses(self, curvature: Tensor) -> None:
+    def _set_masses(self, curvature: Tensor, *, n_samples: int) -> None:
         """Make the spread the inverse root of the curvature, so that modes have unit frequency."""
-        factor = torch.linalg.cholesky(curvature.double())
+        # Fewer samples than coordinates have no definite matrix: lean on its diagonal
+        lean = curvature.shape[-1] / (curvature.shape[-1] + n_samples)
+        diagonal = torch.diag_embed(curvature.diagonal(dim1=1, dim2=2))
+        factor = torch.linalg.cholesky(((1 - lean) * curvature + lean * diagonal).double())
         eye = torch.eye(factor.shape[-1], dtype=torch.float64).expand_as(factor)
         # M = R R^T, spread = R^-T
         self.spread = torch.linalg.solve_triangular(factor, eye, upper=False).mT.float()

@@ -20,6 +20,7 @@ import torch
 from experiments.peptides.parallel_tempering import Counts, ParallelTempering
 from experiments.peptides.recorded import Reference, to_steps
 from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.coordinates.internal import InternalCoordinates
 from gencg.systems import load
 from gencg.units import BOLTZMANN_CONSTANT
 
@@ -77,6 +78,8 @@ class Recording:
             )
         self.folder, self.settings = folder, settings
         self.system = load(settings.system)
+        assert isinstance(self.system.coordinates, InternalCoordinates)
+        self.coordinates: InternalCoordinates = self.system.coordinates
         hot = np.geomspace(self.system.temperature, settings.hottest, settings.rungs).tolist()
         self.sampler = ParallelTempering(
             self.system,
@@ -123,17 +126,21 @@ class Recording:
         self._save()
 
     def _measure(self) -> None:
-        r"""Energies of each ladder, and the virial over its exact value.
+        r"""Energies of each ladder, and the virial of every atom over its exact value.
 
-        For n atoms in free space :math:`E[x \cdot \nabla U] = 3 (n - 1) k_B T`, by dilation of
-        the shape: a theorem of Cartesian space, which a wrong volume element would break.
+        .. math:: E\bigl[(x_i - x_j) \cdot \nabla_i U\bigr] = 3 k_B T
+
+        for any two atoms, by partial integration in Cartesian space; j is the one before the
+        atom that i is bonded to. A wrong volume of lengths or angles breaks it.
         """
-        kt = BOLTZMANN_CONSTANT * self.system.temperature
+        z, kt = self.coordinates.zmatrix, BOLTZMANN_CONSTANT * self.system.temperature
+        atoms = list(z.atoms[2:])
+        others = [z.grandparent[i] for i in atoms]
         cold = self.sampler.replicas.y[: self.settings.cold]
-        x = self.system.coordinates.inverse(cold)[0]
-        x = x - x.mean(-2, keepdim=True)
-        energy, slope = self.system.energy.energy_and_gradient(x.flatten(0, 1))
-        virial = (x.flatten(0, 1) * slope).sum((1, 2)) / (3 * (x.shape[-2] - 1) * kt)
+        x = self.coordinates.inverse(cold.flatten(0, 1))[0]
+        energy, slope = self.system.energy.energy_and_gradient(x)
+        arms = x[:, atoms] - x[:, others]
+        virial = (arms * slope[:, atoms]).sum((1, 2)) / (3 * len(atoms) * kt)
         for name, value in (("energy", energy), ("virial", virial)):
             self.scalars[name].append(value.reshape(cold.shape[:2]).mean(0).tolist())
 
@@ -161,6 +168,8 @@ class Recording:
         self.sampler.load_state_dict(content["sampler"])
         for name in ("seconds", "n_blocks", "calls", "scalars"):
             setattr(self, name, content[name])
+        # The starts were made again, and are counted already
+        self.system.energy.n_energy_calls = 0
         if (self.folder / "torsions.bin").exists():
             # What was written after the last checkpoint is made again
             with open(self.folder / "torsions.bin", "ab") as file:
