@@ -54,7 +54,7 @@ class Settings:
     steps: int = 3
     tune: int = 280
     burn_in: int = 1000
-    thin: int = 2
+    thin: int = 1
     block: int = 100
     seed: int = 0
 
