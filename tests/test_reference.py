@@ -5,6 +5,8 @@ Cannot detect: states that no replica ever reaches, at any temperature and from 
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +21,7 @@ from gencg.energies.base import Energy
 from gencg.systems import System, load
 
 ROOT = Path(__file__).parents[1]
+SCRIPTS = ["peptides.reference", "peptides.ramachandran"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,13 @@ def _experiments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def peptides(name: str) -> ModuleType:
     return importlib.import_module(f"experiments.peptides.{name}")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_both_scripts_start(script: str) -> None:
+    command = [sys.executable, "-m", f"experiments.{script}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("usage")
 
 
 class Harmonic(Energy):
@@ -123,7 +133,7 @@ def test_atoms_obey_the_virial_theorem_of_cartesian_space(tmp_path: Path) -> Non
 
 
 def small(folder: Path, **settings):
-    module = peptides("reference")
+    module = peptides("recording")
     given = {"rungs": 3, "hottest": 450.0, "cold": 2, "ladders": 8, "tune": 14, "burn_in": 4}
     given |= {"block": 4} | settings
     return module.Recording(folder, module.Settings("alanine-dipeptide", **given))
