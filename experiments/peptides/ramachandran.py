@@ -2,12 +2,13 @@
 
 For each residue and grid, raw and reweighted: the total variation distance, and what it would be on
 average if both were right, from the errors of each cell. Those of the run come from its weights
-(samples are independent), those of the reference from the spread of its ladders (samples within one
-are not):
+(its samples are independent), those of the reference from the spread of its ladders (samples
+within one are not):
 
     expected = 1/2 sum_c sqrt(2/pi (s_run(c)^2 + s_ref(c)^2))
 
-``reference_noise`` is the part of the reference: half the distance between its halves.
+``reference_noise`` and ``run_noise`` are the same with one of the two alone; the distance between
+the halves of the reference, another way to its noise, stands beside them.
 """
 
 import argparse
