@@ -1,0 +1,197 @@
+"""What the ablation varies: each function changes one thing of `gencg.fit`, and returns it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from gencg.distributions.couplings import Coupling, LineSpline
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import SplineDecoder
+from gencg.objectives.alpha_divergence import AlphaDivergence
+from gencg.objectives.alpha_two import AlphaTwo
+from gencg.objectives.base import Evaluation
+from gencg.objectives.forward_kl import WeightedForwardKL
+from gencg.objectives.log_variance import LogVariance
+from gencg.objectives.reverse_kl import ReverseKL
+from gencg.systems.base import System
+from gencg.target import BoltzmannTarget
+from gencg.tempering import ESSTempering, GeometricLadder, KLTempering, NoTempering
+from gencg.training import Optimisation
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a variant may look at.
+
+    Args:
+        system: What is sampled.
+        target: Its Boltzmann density.
+        seed: Seed of the run, initial parameters included.
+    """
+
+    system: System
+    target: BoltzmannTarget
+    seed: int
+
+
+Options = dict[str, Any]
+Variant = Callable[[Setting], Options]
+
+
+def nothing(setting: Setting) -> Options:
+    """The default."""
+    return {}
+
+
+def reverse(setting: Setting, *, n_samples: int = 512, **options: Any) -> Options:
+    """Reverse KL with other options."""
+    return {"objective": ReverseKL(setting.target, n_samples=n_samples, **options)}
+
+
+def ladder(setting: Setting, schedule: Any, **options: Any) -> Options:
+    """Another ladder, or the default's start and fraction."""
+    return {"tempering": schedule(**options)}
+
+
+def batch(setting: Setting, n: int) -> Options:
+    """Another batch, the rate with its square root, as wide a warm-up in samples."""
+    rate = 1e-3 * (n / 512) ** 0.5
+    optimisation = Optimisation(learning_rate=rate, warm_up=200 * 512 // n)
+    return {"batch_size": n, "optimisation": optimisation}
+
+
+def optimise(setting: Setting, **options: Any) -> Options:
+    """Another rate or averaging."""
+    return {"optimisation": Optimisation(**options)}
+
+
+def sized(setting: Setting, **options: Any) -> Options:
+    """A decoder of another size."""
+    with seeded(setting):
+        return {"model": CoarseGrainedModel(SplineDecoder(setting.system.coordinates, **options))}
+
+
+def stiff_splines(setting: Setting, *, n_bins: int = 8) -> Options:
+    """Rational-quadratic splines in the couplings of the stiff block, in place of affine maps."""
+    with seeded(setting):
+        decoder = SplineDecoder(setting.system.coordinates)
+        stiff = decoder.flow.stiff
+        layers = stiff.chain.layers
+        for k, layer in enumerate(layers):
+            if isinstance(layer, Coupling):
+                moved = torch.zeros(stiff.space.n_stiff, dtype=torch.bool)
+                moved[layer.moved] = True
+                layers[k] = Coupling(
+                    LineSpline(n_bins=n_bins),
+                    moved,
+                    n_context=stiff.space.n_features,
+                    hidden=(160, 160),
+                )
+    return {"model": CoarseGrainedModel(decoder)}
+
+
+class ConditionedDecoder(SplineDecoder):
+    """The decoder, told the temperature: one more input, log of beta over the target's."""
+
+    log_beta: torch.Tensor
+
+    def __init__(self, coordinates: Any) -> None:
+        super().__init__(coordinates, n_cvs=1)
+        # Averages are made of parameters: the returned model keeps zero, the target
+        self.register_buffer("log_beta", torch.zeros(()), persistent=False)
+
+    def forward(self, context: torch.Tensor) -> Any:
+        return super().forward(self.log_beta.to(context).expand(len(context), 1))
+
+
+class ConditionedReverseKL(ReverseKL):
+    """Reverse KL of a `ConditionedDecoder`."""
+
+    def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
+        model.decoder.log_beta.fill_(beta / self.target.beta).log_()  # type: ignore[operator,union-attr]
+        return super().evaluate(model, beta)
+
+
+def conditioned(setting: Setting) -> Options:
+    """A decoder conditioned on the temperature along the ladder."""
+    with seeded(setting):
+        model = CoarseGrainedModel(ConditionedDecoder(setting.system.coordinates))
+    return {"model": model, "objective": ConditionedReverseKL(setting.target)}
+
+
+def replaying(setting: Setting, kind: Any, *, n_samples: int = 512, **options: Any) -> Options:
+    """An objective that keeps its samples; as many steps as its fresh ones allow."""
+    objective = kind(setting.target, n_samples=n_samples, **options)
+    return {"objective": objective, "batch_size": n_samples}
+
+
+def bootstrap(setting: Setting, *, rate: float = 1e-3, **options: Any) -> Options:
+    """FAB; the calls of its chains are those of the batch."""
+    objective = AlphaTwo(setting.target, **options)
+    return {
+        "objective": objective,
+        "batch_size": objective.calls_per_step,
+        "optimisation": Optimisation(learning_rate=rate),
+    }
+
+
+def seeded(setting: Setting) -> Any:
+    """Initial parameters from the seed, as `fit` draws them; the global state stays."""
+    fork = torch.random.fork_rng()
+
+    class _Seeded:
+        def __enter__(self) -> None:
+            fork.__enter__()
+            torch.manual_seed(setting.seed)
+
+        def __exit__(self, *error: Any) -> None:
+            fork.__exit__(*error)
+
+    return _Seeded()
+
+
+VARIANTS: dict[str, Variant] = {
+    "default": nothing,
+    "plain-gradient": partial(reverse, path_gradient=False),
+    "ladder-fraction-0.3": partial(ladder, schedule=GeometricLadder, fraction=0.3),
+    "ladder-fraction-0.7": partial(ladder, schedule=GeometricLadder, fraction=0.7),
+    "ladder-start-2": partial(ladder, schedule=GeometricLadder, start=2.0),
+    "ladder-start-8": partial(ladder, schedule=GeometricLadder, start=8.0),
+    "ladder-ess": partial(ladder, schedule=ESSTempering),
+    "ladder-kl": partial(ladder, schedule=KLTempering),
+    "ladder-none": partial(ladder, schedule=NoTempering),
+    "drop-worst-0": partial(reverse, drop_worst=0.0),
+    "drop-worst-0.05": partial(reverse, drop_worst=0.05),
+    "batch-128": partial(batch, n=128),
+    "batch-256": partial(batch, n=256),
+    "batch-1024": partial(batch, n=1024),
+    "batch-2048": partial(batch, n=2048),
+    "rate-5e-4": partial(optimise, learning_rate=5e-4),
+    "rate-2e-3": partial(optimise, learning_rate=2e-3),
+    "rate-4e-3": partial(optimise, learning_rate=4e-3),
+    "averaging-0": partial(optimise, averaging=0.0),
+    "averaging-0.05": partial(optimise, averaging=0.05),
+    "hidden-96": partial(sized, stiff_hidden=(96, 96)),
+    "hidden-256": partial(sized, stiff_hidden=(256, 256)),
+    "stiff-layers-6": partial(sized, n_stiff_layers=6),
+    "stiff-layers-14": partial(sized, n_stiff_layers=14),
+    "soft-layers-4": partial(sized, n_soft_layers=4),
+    "soft-layers-8": partial(sized, n_soft_layers=8),
+    "stiff-splines": stiff_splines,
+    "conditioned": conditioned,
+    "alpha-0.5": partial(
+        replaying, kind=AlphaDivergence, alpha=0.5, mix=1.0, n_replayed=0, drop_worst=0.0
+    ),
+    "alpha-1-half": partial(replaying, kind=AlphaDivergence, alpha=1.0, n_replayed=0),
+    "forward-kl": partial(replaying, kind=WeightedForwardKL),
+    "forward-kl-256": partial(replaying, kind=WeightedForwardKL, n_samples=256, capacity=10_240),
+    "forward-kl-128": partial(replaying, kind=WeightedForwardKL, n_samples=128, capacity=10_240),
+    "log-variance": partial(replaying, kind=LogVariance),
+    "log-variance-256": partial(replaying, kind=LogVariance, n_samples=256, capacity=10_240),
+    "fab": partial(bootstrap, mix=1.0),
+    "fab-half": bootstrap,
+}
+"""Names on the command line and in the table."""
