@@ -7,6 +7,7 @@ run is read, not repeated; one that was stopped goes on.
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ def one(
     target = BoltzmannTarget(problem.energy, problem.coordinates, problem.temperature)
     options = VARIANTS[name](Setting(problem, target, seed))
     head = {"system": system, "variant": name, "calls": calls, "seed": seed}
+    began = time.process_time()
     try:
         result = gencg.fit(problem, energy_calls=calls, seed=seed, checkpoint=checkpoint, **options)
+        cpu_seconds = time.process_time() - began
         ensemble = gencg.draw(
             result.model, target, n_samples, molecule=problem.molecule, seed=1000 + seed
         )
@@ -51,6 +54,7 @@ def one(
             "energy_calls": result.energy_calls,
             "steps": result.state.step,
             "seconds": result.seconds,
+            "cpu_seconds": cpu_seconds,
             "parameters": sum(p.numel() for p in result.model.parameters()),
         }
     except (ValueError, RuntimeError) as error:

@@ -18,11 +18,11 @@ COLUMNS = {
     "pareto_k": ("Pareto k", ".2f"),
     "steps": ("steps", ".0f"),
     "energy_calls": ("calls", ".3g"),
-    "seconds": ("seconds", ".0f"),
+    "cpu_seconds": ("CPU s", ".0f"),
 }
 """Keys of a summary: head of the column and format."""
 PERCENT = {"raw", "reweighted"}
-SPREAD = {"ess", "reverse_kl", "log_z", "raw", "reweighted", "seconds"}
+SPREAD = {"ess", "reverse_kl", "log_z", "raw", "reweighted", "cpu_seconds"}
 """Columns with a standard error over seeds."""
 
 Summary = Mapping[str, Any]
@@ -57,17 +57,17 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def figure(summaries: Sequence[Summary]) -> Figure:
-    """ESS against energy calls and against seconds of training; one line per variant."""
+    """ESS against energy calls and against CPU seconds of training; one line per variant."""
     with style():
         page, axes = new_figure(2, 1, width=7.0, height=5.5)
         for k, (name, points) in enumerate(_lines(summaries).items()):
-            for ax, key in zip(axes, ("energy_calls", "seconds"), strict=True):
+            for ax, key in zip(axes, ("energy_calls", "cpu_seconds"), strict=True):
                 x = [p[key] for p in points]
                 y, error = zip(*(p["ess"] for p in points), strict=True)
                 ax.errorbar(
                     x, y, np.nan_to_num(error), marker="os^vD"[k % 5], ms=5, lw=1, label=name
                 )
-        for ax, label in zip(axes, ("energy calls", "training time (s)"), strict=True):
+        for ax, label in zip(axes, ("energy calls", "CPU seconds of training"), strict=True):
             ax.set_xscale("log")
             ax.set_xlabel(label)
             ax.set_ylabel("effective sample size")
@@ -82,7 +82,7 @@ def _lines(summaries: Sequence[Summary]) -> dict[str, list[dict[str, Any]]]:
         done = [run for run in runs if "failed" not in run]
         if done:
             point: dict[str, Any] = {"ess": mean_and_error([run["ess"] for run in done])}
-            for key in ("energy_calls", "seconds"):
+            for key in ("energy_calls", "cpu_seconds"):
                 point[key] = float(np.mean([run[key] for run in done]))
             lines.setdefault(variant, []).append(point)
     return lines
