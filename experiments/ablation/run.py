@@ -2,7 +2,7 @@
 
 Every variant changes one thing of `gencg.fit`. All energy calls of training count, those of chains
 included; the measures are those of samples drawn afterwards with a seed of their own. A finished
-run is read, not repeated; one that was stopped goes on.
+run is read, not repeated; one that was stopped goes on, and its CPU time is that of the last part.
 """
 
 import argparse

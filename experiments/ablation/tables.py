@@ -51,9 +51,8 @@ def table(summaries: Sequence[Summary]) -> str:
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean and its standard error; nan for a single value."""
     n = len(values)
-    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else (
-        math.nan
-    )
+    error = float(np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    return float(np.mean(values)), error
 
 
 def figure(summaries: Sequence[Summary]) -> Figure:

@@ -1,6 +1,7 @@
 """What the ablation varies: each function changes one thing of `gencg.fit`, and returns it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -138,19 +139,12 @@ def bootstrap(setting: Setting, *, rate: float = 1e-3, **options: Any) -> Option
     }
 
 
-def seeded(setting: Setting) -> Any:
+@contextmanager
+def seeded(setting: Setting) -> Iterator[None]:
     """Initial parameters from the seed, as `fit` draws them; the global state stays."""
-    fork = torch.random.fork_rng()
-
-    class _Seeded:
-        def __enter__(self) -> None:
-            fork.__enter__()
-            torch.manual_seed(setting.seed)
-
-        def __exit__(self, *error: Any) -> None:
-            fork.__exit__(*error)
-
-    return _Seeded()
+    with torch.random.fork_rng():
+        torch.manual_seed(setting.seed)
+        yield
 
 
 VARIANTS: dict[str, Variant] = {
