@@ -59,13 +59,13 @@ def ladder(setting: Setting, schedule: Any, **options: Any) -> Options:
 
 def batch(setting: Setting, n: int) -> Options:
     """Another batch, the rate with its square root, as wide a warm-up in samples."""
-    rate = 1e-3 * (n / 512) ** 0.5
+    rate = Optimisation().learning_rate * (n / 512) ** 0.5
     optimisation = Optimisation(learning_rate=rate, warm_up=200 * 512 // n)
     return {"batch_size": n, "optimisation": optimisation}
 
 
 def optimise(setting: Setting, **options: Any) -> Options:
-    """Another rate or averaging."""
+    """Another optimiser, rate or averaging."""
     return {"optimisation": Optimisation(**options)}
 
 
@@ -129,14 +129,10 @@ def replaying(setting: Setting, kind: Any, *, n_samples: int = 512, **options: A
     return {"objective": objective, "batch_size": n_samples}
 
 
-def bootstrap(setting: Setting, *, rate: float = 1e-3, **options: Any) -> Options:
+def bootstrap(setting: Setting, **options: Any) -> Options:
     """FAB; the calls of its chains are those of the batch."""
     objective = AlphaTwo(setting.target, **options)
-    return {
-        "objective": objective,
-        "batch_size": objective.calls_per_step,
-        "optimisation": Optimisation(learning_rate=rate),
-    }
+    return {"objective": objective, "batch_size": objective.calls_per_step}
 
 
 @contextmanager
@@ -163,9 +159,10 @@ VARIANTS: dict[str, Variant] = {
     "batch-256": partial(batch, n=256),
     "batch-1024": partial(batch, n=1024),
     "batch-2048": partial(batch, n=2048),
-    "rate-5e-4": partial(optimise, learning_rate=5e-4),
+    "adam": partial(optimise, optimiser="adam", learning_rate=1e-3),
+    "rate-1e-3": partial(optimise, learning_rate=1e-3),
     "rate-2e-3": partial(optimise, learning_rate=2e-3),
-    "rate-4e-3": partial(optimise, learning_rate=4e-3),
+    "rate-5e-3": partial(optimise, learning_rate=5e-3),
     "averaging-0": partial(optimise, averaging=0.0),
     "averaging-0.05": partial(optimise, averaging=0.05),
     "hidden-96": partial(sized, stiff_hidden=(96, 96)),
