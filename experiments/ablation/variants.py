@@ -78,13 +78,13 @@ def sized(setting: Setting, **options: Any) -> Options:
 def stiff_splines(setting: Setting, *, n_bins: int = 8) -> Options:
     """Rational-quadratic splines in the couplings of the stiff block, in place of affine maps."""
     with seeded(setting):
-        decoder = SplineDecoder(setting.system.coordinates)
+        decoder = SplineDecoder(setting.system.coordinates, locality=None)
         stiff = decoder.flow.stiff
         layers = stiff.chain.layers
         for k, layer in enumerate(layers):
             if isinstance(layer, Coupling):
-                moved = torch.zeros(stiff.space.n_stiff, dtype=torch.bool)
-                moved[layer.moved] = True
+                moved = torch.ones(stiff.space.n_stiff, dtype=torch.bool)
+                moved[layer.kept] = False
                 layers[k] = Coupling(
                     LineSpline(n_bins=n_bins),
                     moved,
