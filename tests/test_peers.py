@@ -39,7 +39,7 @@ def dipeptide() -> gencg.System:
     return gencg.systems.load("alanine-dipeptide")
 
 
-@pytest.mark.parametrize("script", ["plain_flow", "metadynamics", "generator", "compare"])
+@pytest.mark.parametrize("script", ["run", "plain_flow", "metadynamics", "generator", "compare"])
 def test_every_script_starts(script: str) -> None:
     command = [sys.executable, "-m", f"experiments.peers.{script}", "--help"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -82,7 +82,7 @@ def test_density_of_the_plain_flow_integrates_to_one_on_the_torus(peers) -> None
     assert_close(density.mean() * (2 * math.pi) ** 2, torch.tensor(1.0), atol=1e-3, rtol=0)
 
 
-def plain_training(peers, system):
+def plain_training(peers, system, *, seed=3):
     return peers.plain_flow.Training(
         system,
         calls=64,
@@ -90,7 +90,7 @@ def plain_training(peers, system):
         rate=1e-3,
         drop_worst=0.1,
         tempering=NoTempering(),
-        seed=3,
+        seed=seed,
     )
 
 
@@ -110,6 +110,8 @@ def test_a_plain_flow_goes_on_from_its_checkpoint_as_if_never_stopped(peers, tmp
     content = {"record": '{"tests": []}', "seconds": 1.0}
     gencg.checkpoint.save_checkpoint(path.with_suffix(".pt"), first.state_dict() | content)
     peers.plain_flow.train(second, clock, path, test_samples=10)
+    with pytest.raises(ValueError, match="belongs to a training with settings"):
+        plain_training(peers, system, seed=4).load_state_dict(first.state_dict())
     for a, b in zip(straight.average.parameters(), second.average.parameters(), strict=True):
         assert_close(a, b)
 

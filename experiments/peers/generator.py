@@ -19,6 +19,7 @@ import torch
 
 import gencg
 from experiments.peers.clock import Clock
+from experiments.peers.held_out import held_out
 from experiments.peers.surfaces import sample_surface
 from gencg.analysis.torsions import torsion_angles
 from gencg.discover.slow_cvs import covering_model
@@ -56,8 +57,7 @@ def one(calls: float, seed: int, *, surface_samples: int, test_samples: int, pat
     surface = surface_of(result, surface_samples, seed=seed)
     found["surface_calls"] = result.energy_calls + surface_samples
     found["surface_seconds"] = clock.seconds
-    test = gencg.draw(result.model, result.target, test_samples, seed=1_000_000 + seed)
-    found |= {"ess": test.ess, "log_z": test.log_z, "log_z_error": test.log_z_error}
+    found |= held_out(result.model, result.target, test_samples, seed=1_000_000 + seed)
     np.savez(path.with_suffix(".npz"), surface=surface)
     path.with_suffix(".json").write_text(json.dumps(found, indent=1))
     print(path.stem, json.dumps(found), flush=True)

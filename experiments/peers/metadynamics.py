@@ -168,6 +168,9 @@ def main() -> None:
     parser.add_argument("--name", default="metadynamics", help="of the files  [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="[%(default)s]")
     given = parser.parse_args()
+    path = given.out / f"{given.name}-{given.seed}"
+    if path.with_suffix(".json").exists():
+        return
     os.environ["OPENMM_CPU_THREADS"] = "1"
     given.out.mkdir(parents=True, exist_ok=True)
     system = gencg.systems.load(TARGET)
@@ -188,7 +191,6 @@ def main() -> None:
         seed=given.seed,
     )
     stops = record(simulation, clock, seconds=given.seconds, first=given.seconds / 200)
-    path = given.out / f"{given.name}-{given.seed}"
     np.savez(path.with_suffix(".npz"), torsions=np.array(simulation.torsions), **stops)
     settings = {name: str(value) for name, value in vars(given).items()}
     found = {

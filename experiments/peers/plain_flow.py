@@ -17,6 +17,7 @@ import torch
 
 import gencg
 from experiments.peers.clock import Clock
+from experiments.peers.held_out import held_out
 from experiments.peers.spline_flow import PlainSplineFlow
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.energies.regularize import compress
@@ -59,6 +60,8 @@ class Training:
         self.batch_size, self.rate, self.drop_worst = batch_size, rate, drop_worst
         self.n_steps, self.step, self.skipped = int(calls) // batch_size, 0, 0
         self.tempering, self.seed = tempering, seed
+        names = (system.name, self.n_steps, batch_size, rate, drop_worst, type(tempering).__name__)
+        self.settings = " ".join(map(str, (*names, seed)))
         self.loss = math.nan
         torch.manual_seed(seed)
         self.flow = PlainSplineFlow(system.coordinates, seed=seed)
@@ -109,10 +112,20 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "skipped": self.skipped,
+            "settings": self.settings,
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Go on from `content`."""
+        """Go on from `content`.
+
+        Raises:
+            ValueError: If it belongs to a training of other settings.
+        """
+        if content["settings"] != self.settings:
+            raise ValueError(
+                f"checkpoint belongs to a training with settings {content['settings']!r}, asked is "
+                f"{self.settings!r}; use another folder"
+            )
         self.flow.load_state_dict(content["flow"])
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
@@ -149,16 +162,13 @@ def train(training: Training, clock: Clock, path: Path, *, test_samples: int) ->
 
 
 def _test(training: Training, clock: Clock, n_samples: int) -> dict[str, Any]:
-    ensemble = gencg.draw(training.average, training.target, n_samples, seed=1_000_000)  # type: ignore[arg-type]
+    found = held_out(training.average, training.target, n_samples, seed=1_000_000)
     test = {
         "calls": training.calls,
         "seconds": clock.seconds,
         "loss": training.loss,
-        "ess": ensemble.ess,
-        "log_z": ensemble.log_z,
-        "log_z_error": ensemble.log_z_error,
-        "n_invalid": ensemble.n_invalid,
         "skipped": training.skipped,
+        **found,
     }
     print(json.dumps(test), flush=True)
     return test
@@ -177,9 +187,13 @@ def main() -> None:
     parser.add_argument("--test-samples", type=int, default=10_000, help="[%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="[%(default)s]")
     given = parser.parse_args()
+    ladder = "-ladder" if given.tempering else ""
+    path = given.out / f"plain{ladder}-{given.calls:g}-{given.seed}.json"
+    if path.exists():
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
     clock = Clock()
     torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
     training = Training(
         gencg.systems.load(given.target),
         calls=given.calls,
@@ -189,8 +203,6 @@ def main() -> None:
         tempering=GeometricLadder() if given.tempering else NoTempering(),
         seed=given.seed,
     )
-    ladder = "-ladder" if given.tempering else ""
-    path = given.out / f"plain{ladder}-{given.calls:g}-{given.seed}.json"
     record = train(training, clock, path, test_samples=given.test_samples)
     settings = {name: str(value) for name, value in vars(given).items()}
     path.write_text(json.dumps(record | {"settings": settings}, indent=1))
