@@ -186,6 +186,10 @@ def test_errors_of_the_reference_are_those_of_its_counts(peers, tmp_path) -> Non
     torsions = np.random.default_rng(0).uniform(-np.pi, np.pi, (100_000, 4))
     np.savez(tmp_path / "reference.npz", torsions=torsions)
     reference = peers.surfaces.read_reference(tmp_path / "reference.npz", temperature=300.0, pair=1)
+    steps = np.round(torsions * 2**15 / np.pi).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    np.savez(tmp_path / "chains.npz", steps=steps.reshape(20, 5000, 4))
+    chains = peers.surfaces.read_reference(tmp_path / "chains.npz", temperature=300.0, pair=1)
+    assert peers.surfaces.deviation(chains.surface, reference).largest < 0.1 * KT
     expected = KT / math.sqrt(100_000 / 576)
     assert reference.n_samples == 100_000
     # 576 cells with 19 degrees of freedom each: known to 1 / sqrt(2 * 19 * 576), 0.7 %

@@ -134,14 +134,21 @@ def read_reference(path: str | Path, *, temperature: float, pair: int = 0) -> Re
     """Surface of the samples in a file, with its errors.
 
     Args:
-        path: An .npz file with `torsions` ``(n, 2 * pairs)`` in rad, phi and psi in turn, in the
-            order they were drawn in, and, where they have weights, `log_weights` ``(n,)``.
+        path: An .npz file with phi and psi in turn: either `torsions` ``(n, 2 * pairs)`` in rad, in
+            the order they were drawn in, with `log_weights` ``(n,)`` where they have weights; or
+            `steps` ``(n_chains, n, 2 * pairs)`` in 16-bit fractions of a turn, as parallel
+            tempering writes them.
         temperature: Their temperature in K.
         pair: Which phi and psi.
     """
     with np.load(path) as content:
-        torsions = content["torsions"][:, 2 * pair : 2 * pair + 2]
+        if "steps" in content:
+            # Chain after chain: a block is then one chain or more
+            torsions = content["steps"].reshape(-1, content["steps"].shape[-1]) * (np.pi / 2**15)
+        else:
+            torsions = content["torsions"]
         log_weights = content.get("log_weights")
+    torsions = torsions[:, 2 * pair : 2 * pair + 2]
     return reference_surface(torsions, log_weights, temperature=temperature)
 
 
