@@ -41,7 +41,7 @@ def surface_of(result: FitResult, n_samples: int, *, seed: int) -> Any:
         row[soft.index(name)] = 1.0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        even = FlattenedModel(covering_model(result), rows)
+        even = FlattenedModel(covering_model(result), rows, n_candidates=40_000)
     ensemble = gencg.draw(even, result.target, n_samples, seed=seed)  # type: ignore[arg-type]
     torsions = torsion_angles(ensemble.x, quads)
     return sample_surface(torsions, ensemble.log_weights, temperature=result.target.temperature)
@@ -69,7 +69,7 @@ def main() -> None:
     budgets = [5e4, 1e5, 2e5, 5e5, 1e6, 3e6]
     parser.add_argument("--calls", type=float, nargs="+", default=budgets, help="%(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--surface-samples", type=int, default=100_000, help="[%(default)s]")
+    parser.add_argument("--surface-samples", type=int, default=50_000, help="[%(default)s]")
     parser.add_argument("--test-samples", type=int, default=50_000, help="[%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"), help="[%(default)s]")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
