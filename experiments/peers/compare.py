@@ -175,7 +175,8 @@ def draw_surfaces(
             ax.set_xscale("log")
             ax.set_yscale("log")
             ax.set_xlabel("CPU seconds, one thread")
-            ax.set_ylabel(f"{measure} deviation below {DEPTH:g} kJ/mol (kJ/mol)")
+            ax.set_ylabel(f"{measure} deviation (kJ/mol)")
+            ax.set_title(f"cells below {DEPTH:g} kJ/mol")
         axes[0].legend(fontsize=8)
         figure.savefig(path)
 
