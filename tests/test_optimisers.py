@@ -10,14 +10,15 @@ from gencg.distributions.networks import MLP
 from gencg.optimisers import MuonAdam, hidden_weights, orthogonalised
 
 
-def _net() -> MLP:
-    net = MLP(12, 5, hidden=(24, 24, 16)).float()
+def _net(dtype: torch.dtype = torch.float32) -> MLP:
+    net = MLP(12, 5, hidden=(24, 24, 16)).to(dtype)
     torch.nn.init.normal_(net.layers[-1].weight, std=0.1)
     return net
 
 
 def _train(net: MLP, *optimisers: torch.optim.Optimizer, n_steps: int = 20) -> None:
-    x = torch.randn(64, 12, generator=torch.Generator().manual_seed(1)).float()
+    x = torch.randn(64, 12, generator=torch.Generator().manual_seed(1))
+    x = x.to(next(net.parameters()))
     for _ in range(n_steps):
         for optimiser in optimisers:
             optimiser.zero_grad()
@@ -26,8 +27,9 @@ def _train(net: MLP, *optimisers: torch.optim.Optimizer, n_steps: int = 20) -> N
             optimiser.step()
 
 
-def test_every_parameter_moves_as_with_torchs_own_optimisers() -> None:
-    ours = _net()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_parameter_moves_as_with_torchs_own_optimisers(dtype) -> None:
+    ours = _net(dtype)
     theirs = copy.deepcopy(ours)
     _train(ours, MuonAdam(ours, lr=2e-3))
     matrices = hidden_weights(theirs)
