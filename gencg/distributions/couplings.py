@@ -232,7 +232,7 @@ class Coupling(Flow):  # type: ignore[misc]
         self, x: Tensor, context: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As forward, with the gradients of the log-density; see `Scored`."""
-        features = self.transform.features(x[:, self.kept])
+        features = self.transform.features(x.index_select(1, self.kept))
         parameters, pull = self.net.with_pullback(torch.cat([features, context], dim=-1))
         y, log_det = self.move(x, parameters, inverse=False)
         with torch.no_grad():
@@ -245,7 +245,7 @@ class Coupling(Flow):  # type: ignore[misc]
     def _apply_transform(
         self, x: Tensor, context: Tensor, *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        features = self.transform.features(x[:, self.kept])
+        features = self.transform.features(x.index_select(1, self.kept))
         parameters = self.net(torch.cat([features, context], dim=-1))
         return self.move(x, parameters, inverse=inverse)  # type: ignore[no-any-return]
 

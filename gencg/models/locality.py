@@ -16,8 +16,8 @@ from gencg.distributions.local import BlockTriangular, LocalCoupling
 class Locality:
     """How the blocks of a long molecule are cut into windows along the chain.
 
-    A small block is one window: full layers, in which every entry sees all, and which learn more
-    per energy call. Beyond, parameters, memory and time grow linearly.
+    A small block is one window: full layers, in which every entry sees all. Beyond, parameters,
+    memory and time grow linearly, the width of the networks with the chain.
 
     Args:
         whole: Largest stiff block that is one window, in coordinates.
