@@ -258,7 +258,10 @@ def _resume(state: TrainingState, path: Path) -> None:
     content = load_checkpoint(path)
     asked = {"seed": state.seed, "n_steps": state.n_steps} | state.settings
     theirs = {name: content.get(name) for name in ("seed", "n_steps")}
-    theirs |= content.get("settings", {})
+    if settings := content.get("settings"):
+        # What a file of before these settings was made with
+        before = {"optimiser": "adam", "precision": "float32", "clip_above": math.inf}
+        theirs |= before | settings
     for name, value in asked.items():
         if name in theirs and theirs[name] != value:
             raise CheckpointError(

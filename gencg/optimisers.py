@@ -55,8 +55,8 @@ class MuonAdam(torch.optim.Optimizer):
         own = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in own]
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "rule": "muon"},
-            {"params": others, "rule": "adam"},
+            {"params": matrices, "rule": "muon", "fused": True},
+            {"params": others, "rule": "adam", "fused": True},
         ]
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps}
         super().__init__([group for group in groups if group["params"]], defaults)
@@ -84,7 +84,10 @@ class MuonAdam(torch.optim.Optimizer):
                 moved[i].add_(step, alpha=-length)
 
     def _adam(self, group: dict[str, Any], moved: list[Tensor]) -> None:
-        steps = [self._buffer(p, "step", like=p.new_zeros(())) for p in moved]
+        steps = [
+            self._buffer(p, "step", like=torch.zeros((), dtype=torch.float32, device=p.device))
+            for p in moved
+        ]
         adam(
             moved,
             [p.grad for p in moved],  # type: ignore[misc]
@@ -131,7 +134,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-20)
     x = x.reshape(-1, *x.shape[-2:]).to(
         torch.bfloat16 if multiplies_bfloat16(x.device) else torch.float32
     )

@@ -110,8 +110,8 @@ class Optimisation:
         averaging: Share of the steps done over which parameters are averaged (exponentially);
             the average is the model that is returned.
         precision: Of the networks' matrix products while training: "float32", "bfloat16", or
-            "auto", which is bfloat16 where the processor multiplies it faster. Densities of
-            samples are always computed in the model's own dtype.
+            "auto", which is bfloat16 where the processor multiplies it faster. After training
+            all is computed in the model's own dtype.
         optimiser: "muon" (`MuonAdam`) or "adam", whose best rate is about a third.
     """
 
@@ -299,7 +299,8 @@ class Trainer:
             # A stream per step: a resumed run needs no memory of the streams before it
             torch.manual_seed(_mix(state.seed, state.step))
             parameter = next(state.model.parameters())
-            with products_in(self.optimisation.products(parameter)):
+            rounded = self.optimisation.products(parameter) if self.objective.rounds else None
+            with products_in(rounded):
                 evaluation = self.objective.evaluate(state.model, beta)
         gradient_norm = self._move(state, evaluation)
         state.step += 1

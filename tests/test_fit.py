@@ -324,7 +324,7 @@ def test_an_interrupted_run_goes_on_after_its_last_whole_step(tmp_path) -> None:
         ({"tempering": GeometricLadder(start=2.0)}, "start=4.0, asked is 2.0"),
         ({"path_gradient": False}, "path_gradient=True, asked is False"),
         ({"objective": _Fixed()}, "objective=ReverseKL, asked is _Fixed"),
-        ({"optimisation": Optimisation(learning_rate=0.1)}, "learning_rate=0.001, asked is 0.1"),
+        ({"optimisation": Optimisation(learning_rate=0.1)}, "learning_rate=0.003, asked is 0.1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -44,9 +44,10 @@ def test_every_parameter_moves_as_with_torchs_own_optimisers(dtype) -> None:
         assert_close(a, b, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-3, 1e6])
 @pytest.mark.parametrize("shape", [(8, 8), (6, 20), (20, 6), (3, 7, 9)])
-def test_orthogonalised_matrices_keep_their_singular_vectors(shape) -> None:
-    matrix = torch.randn(shape) * 1e-3
+def test_orthogonalised_matrices_keep_their_singular_vectors(shape, size) -> None:
+    matrix = torch.randn(shape) * size
     near = orthogonalised(matrix)
     assert near.shape == matrix.shape
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -66,6 +67,11 @@ def test_a_matrix_without_gradient_is_not_moved_and_zero_stays_zero() -> None:
     optimiser.step()
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_vanishing_matrix_stays_finite() -> None:
+    for size in (0.0, 1e-30, 1e-25, 1e-20):
+        assert orthogonalised((torch.randn(8, 8) * size).float()).isfinite().all()
 
 
 def test_a_restored_state_goes_on_bit_for_bit() -> None:

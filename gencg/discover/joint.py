@@ -71,7 +71,8 @@ def fit_joint(
         energy_calls=energy_calls,
         batch_size=batch_size,
         tempering=NoTempering(),
-        optimisation=optimisation or Optimisation(learning_rate=2e-4, warm_up=50, averaging=0.2),
+        optimisation=optimisation
+        or Optimisation(learning_rate=2e-4, warm_up=50, averaging=0.2, optimiser="adam"),
         model=model,
         seed=seed + 1,
         device=str(device),

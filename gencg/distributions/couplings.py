@@ -222,6 +222,15 @@ class Coupling(Flow):  # type: ignore[misc]
             hidden=hidden,
         )
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Refuse the parameters of a layer that moves other entries, in words."""
+        given = state_dict.get(f"{prefix}kept")
+        if given is not None and not torch.equal(given.to(self.kept), self.kept):
+            raise ValueError("the parameters are those of couplings that move other entries")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         return self._apply_transform(x, context, inverse=False)
 

@@ -54,7 +54,7 @@ class NativeMove:
         self._moved = moved.detach().cpu().to(torch.int64).contiguous()
         n_moved = len(self._moved)
         self._layer = _Layer(KINDS[kind], dim, n_moved, n_parameters, bound, self._moved.data_ptr())
-        self._shape = n_moved * n_parameters
+        self._n_parameters = n_moved * n_parameters
 
     def __call__(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Rows with the entries moved ``(n, dim)``, and log-determinants ``(n,)``.
@@ -64,12 +64,14 @@ class NativeMove:
             parameters: ``(n, n_moved * n_parameters)``.
             inverse: Apply the inverse map.
         """
+        parameters = parameters.to(x.dtype).expand(len(x), self._n_parameters)
         y, log_det = _Move.apply(x, parameters, self, inverse)  # type: ignore[no-untyped-call]
         return y, log_det
 
     def push_score(self, x: Tensor, parameters: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """`Transform.push_score` of the moved entries of rows; the others keep their score."""
-        x, parameters, score = (a.detach().contiguous() for a in (x, parameters, score))
+        parameters = parameters.expand(len(x), self._n_parameters)
+        x, parameters, score = (a.detach().to(x.dtype).contiguous() for a in (x, parameters, score))
         pushed, added = torch.empty_like(score), torch.empty_like(parameters)
         self.run("push", x, x, parameters, score, pushed, added)
         return pushed, added

@@ -96,7 +96,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for products of bfloat16 matrices."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    # Older versions of torch do not tell
+    tell = getattr(torch.cpu, "get_capabilities", dict)
+    able: dict[str, Any] = tell() if device.type == "cpu" else {}
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 

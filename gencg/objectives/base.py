@@ -32,7 +32,14 @@ class Evaluation:
 
 
 class Objective(ABC):
-    """A loss over a model; it knows no optimiser."""
+    """A loss over a model; it knows no optimiser.
+
+    Attributes:
+        rounds: Whether its networks' products may be rounded (`products_in`); an objective that
+            passes the same samples twice, here and there without rounding, may not.
+    """
+
+    rounds = False
 
     @abstractmethod
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:

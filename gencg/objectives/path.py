@@ -30,7 +30,7 @@ class PathDistribution(TorchDistribution):  # type: ignore[misc]
 
     def __init__(self, drawn: TorchDistribution, scored: TorchDistribution) -> None:
         self.drawn, self.scored = drawn, scored
-        self._path: tuple[Tensor, Tensor] | None = None
+        self._path: tuple[Tensor, ...] | None = None
         super().__init__(drawn.batch_shape, drawn.event_shape, validate_args=False)
 
     @property
@@ -48,17 +48,16 @@ class PathDistribution(TorchDistribution):  # type: ignore[misc]
     def _rsample_with_score(self, drawn: FlowDistribution) -> Tensor:
         """Draw, and keep the log-density as a function whose gradient is known already."""
         y, of_y, of_context = drawn.rsample_with_score()
-        context: Tensor = drawn.context
-        # Zero in value, the score in gradient
-        path = ((y - y.detach()) * of_y).sum(-1)
-        path = path + ((context - context.detach()) * of_context).sum(-1)
-        self._path = y, drawn.log_prob(y).detach() + path
+        self._path = y, drawn.log_prob(y).detach(), of_y, drawn.context, of_context
         return y
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density with detached parameters; gradient flows through `value` alone."""
         if self._path is not None and same_sample(value, self._path[0]):
-            return self._path[1]
+            _, log_q, of_value, context, of_context = self._path
+            # Zero in value, the score in gradient; through `value`, which may be a view of y
+            path = ((value - value.detach()) * of_value).sum(-1)
+            return log_q + path + ((context - context.detach()) * of_context).sum(-1)
         log_prob: Tensor = self.scored.log_prob(value)
         return log_prob
 

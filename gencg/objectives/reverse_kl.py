@@ -36,13 +36,13 @@ class ReverseKL(Objective):
         target: The Boltzmann density.
         n_samples: Configurations per evaluation, one energy call each.
         path_gradient: Score q with detached parameters (`PathDistribution`); lower variance for
-            one more inverse pass. False gives the plain reparametrised estimator.
+            one more inverse pass where the flow is not `Scored`. False gives the plain
+            reparametrised estimator.
         compress_above: Reduced energy above the reference from which on it is compressed.
         drop_worst: Share of each batch with the highest loss that is left out.
         clip_above: A sample's path gradient by y, measured in the coordinates' scales, is
-            shortened to this many times the median of the batch; infinity clips none. Close
-            contacts have gradients hundreds of times the median, and a few of them would decide
-            the step; an exact generator has none at all, so that the optimum stays where it is.
+            shortened to this many times the median of the batch. An exact generator has none at
+            all, so that the optimum stays where it is; on the way the estimate is biased.
             Without path gradients nothing is clipped.
 
     Raises:
@@ -54,6 +54,8 @@ class ReverseKL(Objective):
           discovery without data (Schöberl et al., 2020), https://arxiv.org/abs/2002.10148
     """
 
+    rounds = True
+
     def __init__(
         self,
         target: BoltzmannTarget,
@@ -62,7 +64,7 @@ class ReverseKL(Objective):
         path_gradient: bool = True,
         compress_above: float = 1e3,
         drop_worst: float = 0.02,
-        clip_above: float = 5.0,
+        clip_above: float = math.inf,
     ) -> None:
         if n_samples < 2:
             raise ValueError(f"`n_samples` must be at least 2, got {n_samples}")

@@ -20,6 +20,7 @@ from gencg.objectives.reverse_kl import ReverseKL
 from gencg.systems import butane, double_well
 from gencg.target import BoltzmannTarget
 from gencg.tempering import GeometricLadder
+from gencg.training import Optimisation
 
 WIDEST = 1.4
 
@@ -247,6 +248,7 @@ def test_the_one_stage_flow_keeps_the_well_of_eight_per_mille() -> None:
     result = gencg.fit(
         system, model=unimodal_model(system.coordinates, n_cvs=1), energy_calls=6e5,
         batch_size=256, tempering=GeometricLadder(start=16.0), seed=0,
+        optimisation=Optimisation(learning_rate=1e-3, optimiser="adam"),
     )  # fmt: skip
     ensemble = gencg.draw(result.model, result.target, 100_000)
     assert ensemble.log_z == pytest.approx(12.0649, abs=0.01)

@@ -147,9 +147,9 @@ def test_an_exact_generator_has_no_gradient_clipped_or_not() -> None:
     target = _target(Harmonic(2))
     decoder = SplineDecoder(Cartesian(2), n_soft_layers=2, n_bins=4, soft_hidden=(8,))
     model = CoarseGrainedModel(decoder).double()
-    # The untrained decoder is the normal of the map's scale, which is this Boltzmann factor's
-    beta = 1 / float(target.energy.k if hasattr(target.energy, "k") else 1.0)
-    for clip in (5.0, math.inf):
+    # The untrained decoder is the standard normal, which is this Boltzmann factor
+    beta = 1.0
+    for clip in (0.1, 5.0, math.inf):
         model.zero_grad()
         objective = ReverseKL(target, n_samples=64, drop_worst=0.0, clip_above=clip)
         objective.loss(model, beta).backward()
