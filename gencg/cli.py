@@ -125,7 +125,11 @@ _TRAINING = (
         help="Energy calls spent on looking for lost modes, 0 for none.",
     ),
     click.option("--batch-size", type=COUNT, help="Configurations per step.  [512]"),
-    click.option("--learning-rate", type=float, help="Adam's rate.  [0.001]"),
+    click.option(
+        "--learning-rate",
+        type=float,
+        help="Rate of the optimiser; decoders of one stage take a third of it.  [0.003]",
+    ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
     click.option("--decoder", metavar="KIND", help="spline, gaussian or unimodal.  [spline]"),

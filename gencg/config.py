@@ -52,7 +52,7 @@ class RunConfig:
         coverage_calls: Energy evaluations spent on looking for modes that training lost; 0 does
             not look.
         batch_size: Configurations per training step.
-        learning_rate: Rate of the optimiser after warm-up.
+        learning_rate: Rate of the optimiser after warm-up; a decoder of one stage takes a third.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
         decoder: "spline", or one stage: "gaussian" for the model of 2020, "unimodal" for a flow
