@@ -69,6 +69,22 @@ def forward_effective_sample_size(log_weights_on_reference: Tensor) -> Tensor:
     return torch.exp(2 * math.log(log_w.shape[0]) - log_mean_product)
 
 
+def truncated(log_weights: Tensor, *, largest: float | None = None) -> Tensor:
+    r"""Weights that sum to one, none above `largest` times their mean before the cut.
+
+    Args:
+        log_weights: ``(n,)``; nan and -inf are no weight.
+        largest: The cut; :math:`\sqrt n` by default.
+
+    References:
+        | Truncated importance sampling (Ionides, 2008), https://doi.org/10.1198/106186008X320456
+    """
+    n = len(log_weights)
+    weights = torch.softmax(torch.where(log_weights.isnan(), -torch.inf, log_weights).double(), 0)
+    weights = weights.clamp(max=(math.sqrt(n) if largest is None else largest) / n)
+    return (weights / weights.sum()).to(log_weights.dtype)
+
+
 def log_partition(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     r"""Log partition function :math:`\log Z = \log \frac1n \sum_i w_i` and its standard error.
 

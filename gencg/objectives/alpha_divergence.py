@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gencg.importance import truncated
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.own_samples import OwnSamples, Path, trace_path
-from gencg.objectives.replay import ReplayBuffer, Replaying, truncated
+from gencg.objectives.replay import ReplayBuffer, Replaying
 from gencg.target import BoltzmannTarget
 
 

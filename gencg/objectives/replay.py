@@ -1,12 +1,12 @@
 """Own samples kept for later steps: no energy call is asked for twice."""
 
-import math
 from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.importance import truncated
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.own_samples import OwnSamples, Path, ask_energy, draw_path, joined, tame
 from gencg.target import BoltzmannTarget
@@ -66,19 +66,6 @@ class ReplayBuffer:
         share = truncated(everything.log_weights(beta))
         index = torch.multinomial(share, n, replacement=True)
         return everything[index], share[index].log()
-
-
-def truncated(log_weights: Tensor, *, largest: float | None = None) -> Tensor:
-    r"""Weights that sum to one, none above `largest` times their mean before the cut.
-
-    Args:
-        log_weights: ``(n,)``; nan and -inf are no weight.
-        largest: The cut; :math:`\sqrt n` by default.
-    """
-    n = len(log_weights)
-    weights = torch.softmax(torch.where(log_weights.isnan(), -torch.inf, log_weights).double(), 0)
-    weights = weights.clamp(max=(math.sqrt(n) if largest is None else largest) / n)
-    return (weights / weights.sum()).to(log_weights.dtype)
 
 
 class Replaying(Objective):

@@ -23,7 +23,7 @@ from gencg.objectives.forward_kl import WeightedForwardKL
 from gencg.objectives.latent_hmc import LatentAIS
 from gencg.objectives.log_variance import LogVariance
 from gencg.objectives.own_samples import ask_energy, draw_path, flow_of, tame, trace_path
-from gencg.objectives.replay import ReplayBuffer, truncated
+from gencg.objectives.replay import ReplayBuffer
 from gencg.objectives.reverse_kl import ReverseKL
 from gencg.systems import alanine_dipeptide, double_well
 from gencg.target import BoltzmannTarget
