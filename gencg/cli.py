@@ -133,7 +133,9 @@ _TRAINING = (
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
     click.option("--decoder", metavar="KIND", help="spline, gaussian or unimodal.  [spline]"),
-    click.option("--estimator", metavar="KIND", help="path or plain gradient.  [path]"),
+    click.option(
+        "--estimator", metavar="KIND", help="covering, path or plain gradient.  [covering]"
+    ),
     click.option("--config", "config_file", type=click.Path(), help="TOML file with settings."),
     click.option("--threads", type=COUNT, help="Threads to compute with."),
     click.option("--checkpoint-seconds", type=float, help="Time between checkpoints.  [30]"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gencg.fit import DEFAULT_ENERGY_CALLS
+from gencg.objectives.build import ESTIMATORS
 from gencg.systems.base import System
 from gencg.systems.registry import default_force_field
 from gencg.tempering import (
@@ -29,7 +30,6 @@ COVERAGE_CALLS = 100_000
 FEWEST_COVERING = 500
 """With fewer covering samples the slow functions have no meaning."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
-ESTIMATORS = ("path", "plain")
 DECODERS = ("spline", "gaussian", "unimodal")
 FORMATS = ("xtc", "dcd")
 BENIGN: dict[str, Any] = {"benign": True}
@@ -57,7 +57,7 @@ class RunConfig:
         start_temperature: Temperature in K at which tempering begins.
         decoder: "spline", or one stage: "gaussian" for the model of 2020, "unimodal" for a flow
             with one peak for each z.
-        estimator: "path" or "plain" gradient of the bound.
+        estimator: "covering", "path" or "plain" gradient; see `gencg.fit`.
         threads: Threads of torch; None leaves torch's own choice.
         checkpoint_seconds: Wall time between two checkpoints.
         formats: Trajectory formats to write beside samples.h5: "xtc", "dcd".
@@ -79,7 +79,7 @@ class RunConfig:
     tempering: str = "geometric"
     start_temperature: float | None = None
     decoder: str = "spline"
-    estimator: str = "path"
+    estimator: str = "covering"
     threads: int | None = field(default=None, metadata=BENIGN)
     checkpoint_seconds: float = field(default=30.0, metadata=BENIGN)
     formats: tuple[str, ...] = field(default=(), metadata=BENIGN)

@@ -21,7 +21,7 @@ from gencg.ensemble import decode
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.base import Objective
-from gencg.objectives.reverse_kl import ReverseKL
+from gencg.objectives.build import build_objective
 from gencg.systems.base import System
 from gencg.target import BoltzmannTarget
 from gencg.tempering import GeometricLadder, TemperingSchedule
@@ -106,7 +106,7 @@ def fit(
     batch_size: int = 512,
     tempering: TemperingSchedule | None = None,
     optimisation: Optimisation | None = None,
-    path_gradient: bool = True,
+    estimator: str = "covering",
     model: CoarseGrainedModel | None = None,
     objective: Objective | None = None,
     seed: int = 0,
@@ -126,9 +126,12 @@ def fit(
         batch_size: Configurations per step.
         tempering: Ladder from hot to the target temperature.
         optimisation: Learning rate, clipping, averaging.
-        path_gradient: Use the path-gradient estimator.
+        estimator: "covering" (`CoveringKL`: path gradients that keep every state, with walkers),
+            "path" or "plain" (`ReverseKL` with either gradient). A model with collective
+            variables, or without soft coordinates apart from stiff ones, takes "path" for
+            "covering".
         model: A model to train in place of the default one.
-        objective: A loss in place of `ReverseKL`.
+        objective: A loss in place of that of `estimator`.
         seed: Decides everything random, initial parameters included.
         device: Torch device.
         checkpoint: File to write the state to; if it exists, training resumes from it and ends
@@ -159,14 +162,15 @@ def fit(
     tempering = tempering or GeometricLadder(start=settings.get("start", 4.0))
     optimisation = optimisation or Optimisation()
     if objective is not None and parallel.size() > 1:
-        raise ValueError("`objective` is for one process; several share the batch of ReverseKL")
-    objective = objective or ReverseKL(target, n_samples=batch_size, path_gradient=path_gradient)
+        raise ValueError("`objective` is for one process; several share the batch of `estimator`")
     if model is None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build_model(system.coordinates, n_cvs=n_cvs)
     model.to(device)
     parallel.make_equal(model)
+    if objective is None:
+        objective = build_objective(estimator, model, target, n_samples=batch_size)
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),
@@ -175,6 +179,7 @@ def fit(
         seed=seed,
         n_steps=budget // batch_size,
         settings=_settings(target, batch_size, objective, tempering, optimisation),
+        objective=objective,
     )
     path = None if checkpoint is None else Path(checkpoint)
     # Process 0 alone writes the file; the others read it before the first step, which needs all
@@ -248,10 +253,7 @@ def _settings(
         "start": tempering.start,
         "objective": type(objective).__name__,
     }
-    if isinstance(objective, ReverseKL):
-        names = ("path_gradient", "compress_above", "drop_worst", "clip_above")
-        settings |= {name: getattr(objective, name) for name in names}
-    return settings | asdict(optimisation)
+    return settings | objective.settings | asdict(optimisation)
 
 
 def _resume(state: TrainingState, path: Path) -> None:
@@ -260,7 +262,7 @@ def _resume(state: TrainingState, path: Path) -> None:
     theirs = {name: content.get(name) for name in ("seed", "n_steps")}
     if settings := content.get("settings"):
         # What a file of before these settings was made with
-        before = {"optimiser": "adam", "precision": "float32", "clip_above": math.inf}
+        before = {"optimiser": "adam", "precision": "float32", "clip_above": math.inf, "order": 0.0}
         theirs |= before | settings
     for name, value in asked.items():
         if name in theirs and theirs[name] != value:

@@ -181,6 +181,7 @@ class TrainingState:
         ladder: Samples kept along the ladder.
         snapshots: Parameters of the averaged soft block at `SNAPSHOTS`, with their beta.
         good: The last good state, to return to: what moves, and how much of the lists was there.
+        objective: The loss; what it needs beside the model is part of the state.
     """
 
     model: CoarseGrainedModel
@@ -203,6 +204,7 @@ class TrainingState:
     ladder: list[Rung] = field(default_factory=list)
     snapshots: list[tuple[float, dict[str, Tensor]]] = field(default_factory=list)
     good: dict[str, Any] = field(default_factory=dict)
+    objective: Objective | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values alone."""
@@ -212,6 +214,7 @@ class TrainingState:
             "ladder": [vars(rung) for rung in self.ladder],
             "snapshots": [list(pair) for pair in self.snapshots],
             "good": self.good,
+            "objective": {} if self.objective is None else self.objective.state_dict(),
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -221,6 +224,8 @@ class TrainingState:
         self.ladder = [Rung(**rung) for rung in content["ladder"]]
         self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
         self.good = content["good"]
+        if self.objective is not None:
+            self.objective.load_state_dict(content.get("objective", {}))
 
     def remember(self) -> None:
         """Keep the present state as the last good one."""

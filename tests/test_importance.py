@@ -18,6 +18,7 @@ from gencg.importance import (
     pareto_smooth,
     pareto_verdict,
     resample_indices,
+    truncated,
     weighted_average,
     weighted_bootstrap_error,
 )
@@ -242,3 +243,11 @@ def test_more_refusals() -> None:
         weighted_bootstrap_error(lambda i, lw: lw, torch.zeros(3), n_resamples=1)
     with pytest.raises(ValueError, match="got nan"):
         pareto_verdict(math.nan)
+
+
+def test_no_weight_is_above_the_cut() -> None:
+    weights = truncated(torch.tensor([0.0] * 99 + [100.0]))
+    assert_close(weights.sum(), torch.tensor(1.0))
+    assert_close(weights[-1], torch.tensor(1.0))
+    weights = truncated(torch.tensor([0.0, 1.0, -math.inf, math.nan]), largest=10.0)
+    assert_close(weights, torch.tensor([1.0, math.e, 0.0, 0.0]) / (1 + math.e))

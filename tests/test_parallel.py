@@ -24,7 +24,7 @@ from gencg.systems import double_well
 from gencg.systems.base import System
 from gencg.tempering import ESSTempering
 
-N_STEPS, BATCH, N_SAMPLES = 30, 65, 1001
+N_STEPS, BATCH, N_SAMPLES = 30, 89, 1001
 OPTIONS = {"energy_calls": N_STEPS * BATCH, "batch_size": BATCH, "seed": 3}
 
 

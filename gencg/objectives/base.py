@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -10,12 +11,13 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A loss and the samples behind it.
+    r"""A loss and the samples behind it.
 
     Args:
         loss: Differentiable scalar.
         y: Samples of the model, ``(n, dim)``, detached.
         energy: Their energies in kJ/mol, ``(n,)``, detached.
+        log_det: :math:`\log|\det \partial x/\partial y|` there, ``(n,)``, detached.
         log_weights: Their log importance weights at the beta asked for, never compressed.
         n_compressed: Samples whose energy was compressed.
         n_dropped: Samples left out of the loss as the worst.
@@ -25,6 +27,7 @@ class Evaluation:
     loss: Tensor
     y: Tensor
     energy: Tensor
+    log_det: Tensor
     log_weights: Tensor
     n_compressed: int = 0
     n_dropped: int = 0
@@ -41,6 +44,11 @@ class Objective(ABC):
 
     rounds = False
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that decide the gradient; a checkpoint of others is refused."""
+        return {}
+
     @abstractmethod
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
         """Loss and samples at inverse temperature `beta` in mol/kJ."""
@@ -48,3 +56,10 @@ class Objective(ABC):
     def loss(self, model: CoarseGrainedModel, beta: float) -> Tensor:
         """The loss alone, a differentiable scalar."""
         return self.evaluate(model, beta).loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next evaluation needs beside the model: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""

@@ -153,6 +153,7 @@ class Replaying(Objective):
             loss=bound + gradient,
             y=fresh.y,
             energy=fresh.energy,
+            log_det=fresh.log_det,
             log_weights=fresh.log_weights(beta),
             n_compressed=int(touched.sum()),
             n_dropped=n_dropped,

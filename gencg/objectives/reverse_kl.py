@@ -1,6 +1,7 @@
 """Reverse Kullback-Leibler divergence of the generator from the Boltzmann distribution."""
 
 import math
+from typing import Any
 
 import pyro
 import torch
@@ -107,6 +108,12 @@ class ReverseKL(Objective):
         self._twin: CoarseGrainedModel | None = None
         self._reference_energy: float | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that decide the gradient."""
+        names = ("order", "path_gradient", "compress_above", "drop_worst", "clip_above")
+        return {name: getattr(self, name) for name in names}
+
     def guide(self, generator: CoarseGrainedModel, beta: float) -> None:
         """Sample z ~ q(z), y ~ q(y|z)."""
         n = parallel.n_rows(self.n_samples)
@@ -129,6 +136,7 @@ class ReverseKL(Objective):
             y = pyro.sample("y", flat)
             energy, log_det = self.target.energy_and_log_det(y)
             pyro.deterministic("energy", energy, event_dim=0)
+            pyro.deterministic("log_det", log_det, event_dim=0)
             u, touched = self._compress(beta * energy, beta)
             pyro.deterministic("touched", touched, event_dim=0)
             pyro.deterministic("excess", (beta * energy - u).detach(), event_dim=0)
@@ -147,9 +155,9 @@ class ReverseKL(Objective):
             losses = _log_prob(guide) - _log_prob(scored)
         everyone = self._gather(losses.detach())
         kept, n_dropped, n_invalid = self._kept(everyone)
-        y, energy, excess, touched = (
+        y, energy, log_det, excess, touched = (
             self._gather(scored.nodes[name]["value"].detach())
-            for name in ("y", "energy", "excess", "touched")
+            for name in ("y", "energy", "log_det", "excess", "touched")
         )
         log_weights = -everyone - excess
         loss = self._weighted(losses, everyone, log_weights, kept)
@@ -157,6 +165,7 @@ class ReverseKL(Objective):
             loss=loss,
             y=y,
             energy=energy,
+            log_det=log_det,
             log_weights=log_weights,
             n_compressed=int(touched.sum()),
             n_dropped=n_dropped,

@@ -98,7 +98,7 @@ def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> Fi
         batch_size=config.batch_size,
         tempering=config.schedule(),
         optimisation=config.optimisation(),
-        path_gradient=config.estimator == "path",
+        estimator=config.estimator,
         seed=config.seed,
         checkpoint=folder.checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,

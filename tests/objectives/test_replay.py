@@ -142,7 +142,7 @@ def _exact_gradient(model: CoarseGrainedModel, alpha: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("kind", ["fresh", "replayed"])
+@pytest.mark.parametrize("kind", ["fresh", "replayed", "an order of reverse KL"])
 def test_gradients_are_those_of_the_divergence(alpha, kind) -> None:
     # 30 batches of 20,000: their mean is within 4.5 standard errors in each of 200 entries, which
     # fails 1 in 700; the bias of truncation and of self-normalisation gets a hundredth of the norm
@@ -153,6 +153,9 @@ def test_gradients_are_those_of_the_divergence(alpha, kind) -> None:
             objective = AlphaDivergence(
                 HARMONIC, alpha=alpha, mix=1.0, n_replayed=0, n_samples=20_000
             )
+            loss = objective.loss(model, BETA)
+        elif kind == "an order of reverse KL":
+            objective = ReverseKL(HARMONIC, order=alpha, n_samples=20_000, drop_worst=0.0)
             loss = objective.loss(model, BETA)
         else:
             buffer = ReplayBuffer(20_000)
@@ -243,14 +246,6 @@ def test_samples_are_drawn_again_by_weight() -> None:
     assert_close(log_share[:1].exp(), share[samples.energy == drawn.energy[0]])
 
 
-def test_no_weight_is_above_the_cut() -> None:
-    weights = truncated(torch.tensor([0.0] * 99 + [100.0]))
-    assert_close(weights.sum(), torch.tensor(1.0))
-    assert_close(weights[-1], torch.tensor(1.0))
-    weights = truncated(torch.tensor([0.0, 1.0, -math.inf, math.nan]), largest=10.0)
-    assert_close(weights, torch.tensor([1.0, math.e, 0.0, 0.0]) / (1 + math.e))
-
-
 def test_only_clashes_are_tamed() -> None:
     samples = _samples(_model(), HARMONIC, 6)
     samples.energy[2] = samples.energy.min() + 1e6
@@ -332,12 +327,19 @@ def test_models_without_a_path_are_refused() -> None:
         WeightedForwardKL(HARMONIC).evaluate(gaussian, BETA)
 
 
-def test_order_zero_is_reverse_kl() -> None:
+@pytest.mark.parametrize(
+    "ours, theirs, drop_worst",
+    [
+        ({"order": 0.0}, {"mix": 0.0}, 0.05),
+        ({"order": 0.5}, {"alpha": 0.5, "mix": 1.0, "n_replayed": 0}, 0.0),
+    ],
+)
+def test_fresh_samples_alone_are_reverse_kl_of_an_order(ours, theirs, drop_worst) -> None:
     model = _model(std=0.3)
     both = []
     for objective in (
-        ReverseKL(WELLS, n_samples=64, drop_worst=0.05),
-        AlphaDivergence(WELLS, mix=0.0, n_samples=64, drop_worst=0.05),
+        ReverseKL(WELLS, n_samples=64, drop_worst=drop_worst, **ours),
+        AlphaDivergence(WELLS, n_samples=64, drop_worst=drop_worst, **theirs),
     ):
         torch.manual_seed(1)
         found = objective.evaluate(model, BETA)

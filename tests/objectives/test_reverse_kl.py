@@ -250,6 +250,8 @@ def test_nothing_enters_the_store_of_pyro() -> None:
     "options, message",
     [
         ({"n_samples": 1}, "`n_samples` must be at least 2, got 1"),
+        ({"order": -0.5}, r"`order` must lie in \[0, 2\], got -0.5"),
+        ({"order": 0.5, "path_gradient": False}, "`order` must be 0 without path gradients"),
         ({"compress_above": 0.0}, "`compress_above` must be positive, got 0.0"),
         ({"drop_worst": 1.0}, r"`drop_worst` must lie in \[0, 1\), got 1.0"),
     ],

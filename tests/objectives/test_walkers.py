@@ -1,0 +1,335 @@
+"""Walkers leave the Boltzmann density as it is, whatever completes their moves.
+
+Statistical tests state their standard error and rate of failure; their seed is fixed. Cannot
+detect: a state so far that no move of a few coordinates reaches it.
+"""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from gencg.coordinates.base import Cartesian
+from gencg.energies.base import Energy
+from gencg.energies.toy import DoubleWell
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import GaussianDecoder, SplineDecoder
+from gencg.models.encoders import GaussianEncoder
+from gencg.models.priors import GaussianPrior
+from gencg.objectives.build import build_objective
+from gencg.objectives.covering_kl import CoveringKL
+from gencg.objectives.reverse_kl import ReverseKL
+from gencg.objectives.walkers import Walkers, _log_normals, two_blocks
+from gencg.systems import alanine_dipeptide
+from gencg.target import BoltzmannTarget
+from gencg.units import temperature_of
+
+BETA = 1.0
+RIGHT = 0.00835
+"""Mass of the double well's right well, by quadrature."""
+
+
+class Angles(Energy):
+    """A steep double well in the first angle, which the second follows."""
+
+    def __init__(self) -> None:
+        super().__init__((2,))
+
+    def energy(self, x):
+        well = 4 * (2 * x[..., 0]).cos() + 0.7 * x[..., 0].sin()
+        return well - 3 * (x[..., 1] - x[..., 0]).cos()
+
+
+def _target(energy: Energy, *, periodic: bool = False) -> BoltzmannTarget:
+    coordinates = Cartesian(2, periodic=periodic)
+    return BoltzmannTarget(energy, coordinates, temperature_of(BETA))
+
+
+def _model(
+    *, soft: tuple[bool, bool] = (True, True), periodic: bool = False, std: float = 0.2
+) -> CoarseGrainedModel:
+    """A generator that knows nothing of the target."""
+    coordinates = Cartesian(2, periodic=periodic)
+    coordinates.soft = torch.tensor(soft)
+    torch.manual_seed(0)
+    decoder = SplineDecoder(
+        coordinates, n_soft_layers=2, n_bins=4, soft_hidden=(8,), n_stiff_layers=2,
+        stiff_hidden=(8,),
+    )  # fmt: skip
+    model = CoarseGrainedModel(decoder).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    return model
+
+
+def _started(model: CoarseGrainedModel, target: BoltzmannTarget, n: int) -> Walkers:
+    walkers = Walkers(n)
+    fresh = ReverseKL(target, n_samples=4 * n, drop_worst=0.0).evaluate(model, BETA)
+    walkers.start(fresh, two_blocks(model))
+    return walkers
+
+
+def _put(walkers: Walkers, target: BoltzmannTarget, y: torch.Tensor) -> None:
+    walkers.y = y
+    walkers.energy, walkers.log_det = target.energy_and_log_det(y)
+
+
+@pytest.mark.parametrize("soft", [(True, True), (True, False)])
+@pytest.mark.parametrize("meets", [False, True])
+def test_walkers_in_the_wrong_well_find_the_right_populations(soft, meets) -> None:
+    # 2000 walkers, 20 readings far enough apart to count as 10 independent ones at least: the
+    # standard error of a mass of 0.00835 is below sqrt(0.00835 / 20000) = 6.5e-4
+    target, model = _target(DoubleWell()), _model(soft=soft, std=0.05)
+    flow, walkers = two_blocks(model), _started(model, target, 2000)
+    _put(walkers, target, torch.tensor([2.3, 0.0], dtype=torch.float64) + torch.zeros(2000, 2))
+    masses, squares = [], []
+    for k in range(800):
+        walkers.move(flow, target, BETA, 2000, tame_above=1e3)
+        if meets:
+            fresh = ReverseKL(target, n_samples=500, drop_worst=0.0).evaluate(model, BETA)
+            walkers.meet(model, fresh, BETA, 500)
+        if k >= 400 and k % 20 == 0:
+            masses.append((walkers.y[:, 0] > 0).double().mean())
+            squares.append(walkers.y[:, 1].square().mean())
+    assert abs(torch.stack(masses).mean() - RIGHT) < 4.5 * 6.5e-4
+    # x2 is a standard normal: the mean square has error sqrt(2 / 20000)
+    assert abs(torch.stack(squares).mean() - 1) < 4.5 * 0.01
+
+
+def test_walkers_on_the_torus_find_the_right_populations() -> None:
+    # 20 readings of 2000 walkers, a fifth of them independent: error below sqrt(0.25 / 8000) = 5.6e-3
+    target, model = _target(Angles(), periodic=True), _model(periodic=True)
+    flow, walkers = two_blocks(model), _started(model, target, 2000)
+    _put(walkers, target, torch.full((2000, 2), 0.5 * math.pi, dtype=torch.float64))
+    right, together = [], []
+    for k in range(300):
+        walkers.move(flow, target, BETA, 2000, tame_above=1e3)
+        if k >= 100 and k % 10 == 0:
+            right.append((walkers.y[:, 0].sin() > 0).double().mean())
+            together.append((walkers.y[:, 1] - walkers.y[:, 0]).cos().mean())
+    axis = torch.linspace(-math.pi, math.pi, 401, dtype=torch.float64)[:-1]
+    y = torch.cartesian_prod(axis, axis)
+    p = torch.softmax(-target.energy(y), 0)
+    assert abs(torch.stack(right).mean() - p[y[:, 0].sin() > 0].sum()) < 4.5 * 5.6e-3
+    expected = (p * (y[:, 1] - y[:, 0]).cos()).sum()
+    assert abs(torch.stack(together).mean() - expected) < 4.5 * 5.6e-3
+    assert (walkers.y.abs() <= math.pi).all()
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_moves_are_drawn_from_the_density_they_are_weighed_with(periodic) -> None:
+    target, model = _target(Angles(), periodic=periodic), _model(periodic=periodic)
+    flow, walkers = two_blocks(model), _started(model, target, 500)
+    n = 40_000
+    s = torch.zeros(n, 2, dtype=torch.float64)
+    moved = torch.tensor([True, False]).expand(n, 2)
+    new = walkers._drawn(flow, s, moved)
+    assert torch.equal(new[:, 1], s[:, 1])
+    edges = torch.linspace(-math.pi, math.pi, 25, dtype=torch.float64)
+    middle = torch.stack([0.5 * (edges[1:] + edges[:-1]), torch.zeros(24)], -1)
+    # The density within a cell, by ten points
+    inside = middle[:, None] + torch.linspace(-0.45, 0.45, 10)[:, None] * torch.tensor(
+        [float(edges[1] - edges[0]), 0.0]
+    )
+    log_g = walkers._log_g(flow, inside.reshape(-1, 2), moved[:240])
+    share = log_g.exp().reshape(24, 10).mean(1) * (edges[1] - edges[0])
+    counts = torch.histogram(new[:, 0], bins=edges).hist / n
+    # 4.5 standard errors of a binomial, and the quadrature
+    assert ((counts - share).abs() < 4.5 * (share / n).sqrt() + 2e-4).all()
+    if periodic:
+        assert_close(share.sum(), torch.tensor(1.0, dtype=torch.float64), rtol=1e-3, atol=0.0)
+
+
+def test_distances_are_normal_densities() -> None:
+    apart = torch.randn(5, 1, 3, dtype=torch.float64)
+    scale = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    moved = torch.tensor([[True, False, True]]).expand(5, 3)
+    normal = torch.distributions.Normal(torch.zeros(3), scale)
+    expected = (normal.log_prob(apart[:, 0]) * moved).sum(-1)
+    assert_close(_log_normals(apart, scale, moved), expected)
+
+
+def test_a_move_costs_one_call_and_a_meeting_none() -> None:
+    energy = DoubleWell()
+    target, model = _target(energy), _model()
+    walkers = _started(model, target, 100)
+    fresh = ReverseKL(target, n_samples=64).evaluate(model, BETA)
+    before = energy.n_energy_calls, energy.n_gradient_calls
+    walkers.meet(model, fresh, BETA, 64)
+    assert (energy.n_energy_calls, energy.n_gradient_calls) == before
+    walkers.move(two_blocks(model), target, BETA, 30, tame_above=1e3)
+    assert (energy.n_energy_calls, energy.n_gradient_calls) == (before[0] + 30, before[1] + 30)
+
+
+def test_energies_stay_those_of_the_walkers() -> None:
+    target, model = _target(DoubleWell()), _model(soft=(True, False))
+    walkers = _started(model, target, 200)
+    for _ in range(20):
+        walkers.move(two_blocks(model), target, BETA, 150, tame_above=1e3)
+        fresh = ReverseKL(target, n_samples=64).evaluate(model, BETA)
+        walkers.meet(model, fresh, BETA, 64)
+    energy, log_det = target.energy_and_log_det(walkers.y)
+    assert_close(walkers.energy, energy)
+    assert_close(walkers.log_det, log_det)
+
+
+def test_what_is_not_finite_is_never_accepted() -> None:
+    class Wall(DoubleWell):
+        def energy_and_gradient(self, x):
+            value, gradient = super().energy_and_gradient(x)
+            return torch.where(x[..., 0] > -2.5, torch.nan, value), gradient
+
+    target, model = _target(Wall()), _model()
+    walkers = _started(model, target, 200)
+    _put(walkers, target, torch.tensor([-3.0, 0.0], dtype=torch.float64).repeat(200, 1))
+    for _ in range(10):
+        move = walkers.move(two_blocks(model), target, BETA, 200, tame_above=1e3)
+        assert torch.isfinite(move.pull)
+    assert (walkers.y[:, 0] <= -2.5).all()
+    assert torch.isfinite(walkers.energy).all()
+
+
+def test_walkers_go_on_from_their_state() -> None:
+    target, model = _target(DoubleWell()), _model()
+    walkers, again = _started(model, target, 100), Walkers(100)
+    again.load_state_dict(walkers.state_dict())
+    ends = []
+    for each in (walkers, again):
+        torch.manual_seed(1)
+        each.move(two_blocks(model), target, BETA, 80, tame_above=1e3)
+        ends.append(each.y)
+    assert torch.equal(*ends)
+    assert Walkers(100).state_dict() == {}
+    again.load_state_dict({})
+    assert not again.started
+
+
+def test_values_are_remembered_while_it_is_hot() -> None:
+    model = _model()
+    walkers = _started(model, _target(DoubleWell()), 300)
+    flow, before = two_blocks(model), walkers.remembered.clone()
+    for _ in range(100):
+        walkers.remember(flow, 2.9)
+    assert torch.equal(walkers.remembered, before)
+    for _ in range(100):
+        walkers.remember(flow, 3.1)
+    assert not torch.equal(walkers.remembered, before)
+    new = walkers.remembered[(walkers.remembered != before).any(-1)]
+    assert all((value == walkers.y).all(-1).any() for value in new)
+
+
+def test_the_value_is_the_bound_and_calls_are_those_asked_for() -> None:
+    energy, model = DoubleWell(), _model()
+    objective = CoveringKL(_target(energy), n_samples=64)
+    alone = ReverseKL(_target(DoubleWell()), n_samples=48, order=0.5)
+    for _ in range(3):
+        before = energy.n_energy_calls
+        torch.manual_seed(4)
+        found = objective.evaluate(model, BETA)
+        torch.manual_seed(4)
+        assert_close(found.loss, alone.evaluate(model, BETA).loss)
+        before += objective.reverse._reference_energy is None
+        assert energy.n_energy_calls - before in (64, 65)
+    assert energy.n_energy_calls == 3 * 64 + 1
+
+
+def test_the_soft_block_learns_from_walkers_what_fresh_samples_do_not_show() -> None:
+    # A generator of the left well alone: reverse KL leaves it there, in the mean
+    target, model = _target(DoubleWell()), _model(std=0.0)
+    right = torch.tensor([2.3, 0.0], dtype=torch.float64)
+    slopes = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(2)
+        objective = CoveringKL(target, n_samples=256, weight=weight)
+        objective.evaluate(model, BETA)
+        _put(objective.walkers, target, right.repeat(objective.walkers.n, 1))
+        model.zero_grad()
+        objective.loss(model, BETA).backward()
+        with torch.no_grad():
+            before = model.decoder(model.rows(1)).log_prob(right[None])
+            for p in model.parameters():
+                p -= 1e-4 * p.grad
+            slopes[weight] = model.decoder(model.rows(1)).log_prob(right[None]) - before
+            for p in model.parameters():
+                p += 1e-4 * p.grad
+    assert slopes[1.0] > slopes[0.0]
+    assert slopes[1.0] > 0
+
+
+def test_a_generator_that_is_the_target_stays() -> None:
+    # 60 evaluations at q = p: every mean is within 4.5 standard errors of zero, which fails 1 in
+    # 1e5 for each entry; walkers are independent of one another
+    class Harmonic(Energy):
+        def __init__(self) -> None:
+            super().__init__((2,))
+
+        def energy(self, x):
+            return 0.5 * x.square().sum(-1)
+
+    target, model = _target(Harmonic()), _model(soft=(True, False), std=0.0)
+    gradients = []
+    for _ in range(60):
+        objective = CoveringKL(target, n_samples=256, n_walkers=256, drop_worst=0.0)
+        objective.evaluate(model, BETA)
+        _put(objective.walkers, target, torch.randn(256, 2, dtype=torch.float64))
+        model.zero_grad()
+        objective.loss(model, BETA).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    stacked = torch.stack(gradients)
+    error = stacked.std(0) / math.sqrt(60)
+    assert (stacked.mean(0).abs() <= 4.5 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"moves": 0.0}, r"`moves` must lie in \(0, 1\), got 0.0"),
+        ({"n_samples": 3}, "`n_samples` must leave a move and two fresh samples, got 3"),
+        ({"weight": -1.0}, "`weight` must not be negative, got -1.0"),
+        ({"n_walkers": 3}, "`n_walkers` must be at least 128, got 3"),
+        ({"order": 3.0}, r"`order` must lie in \[0, 2\], got 3.0"),
+    ],
+)
+def test_bad_settings_are_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        CoveringKL(_target(DoubleWell()), **options)
+
+
+def test_models_without_two_blocks_take_reverse_kl() -> None:
+    coordinates, target = Cartesian(2), _target(DoubleWell())
+    gaussian = CoarseGrainedModel(
+        GaussianDecoder(coordinates, n_cvs=1, hidden=(8,)),
+        prior=GaussianPrior(1),
+        encoder=GaussianEncoder(coordinates, n_cvs=1, hidden=(8,)),
+        n_cvs=1,
+    )
+    assert isinstance(build_objective("covering", _model(), target, n_samples=8), CoveringKL)
+    for name in ("covering", "path", "plain"):
+        built = build_objective(name, gaussian, target, n_samples=8)
+        assert isinstance(built, ReverseKL) and built.path_gradient == (name != "plain")
+    with pytest.raises(ValueError, match="use ReverseKL"):
+        CoveringKL(target, n_samples=8).evaluate(gaussian, BETA)
+    with pytest.raises(ValueError, match="`estimator` must be one of covering, path, plain"):
+        build_objective("reinforce", gaussian, target, n_samples=8)
+
+
+def test_a_torsion_of_a_molecule_flips_in_one_move() -> None:
+    system = alanine_dipeptide()
+    target = BoltzmannTarget(system.energy, system.coordinates, 300.0)
+    torch.manual_seed(0)
+    decoder = SplineDecoder(system.coordinates, n_soft_layers=2, n_stiff_layers=2)
+    model = CoarseGrainedModel(decoder).float()
+    walkers, beta = Walkers(64), target.beta / 8
+    fresh = ReverseKL(target, n_samples=64).evaluate(model, beta)
+    walkers.start(fresh, two_blocks(model))
+    start = system.coordinates.centre.float().repeat(64, 1)
+    _put(walkers, target, start)
+    n_accepted = 0
+    for _ in range(30):
+        move = walkers.move(two_blocks(model), target, beta, 64, tame_above=1e3)
+        n_accepted += int(move.accepted.sum())
+    assert n_accepted > 0
+    x, _ = system.coordinates.inverse(walkers.y)
+    assert bool(system.coordinates.valid(x).all())
+    assert_close(walkers.energy, target.energy(x), rtol=1e-4, atol=1e-2)
