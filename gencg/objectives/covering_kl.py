@@ -1,5 +1,6 @@
 """Reverse KL that keeps every state: walkers show the generator where it has too little density."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,21 +12,23 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.two_block import TwoBlockFlow
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import Walkers, two_blocks
+from gencg.objectives.walkers import Meeting, Walkers, two_blocks
 from gencg.target import BoltzmannTarget
 
 
 class CoveringKL(Objective):
     r"""Reverse KL of an order on fresh samples, forward KL of the soft block on walkers.
 
-    .. math:: L = L_\alpha(q) - \lambda\, E_{s \sim \text{walkers}}\left[\log q(s)\right]
+    .. math:: L = L_\alpha(q)
+              - \lambda\, E_{(s, v) \sim \text{walkers}}\left[\max(0, 1 - q/p) \log q(s)\right]
               + \frac{n_m}{n_f}\, E_{s' \sim \text{moves}}\left[a\, \mathrm{KL}(q(v|s') \| p(v|s'))\right]
 
     The first term is `ReverseKL` at `order`. It cannot bring back a state that is no longer drawn,
     and it is blind to states that are rare when hot and grow when cold, as where two residues take
     up a left-handed helix together. `Walkers`, Markov chains whose moves the generator completes,
-    reach these states and hold them in their right proportions; the soft block learns them by
-    maximum likelihood, and the stiff block relaxes around the soft coordinates that moves try,
+    reach these states and hold them. Where the generator has less density than the target, and
+    only there, the soft block learns from them by maximum likelihood: their numbers are noisier
+    than the weights of fresh samples, which know the rest better. The stiff block relaxes around the soft coordinates that moves try,
     each with its probability a of being accepted.
 
     All terms are zero in gradient at :math:`q = p`, in the mean. The value of the loss is the
@@ -100,11 +103,11 @@ class CoveringKL(Objective):
         move = walkers.move(
             flow, self.target, beta, self.n_moves, tame_above=self.reverse.compress_above
         )
-        walkers.meet(model, found, beta, self.n_moves)
+        meeting = walkers.meet(model, found, beta, self.n_samples // 2)
         walkers.remember(flow, self.target.beta / beta)
         pull = self.n_moves / self.reverse.n_samples * move.pull
         if self.weight > 0:
-            pull = pull + self.weight * self._forward(model, flow)
+            pull = pull + self.weight * self._missing(flow, meeting, found)
         return replace(found, loss=found.loss + pull - pull.detach())
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,10 +116,20 @@ class CoveringKL(Objective):
     def load_state_dict(self, content: dict[str, Any]) -> None:
         self.walkers.load_state_dict(content)
 
-    def _forward(self, model: CoarseGrainedModel, flow: TwoBlockFlow) -> Tensor:
-        """Cross entropy of the soft block from walkers, half as many as samples; own rows."""
-        n = self.n_samples // 2
-        s = self.walkers.soft(flow, n)[parallel.share(n)]
-        with torch.enable_grad():
-            log_q: Tensor = flow.soft.log_prob(s, model.rows(len(s)))
-        return -log_q.sum() / n
+    def _missing(self, flow: TwoBlockFlow, meeting: Meeting, fresh: Evaluation) -> Tensor:
+        """Cross entropy of the soft block at walkers where the generator has too little density."""
+        n = len(meeting.y)
+        too_little = (_log_mean(fresh.log_weights) - meeting.log_weights).exp()
+        share = (1 - too_little).nan_to_num(0.0).clamp(min=0)
+        own = parallel.share(n)
+        s = meeting.y[own][:, flow.stiff.space.soft_index]
+        log_q: Tensor = flow.soft.log_prob(s, s.new_zeros(len(s), 0))
+        return -(share[own] * log_q).sum() / n
+
+
+def _log_mean(log_weights: Tensor) -> Tensor:
+    r"""Log of the mean weight, none above :math:`\sqrt n` times the mean before the cut."""
+    finite = torch.where(torch.isfinite(log_weights), log_weights, -torch.inf)
+    log_n = math.log(len(log_weights))
+    most = torch.logsumexp(finite, 0) - log_n + 0.5 * log_n
+    return torch.logsumexp(finite.clamp(max=most), 0) - log_n

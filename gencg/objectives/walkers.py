@@ -62,6 +62,21 @@ class Move:
     accepted: Tensor
 
 
+@dataclass(frozen=True)
+class Meeting:
+    r"""Walkers as they were before fresh samples were offered to them.
+
+    Args:
+        y: Where they stood, ``(n, dim)``.
+        log_weights: :math:`\log p_\beta/q` there, ``(n,)``; high where the generator has too little.
+        accepted: Which took the fresh sample, ``(n,)`` bool.
+    """
+
+    y: Tensor
+    log_weights: Tensor
+    accepted: Tensor
+
+
 class Walkers:
     r"""Markov chains that leave the Boltzmann density :math:`p_\beta(s, v)` as it is.
 
@@ -156,23 +171,31 @@ class Walkers:
         pull = _pull(flow.stiff, y, score, asked.log_target_slope(beta), share)
         return Move(chosen, pull, accepted)
 
-    def meet(self, model: CoarseGrainedModel, fresh: Evaluation, beta: float, n: int) -> Tensor:
-        """Offer `n` fresh samples to as many walkers; which took them, ``(n,)`` bool."""
+    def meet(self, model: CoarseGrainedModel, fresh: Evaluation, beta: float, n: int) -> Meeting:
+        """Offer `n` fresh samples to as many walkers.
+
+        Args:
+            model: The generator of the fresh samples.
+            fresh: Fresh samples.
+            beta: Inverse temperature in mol/kJ.
+            n: How many, at most the number of walkers and of fresh samples.
+        """
         n = min(n, self.n, len(fresh.y))
         own = parallel.share(n)
         chosen = torch.randperm(self.n, device=self.y.device)[:n]
+        y = self.y[chosen]
         with torch.no_grad():
             q = model.decoder(model.rows(len(chosen[own])))
             assert isinstance(q, FlowDistribution)
-            here = self.log_det[chosen[own]] - beta * self.energy[chosen[own]]
-            here = parallel.gather(here - q.log_prob(self.y[chosen[own]]), n)
-            ratio = fresh.log_weights[:n] - here
-            ratio = torch.where(torch.isfinite(fresh.log_weights[:n]), ratio, -torch.inf)
+            log_q = parallel.gather(q.log_prob(y[own]), n)
+            here = self.log_det[chosen] - beta * self.energy[chosen] - log_q
+            offered = fresh.log_weights[:n]
+            ratio = torch.where(torch.isfinite(offered), offered - here, -torch.inf)
             # A walker that the generator cannot have drawn lets nothing pass
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
             self._settle(chosen[accepted], tuple(tensor[accepted] for tensor in taken))
-        return accepted
+        return Meeting(y, here, accepted)
 
     def remember(self, flow: TwoBlockFlow, heat: float) -> None:
         """Renew, now and then, some of the values that moves come from, while it is hot.
@@ -188,11 +211,6 @@ class Walkers:
         place = torch.randperm(N_REMEMBERED, device=device)[:N_RENEWED]
         of = torch.randint(self.n, (N_RENEWED,), device=device)
         self.remembered[place] = self.y[of][:, flow.stiff.space.soft_index]
-
-    def soft(self, flow: TwoBlockFlow, n: int) -> Tensor:
-        """Soft coordinates of `n` walkers drawn with replacement, ``(n, n_soft)``."""
-        index = torch.randint(self.n, (n,), device=self.y.device)
-        return self.y[index][:, flow.stiff.space.soft_index]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values; empty before the start."""
