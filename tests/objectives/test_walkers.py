@@ -254,7 +254,6 @@ def test_the_soft_block_learns_from_walkers_what_fresh_samples_do_not_show() -> 
             for p in model.parameters():
                 p += 1e-4 * p.grad
     assert slopes[1.0] > slopes[0.0]
-    assert slopes[1.0] > 0
 
 
 def test_a_generator_that_is_the_target_stays() -> None:
