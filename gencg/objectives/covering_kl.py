@@ -18,24 +18,25 @@ from gencg.target import BoltzmannTarget
 
 
 class CoveringKL(Objective):
-    r"""Reverse KL of an order on fresh samples, forward KL of the soft block on what is known of s.
+    r"""Reverse KL of an order, and likelihood of the soft block where density is missing.
 
-    .. math:: L = L_\alpha(q) - \lambda\, E_{s \sim \text{memory}}\left[\log q(s)\right]
-              - \lambda\, E_{(s, v) \sim \text{walkers}}\left[\max(0, 1 - q/p) \log q(s)\right]
+    .. math:: L = L_\alpha(q)
+              - \lambda\, E_{y \sim \text{memory}}\left[\max(0, p/q - 1) \log q(s)\right]
+              - \lambda\, E_{y \sim \text{walkers}}\left[\max(0, 1 - q/p) \log q(s)\right]
               + \frac{n_m}{n_f}\, E_{s' \sim \text{moves}}\left[a\,
               \mathrm{KL}(q(v|s') \| p(v|s'))\right]
 
     The first term is `ReverseKL` at `order`. It moves probability along paths, hardly from one
     state to another that nothing joins, and tears gaps into the density where paths part. The
-    second is maximum likelihood of the soft block on the last samples by their weights
-    (`SoftMemory`): it sets populations right and closes gaps, at no energy call.
+    second is maximum likelihood of the soft block on the last samples (`SoftMemory`), by what their
+    weights are above one: it raises populations and closes gaps, at no energy call.
 
     Neither sees states that are rare when hot and grow when cold, as where two residues take up a
     left-handed helix together. `Walkers`, Markov chains whose moves the generator completes, reach
-    them. The soft block learns from walkers where the generator has less density than the target,
-    and only there: elsewhere the weights of fresh samples say the same with less noise. The stiff
-    block relaxes around the soft coordinates that moves try, each with its probability a of being
-    accepted.
+    them, and the soft block learns from them in the same way. Where the generator has density
+    enough neither says anything, so that the noise of likelihoods fades with the error of the
+    generator, as that of path gradients does. The stiff block relaxes around the soft coordinates
+    that moves try, each with its probability a of being accepted.
 
     All terms have zero mean gradient at :math:`q = p`. The value of the loss is the bound of
     `ReverseKL` on the fresh samples. Energy calls: ``n_samples`` an evaluation, of which the share
@@ -45,7 +46,7 @@ class CoveringKL(Objective):
         target: The Boltzmann density.
         n_samples: Configurations per evaluation, one energy call each.
         order: See `ReverseKL`.
-        weight: Weight :math:`\lambda` of the forward KL.
+        weight: Weight :math:`\lambda` of the likelihoods.
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out.
         n_walkers: Number of walkers; two batches by default.
         n_kept: Samples remembered; forty batches by default.
@@ -64,7 +65,7 @@ class CoveringKL(Objective):
         *,
         n_samples: int = 512,
         order: float = 0.5,
-        weight: float = 0.5,
+        weight: float = 1.0,
         moves: float = 0.125,
         n_walkers: int | None = None,
         n_kept: int | None = None,
@@ -116,8 +117,10 @@ class CoveringKL(Objective):
             pull = pull + self._walk(model, flow, found, beta)
         if self.weight > 0 and len(self.memory):
             n = self.n_samples // 2
-            s = self.memory.draw(n, beta)[parallel.share(n)]
-            pull = pull - self.weight * _log_soft(flow, s).sum() / n
+            s, mean = self.memory.draw(n, beta)
+            if mean > 0:
+                log_q = _log_soft(flow, s[parallel.share(n)])
+                pull = pull - self.weight * mean * log_q.sum() / n
         return replace(found, loss=found.loss + pull - pull.detach())
 
     def state_dict(self) -> dict[str, Any]:

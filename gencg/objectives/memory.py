@@ -12,9 +12,10 @@ from gencg.objectives.base import Evaluation
 class SoftMemory:
     r"""The last samples' soft coordinates s with what their weight needs at any temperature.
 
-    A sample is drawn again with probability :math:`\propto w_\beta = \tilde p_\beta(y) / m(y)`, m
-    being the generator at its time, cut at :math:`\sqrt n` times the mean. Averages over these
-    draws are those of the marginal :math:`p_\beta(s)` where the generator went.
+    Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
+    \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. What the
+    generator had too little of is drawn again, with probability :math:`\pi_i \propto
+    \max(0, w_i / \bar w - 1)`.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -37,11 +38,24 @@ class SoftMemory:
             parts = tuple(torch.cat(pair) for pair in zip(old, parts, strict=True))  # type: ignore[assignment]
         self._s, self._energy, self._log_rest = (part[-self.capacity :] for part in parts)
 
-    def draw(self, n: int, beta: float) -> Tensor:
-        """Soft coordinates ``(n, n_soft)`` drawn by weight at `beta`, with replacement."""
+    def draw(self, n: int, beta: float) -> tuple[Tensor, float]:
+        r"""Draw with replacement what there was too little of.
+
+        Args:
+            n: How many.
+            beta: Inverse temperature in mol/kJ.
+
+        Returns:
+            Soft coordinates ``(n, n_soft)``, and the mean of :math:`\max(0, w_i / \bar w - 1)`;
+            no coordinates and zero where all weights are equal.
+        """
         assert self._s is not None
         share = truncated(self._log_rest - beta * self._energy)
-        return self._s[torch.multinomial(share, n, replacement=True)]
+        missing = (share * len(share) - 1).clamp(min=0)
+        mean = float(missing.mean())
+        if not mean > 0:
+            return self._s[:0], 0.0
+        return self._s[torch.multinomial(missing, n, replacement=True)], mean
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors; empty while nothing is kept."""

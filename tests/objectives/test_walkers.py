@@ -18,6 +18,7 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder
 from gencg.models.priors import GaussianPrior
+from gencg.objectives.base import Evaluation
 from gencg.objectives.build import build_objective
 from gencg.objectives.covering_kl import CoveringKL, _log_mean
 from gencg.objectives.memory import SoftMemory
@@ -274,18 +275,28 @@ def test_a_generator_that_is_the_target_stays() -> None:
     assert (stacked.mean(0).abs() <= 4.5 * error + 1e-12).all()
 
 
-def test_memory_is_drawn_by_weight_at_any_temperature() -> None:
-    # 30,000 samples of a shaken flow against the double well at two temperatures; x1 beyond zero
-    # within 4.5 standard errors of the weighted average over the same samples
+def test_memory_draws_what_was_missing_at_any_temperature() -> None:
+    # 40,000 draws from 30,000 samples of a shaken flow: x1 beyond zero within 4.5 standard errors
     target, model = _target(DoubleWell()), _model()
     fresh = ReverseKL(target, n_samples=30_000, drop_worst=0.0).evaluate(model, 0.5)
     memory = SoftMemory(40_000)
     memory.add(fresh, torch.tensor([0]), 0.5)
     for beta in (0.5, 1.0):
-        weights = truncated(fresh.log_weights - (beta - 0.5) * fresh.energy)
-        expected = (weights * (fresh.y[:, 0] > 0)).sum()
-        found = (memory.draw(40_000, beta)[:, 0] > 0).double().mean()
+        weights = truncated(fresh.log_weights - (beta - 0.5) * fresh.energy) * 30_000
+        missing = (weights - 1).clamp(min=0)
+        expected = (missing * (fresh.y[:, 0] > 0)).sum() / missing.sum()
+        s, mean = memory.draw(40_000, beta)
+        found = (s[:, 0] > 0).double().mean()
         assert abs(found - expected) < 4.5 * (expected * (1 - expected) / 40_000).sqrt() + 1e-6
+        assert mean == pytest.approx(float(missing.mean()))
+
+
+def test_nothing_is_missing_where_all_weights_are_equal() -> None:
+    n = torch.zeros(5)
+    memory = SoftMemory(10)
+    memory.add(Evaluation(n.sum(), torch.randn(5, 2), n, n, n), torch.tensor([0]), BETA)
+    s, mean = memory.draw(7, BETA)
+    assert s.shape == (0, 1) and mean == 0.0
 
 
 def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
@@ -301,7 +312,7 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
     draws = []
     for each in (memory, again):
         torch.manual_seed(0)
-        draws.append(each.draw(50, 0.7))
+        draws.append(each.draw(50, 0.7)[0])
     assert torch.equal(*draws)
 
 
