@@ -204,7 +204,8 @@ def test_no_checkpoint_is_written_while_gradients_are_not_finite(tmp_path) -> No
     with pytest.raises(_Killed):
         fit(
             _breaking_system(_Breaking(10)), energy_calls=64 * 40, batch_size=64,
-            model=_small_model(), estimator="path", checkpoint=path, checkpoint_seconds=0.0, reporters=[report],
+            model=_small_model(), estimator="path", checkpoint=path, checkpoint_seconds=0.0,
+            reporters=[report],
         )  # fmt: skip
     assert steps[8:10] == [8, 9]
     assert set(steps[10:]) == {9}

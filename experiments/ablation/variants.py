@@ -14,6 +14,7 @@ from gencg.models.decoders import SplineDecoder
 from gencg.objectives.alpha_divergence import AlphaDivergence
 from gencg.objectives.alpha_two import AlphaTwo
 from gencg.objectives.base import Evaluation
+from gencg.objectives.covering_kl import CoveringKL
 from gencg.objectives.forward_kl import WeightedForwardKL
 from gencg.objectives.log_variance import LogVariance
 from gencg.objectives.reverse_kl import ReverseKL
@@ -47,8 +48,13 @@ def nothing(setting: Setting) -> Options:
     return {}
 
 
+def covering(setting: Setting, **options: Any) -> Options:
+    """The default's objective with other options."""
+    return {"objective": CoveringKL(setting.target, n_samples=512, **options)}
+
+
 def reverse(setting: Setting, *, n_samples: int = 512, **options: Any) -> Options:
-    """Reverse KL with other options."""
+    """Reverse KL in place of the default's objective."""
     return {"objective": ReverseKL(setting.target, n_samples=n_samples, **options)}
 
 
@@ -145,7 +151,15 @@ def seeded(setting: Setting) -> Iterator[None]:
 
 VARIANTS: dict[str, Variant] = {
     "default": nothing,
-    "plain-gradient": partial(reverse, path_gradient=False),
+    "order-0": partial(covering, order=0.0),
+    "order-1": partial(covering, order=1.0),
+    "weight-0": partial(covering, weight=0.0),
+    "weight-0.3": partial(covering, weight=0.3),
+    "walkers-none": partial(covering, moves=0.0),
+    "walkers-half": partial(covering, moves=0.5),
+    "reverse-kl": reverse,
+    "reverse-kl-order-0.5": partial(reverse, order=0.5),
+    "reverse-kl-plain": partial(reverse, path_gradient=False),
     "ladder-fraction-0.3": partial(ladder, schedule=GeometricLadder, fraction=0.3),
     "ladder-fraction-0.7": partial(ladder, schedule=GeometricLadder, fraction=0.7),
     "ladder-start-2": partial(ladder, schedule=GeometricLadder, start=2.0),
@@ -153,8 +167,8 @@ VARIANTS: dict[str, Variant] = {
     "ladder-ess": partial(ladder, schedule=ESSTempering),
     "ladder-kl": partial(ladder, schedule=KLTempering),
     "ladder-none": partial(ladder, schedule=NoTempering),
-    "drop-worst-0": partial(reverse, drop_worst=0.0),
-    "drop-worst-0.05": partial(reverse, drop_worst=0.05),
+    "drop-worst-0": partial(covering, drop_worst=0.0),
+    "drop-worst-0.05": partial(covering, drop_worst=0.05),
     "batch-128": partial(batch, n=128),
     "batch-256": partial(batch, n=256),
     "batch-1024": partial(batch, n=1024),
@@ -172,10 +186,7 @@ VARIANTS: dict[str, Variant] = {
     "soft-layers-4": partial(sized, n_soft_layers=4),
     "soft-layers-8": partial(sized, n_soft_layers=8),
     "stiff-splines": stiff_splines,
-    "conditioned": conditioned,
-    "alpha-0.5": partial(
-        replaying, kind=AlphaDivergence, alpha=0.5, mix=1.0, n_replayed=0, drop_worst=0.0
-    ),
+    "reverse-kl-conditioned": conditioned,
     "alpha-1-half": partial(replaying, kind=AlphaDivergence, alpha=1.0, n_replayed=0),
     "forward-kl": partial(replaying, kind=WeightedForwardKL),
     "forward-kl-256": partial(replaying, kind=WeightedForwardKL, n_samples=256, capacity=10_240),

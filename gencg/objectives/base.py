@@ -63,3 +63,5 @@ class Objective(ABC):
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
+        if content:
+            raise ValueError(f"{type(self).__name__} keeps no state, got {', '.join(content)}")

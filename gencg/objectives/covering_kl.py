@@ -83,13 +83,13 @@ class CoveringKL(Objective):
             )
         n_walkers = 2 * n_samples if n_walkers is None else n_walkers
         if n_walkers < max(self.n_moves, 1):
-            raise ValueError(f"`n_walkers` must be at least {max(self.n_moves, 1)}, got {n_walkers}")
+            raise ValueError(
+                f"`n_walkers` must be at least {max(self.n_moves, 1)}, got {n_walkers}"
+            )
         n_kept = 40 * n_samples if n_kept is None else n_kept
         if n_kept < 1:
             raise ValueError(f"`n_kept` must be at least 1, got {n_kept}")
-        self.reverse = ReverseKL(
-            target, n_samples=n_samples - self.n_moves, order=order, **options
-        )
+        self.reverse = ReverseKL(target, n_samples=n_samples - self.n_moves, order=order, **options)
         self.walkers, self.memory = Walkers(n_walkers), SoftMemory(n_kept)
 
     @property

@@ -23,20 +23,23 @@ class SoftMemory:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._s: Tensor | None = None
+        # Soft coordinates, energy, and log-weight at beta zero
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
-        return 0 if self._s is None else len(self._s)
+        return 0 if self._kept is None else len(self._kept[0])
 
     def add(self, fresh: Evaluation, soft_index: Tensor, beta: float) -> None:
         """Keep the finite ones of fresh samples drawn at inverse temperature `beta`."""
         kept = torch.isfinite(fresh.log_weights) & torch.isfinite(fresh.energy)
         energy = fresh.energy[kept]
-        parts = fresh.y[kept][:, soft_index], energy, fresh.log_weights[kept] + beta * energy
-        if self._s is not None:
-            old = self._s, self._energy, self._log_rest
-            parts = tuple(torch.cat(pair) for pair in zip(old, parts, strict=True))  # type: ignore[assignment]
-        self._s, self._energy, self._log_rest = (part[-self.capacity :] for part in parts)
+        s, log_rest = fresh.y[kept][:, soft_index], fresh.log_weights[kept] + beta * energy
+        if self._kept is not None:
+            old_s, old_energy, old_rest = self._kept
+            s, energy = torch.cat([old_s, s]), torch.cat([old_energy, energy])
+            log_rest = torch.cat([old_rest, log_rest])
+        n = self.capacity
+        self._kept = s[-n:], energy[-n:], log_rest[-n:]
 
     def draw(self, n: int, beta: float) -> tuple[Tensor, float]:
         r"""Draw with replacement what there was too little of.
@@ -49,22 +52,24 @@ class SoftMemory:
             Soft coordinates ``(n, n_soft)``, and the mean of :math:`\max(0, w_i / \bar w - 1)`;
             no coordinates and zero where all weights are equal.
         """
-        assert self._s is not None
-        share = truncated(self._log_rest - beta * self._energy)
+        assert self._kept is not None
+        s, energy, log_rest = self._kept
+        share = truncated(log_rest - beta * energy)
         missing = (share * len(share) - 1).clamp(min=0)
         mean = float(missing.mean())
         if not mean > 0:
-            return self._s[:0], 0.0
-        return self._s[torch.multinomial(missing, n, replacement=True)], mean
+            return s[:0], 0.0
+        return s[torch.multinomial(missing, n, replacement=True)], mean
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors; empty while nothing is kept."""
-        if self._s is None:
-            return {}
-        return {"s": self._s, "energy": self._energy, "log_rest": self._log_rest}
+        return {} if self._kept is None else dict(zip(_STATE, self._kept, strict=True))
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         if content:
-            self._s, self._energy = content["s"], content["energy"]
-            self._log_rest = content["log_rest"]
+            s, energy, log_rest = (content[name] for name in _STATE)
+            self._kept = s, energy, log_rest
+
+
+_STATE = ("s", "energy", "log_rest")

@@ -5,8 +5,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.importance import truncated
+from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.own_samples import OwnSamples, Path, ask_energy, draw_path, joined, tame
 from gencg.target import BoltzmannTarget

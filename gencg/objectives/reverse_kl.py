@@ -62,7 +62,8 @@ class ReverseKL(Objective):
 
     Raises:
         ValueError: If `n_samples` is below 2, `order` outside [0, 2] or above 0 without path
-            gradients, `compress_above` or `clip_above` not positive, or `drop_worst` outside [0, 1).
+            gradients, `compress_above` or `clip_above` not positive, or `drop_worst` outside
+            [0, 1).
 
     References:
         | Embedded-physics machine learning for coarse-graining and collective variable

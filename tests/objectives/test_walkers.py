@@ -296,13 +296,15 @@ def test_nothing_is_missing_where_all_weights_are_equal() -> None:
     memory = SoftMemory(10)
     memory.add(Evaluation(n.sum(), torch.randn(5, 2), n, n, n), torch.tensor([0]), BETA)
     s, mean = memory.draw(7, BETA)
-    assert s.shape == (0, 1) and mean == 0.0
+    assert s.shape == (0, 1)
+    assert mean == 0.0
 
 
 def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
     target, model = _target(DoubleWell()), _model()
     memory, again = SoftMemory(100), SoftMemory(100)
-    assert memory.state_dict() == {} and len(memory) == 0
+    assert memory.state_dict() == {}
+    assert len(memory) == 0
     batches = [ReverseKL(target, n_samples=60).evaluate(model, BETA) for _ in range(3)]
     for fresh in batches:
         memory.add(fresh, torch.tensor([0, 1]), BETA)
@@ -343,7 +345,8 @@ def test_models_without_two_blocks_take_reverse_kl() -> None:
     assert isinstance(build_objective("covering", _model(), target, n_samples=8), CoveringKL)
     for name in ("covering", "path", "plain"):
         built = build_objective(name, gaussian, target, n_samples=8)
-        assert isinstance(built, ReverseKL) and built.path_gradient == (name != "plain")
+        assert isinstance(built, ReverseKL)
+        assert built.path_gradient == (name != "plain")
     with pytest.raises(ValueError, match="use ReverseKL"):
         CoveringKL(target, n_samples=8).evaluate(gaussian, BETA)
     with pytest.raises(ValueError, match="`estimator` must be one of covering, path, plain"):
