@@ -91,7 +91,8 @@ class Walkers:
     takes angles to their mirror image, :math:`s'_B = -s_B` with some noise, where g cancels:
     staggered to staggered, right-handed to left-handed helix. The stiff coordinates come relaxed,
     so that a torsion can flip in one move of one energy call, and the better the generator, the
-    closer a move comes to one in the free energy of s alone. A *meeting* offers a fresh sample of the generator, whose energy is known, to a walker as it is,
+    closer a move comes to one in the free energy of s alone. A *meeting* offers a fresh sample of
+    the generator, whose energy is known, to a walker as it is,
     :math:`\min\{1, w(y') / w(y)\}` with :math:`w = p_\beta / q`: no energy call at all.
 
     g is a sum of normals around values that walkers had when it was hot, and a share that comes
