@@ -18,25 +18,25 @@ from gencg.target import BoltzmannTarget
 
 
 class CoveringKL(Objective):
-    r"""Reverse KL of an order, and likelihood of the soft block where density is missing.
+    r"""Reverse KL of an order, and likelihoods of the soft block where its populations are wrong.
 
     .. math:: L = L_\alpha(q)
-              - \lambda\, E_{y \sim \text{memory}}\left[\max(0, p/q - 1) \log q(s)\right]
+              - \lambda\, E_{y \sim \text{memory}}\left[(p/q - 1) \log q(s)\right]
               - \lambda\, E_{y \sim \text{walkers}}\left[\max(0, 1 - q/p) \log q(s)\right]
               + \frac{n_m}{n_f}\, E_{s' \sim \text{moves}}\left[a\,
               \mathrm{KL}(q(v|s') \| p(v|s'))\right]
 
     The first term is `ReverseKL` at `order`. It moves probability along paths, hardly from one
     state to another that nothing joins, and tears gaps into the density where paths part. The
-    second is maximum likelihood of the soft block on the last samples (`SoftMemory`), by what their
-    weights are above one: it raises populations and closes gaps, at no energy call.
+    second is the forward KL of the soft block on the last samples by their weights
+    (`SoftMemory`): it sets populations right and closes gaps, at no energy call.
 
     Neither sees states that are rare when hot and grow when cold, as where two residues take up a
     left-handed helix together. `Walkers`, Markov chains whose moves the generator completes, reach
-    them, and the soft block learns from them in the same way. Where the generator has density
-    enough neither says anything, so that the noise of likelihoods fades with the error of the
-    generator, as that of path gradients does. The stiff block relaxes around the soft coordinates
-    that moves try, each with its probability a of being accepted.
+    them, and the soft block learns from walkers where density is missing. The noise of both
+    likelihoods fades with the error of the generator, as that of path gradients does. The stiff
+    block relaxes around the soft coordinates that moves try, each with its probability a of being
+    accepted.
 
     All terms have zero mean gradient at :math:`q = p`. The value of the loss is the bound of
     `ReverseKL` on the fresh samples. Energy calls: ``n_samples`` an evaluation, of which the share
@@ -116,11 +116,7 @@ class CoveringKL(Objective):
         if self.n_moves:
             pull = pull + self._walk(model, flow, found, beta)
         if self.weight > 0 and len(self.memory):
-            n = self.n_samples // 2
-            s, mean = self.memory.draw(n, beta)
-            if mean > 0:
-                log_q = _log_soft(flow, s[parallel.share(n)])
-                pull = pull - self.weight * mean * log_q.sum() / n
+            pull = pull + self.weight * self._remembered(flow, beta)
         return replace(found, loss=found.loss + pull - pull.detach())
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,6 +125,17 @@ class CoveringKL(Objective):
     def load_state_dict(self, content: dict[str, Any]) -> None:
         self.walkers.load_state_dict(content.get("walkers", {}))
         self.memory.load_state_dict(content.get("memory", {}))
+
+    def _remembered(self, flow: TwoBlockFlow, beta: float) -> Tensor:
+        """From the soft coordinates there is too much of to those there is too little of."""
+        n = max(self.n_samples // 4, 1)
+        little, much, mass = self.memory.draw(n, beta)
+        if mass == 0:
+            return little.new_zeros(())
+        own = parallel.share(n)
+        log_q = _log_soft(flow, torch.cat([little[own], much[own]]))
+        towards, away = log_q.tensor_split(2)
+        return mass * (away.sum() - towards.sum()) / n
 
     def _walk(
         self, model: CoarseGrainedModel, flow: TwoBlockFlow, fresh: Evaluation, beta: float

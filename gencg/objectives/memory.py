@@ -13,9 +13,14 @@ class SoftMemory:
     r"""The last samples' soft coordinates s with what their weight needs at any temperature.
 
     Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
-    \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. What the
-    generator had too little of is drawn again, with probability :math:`\pi_i \propto
-    \max(0, w_i / \bar w - 1)`.
+    \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. The gradient of
+    the forward KL by likelihoods, with the mean score, which is zero, taken off, is
+
+    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
+
+    It has no noise where all weights are equal. What there is too little of and what there is too
+    much of have the same mass c, and are drawn with probabilities in proportion to
+    :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -41,25 +46,29 @@ class SoftMemory:
         n = self.capacity
         self._kept = s[-n:], energy[-n:], log_rest[-n:]
 
-    def draw(self, n: int, beta: float) -> tuple[Tensor, float]:
-        r"""Draw with replacement what there was too little of.
+    def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
+        """Draw with replacement what there was too little of, and too much.
 
         Args:
-            n: How many.
+            n: How many of each.
             beta: Inverse temperature in mol/kJ.
 
         Returns:
-            Soft coordinates ``(n, n_soft)``, and the mean of :math:`\max(0, w_i / \bar w - 1)`;
-            no coordinates and zero where all weights are equal.
+            Soft coordinates ``(n, n_soft)`` of either kind, and the mass c of each; none and zero
+            where all weights are equal.
         """
         assert self._kept is not None
         s, energy, log_rest = self._kept
         share = truncated(log_rest - beta * energy)
-        missing = (share * len(share) - 1).clamp(min=0)
-        mean = float(missing.mean())
-        if not mean > 0:
-            return s[:0], 0.0
-        return s[torch.multinomial(missing, n, replacement=True)], mean
+        excess = share * len(share) - 1
+        mass = float(excess.clamp(min=0).mean())
+        if not mass > 0:
+            return s[:0], s[:0], 0.0
+        little, much = (
+            s[torch.multinomial(kind.clamp(min=0), n, replacement=True)]
+            for kind in (excess, -excess)
+        )
+        return little, much, mass
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors; empty while nothing is kept."""
