@@ -13,8 +13,8 @@ class SoftMemory:
     r"""The last samples' soft coordinates s with what their weight needs at any temperature.
 
     Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
-    \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. The gradient of
-    the forward KL by likelihoods, with the mean score, which is zero, taken off, is
+    \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. The
+    gradient of the forward KL by likelihoods, with the mean score, which is zero, taken off, is
 
     .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
 
