@@ -225,7 +225,8 @@ class TrainingState:
         self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
         self.good = content["good"]
         if self.objective is not None:
-            self.objective.load_state_dict(content.get("objective", {}))
+            device = next(self.model.parameters()).device
+            self.objective.load_state_dict(_on(content.get("objective", {}), device))
 
     def remember(self) -> None:
         """Keep the present state as the last good one."""
@@ -422,6 +423,13 @@ class Trainer:
         if state.beta >= self.target.beta / factors[n_taken]:
             soft = {k: v.detach().cpu().clone() for k, v in decoder.flow.soft.state_dict().items()}
             state.snapshots.append((state.beta, soft))
+
+
+def _on(content: Any, device: torch.device) -> Any:
+    """Nested dicts with their tensors on a device."""
+    if isinstance(content, dict):
+        return {name: _on(value, device) for name, value in content.items()}
+    return content.to(device) if isinstance(content, Tensor) else content
 
 
 def _info(
