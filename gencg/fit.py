@@ -170,7 +170,9 @@ def fit(
     model.to(device)
     parallel.make_equal(model)
     if objective is None:
-        objective = build_objective(estimator, model, target, n_samples=batch_size)
+        objective = build_objective(
+            estimator, model, target, n_samples=batch_size, n_steps=budget // batch_size
+        )
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),

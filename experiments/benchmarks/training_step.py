@@ -46,7 +46,7 @@ def measure(name: str, batch_size: int) -> dict[str, float]:
     frozen = copy.deepcopy(model).requires_grad_(False)
     objective = ReverseKL(target, n_samples=batch_size)
     optimiser = torch.optim.Adam(model.parameters(), lr=Optimisation().learning_rate, fused=True)
-    default = build_objective("covering", model, target, n_samples=batch_size)
+    default = build_objective("covering", model, target, n_samples=batch_size, n_steps=1000)
     default_optimiser = Optimisation().build(model)
     rows = model.rows(batch_size)
     y0 = model.decoder(rows).rsample().detach()

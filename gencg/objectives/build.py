@@ -8,10 +8,17 @@ from gencg.objectives.walkers import two_blocks
 from gencg.target import BoltzmannTarget
 
 ESTIMATORS = ("covering", "path", "plain")
+STEPS_PER_KEPT, MOST_KEPT = 25, 40
+"""Steps of training for each batch that is remembered, and batches at most."""
 
 
 def build_objective(
-    estimator: str, model: CoarseGrainedModel, target: BoltzmannTarget, *, n_samples: int
+    estimator: str,
+    model: CoarseGrainedModel,
+    target: BoltzmannTarget,
+    *,
+    n_samples: int,
+    n_steps: int,
 ) -> Objective:
     """`CoveringKL` where the model can use walkers and it is asked for, `ReverseKL` elsewhere.
 
@@ -20,6 +27,8 @@ def build_objective(
         model: The generator to train.
         target: The Boltzmann density.
         n_samples: Configurations per evaluation.
+        n_steps: Evaluations to come; the memory is short where they are few, since it is as hot as
+            the ladder was.
 
     Raises:
         ValueError: If `estimator` is none of these, or as the objective.
@@ -27,5 +36,6 @@ def build_objective(
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
     if estimator == "covering" and two_blocks(model) is not None:
-        return CoveringKL(target, n_samples=n_samples)
+        n_batches = min(max(n_steps // STEPS_PER_KEPT, 1), MOST_KEPT)
+        return CoveringKL(target, n_samples=n_samples, n_kept=n_batches * n_samples)
     return ReverseKL(target, n_samples=n_samples, path_gradient=estimator != "plain")

@@ -373,15 +373,17 @@ def test_models_without_two_blocks_take_reverse_kl() -> None:
         encoder=GaussianEncoder(coordinates, n_cvs=1, hidden=(8,)),
         n_cvs=1,
     )
-    assert isinstance(build_objective("covering", _model(), target, n_samples=8), CoveringKL)
+    assert isinstance(
+        build_objective("covering", _model(), target, n_samples=8, n_steps=9), CoveringKL
+    )
     for name in ("covering", "path", "plain"):
-        built = build_objective(name, gaussian, target, n_samples=8)
+        built = build_objective(name, gaussian, target, n_samples=8, n_steps=9)
         assert isinstance(built, ReverseKL)
         assert built.path_gradient == (name != "plain")
     with pytest.raises(ValueError, match="use ReverseKL"):
         CoveringKL(target, n_samples=8).evaluate(gaussian, BETA)
     with pytest.raises(ValueError, match="`estimator` must be one of covering, path, plain"):
-        build_objective("reinforce", gaussian, target, n_samples=8)
+        build_objective("reinforce", gaussian, target, n_samples=8, n_steps=9)
 
 
 def test_a_torsion_of_a_molecule_flips_in_one_move() -> None:
