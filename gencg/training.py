@@ -214,7 +214,6 @@ class TrainingState:
             "ladder": [vars(rung) for rung in self.ladder],
             "snapshots": [list(pair) for pair in self.snapshots],
             "good": self.good,
-            "objective": {} if self.objective is None else self.objective.state_dict(),
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -224,9 +223,6 @@ class TrainingState:
         self.ladder = [Rung(**rung) for rung in content["ladder"]]
         self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
         self.good = content["good"]
-        if self.objective is not None:
-            device = next(self.model.parameters()).device
-            self.objective.load_state_dict(_on(content.get("objective", {}), device))
 
     def remember(self) -> None:
         """Keep the present state as the last good one."""
@@ -251,6 +247,7 @@ class TrainingState:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "recent": [list(pair) for pair in self.recent],
+            "objective": {} if self.objective is None else self.objective.state_dict(),
         }
 
     def _move_to(self, content: dict[str, Any]) -> None:
@@ -260,6 +257,9 @@ class TrainingState:
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.recent = [(energy, weights) for energy, weights in content["recent"]]
+        if self.objective is not None:
+            device = next(self.model.parameters()).device
+            self.objective.load_state_dict(_on(content.get("objective", {}), device))
 
 
 _PLAIN = (

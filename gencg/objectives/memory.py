@@ -1,4 +1,4 @@
-"""Soft coordinates of the generator's last samples, drawn again by their weight."""
+"""Soft coordinates of the generator's last samples, and what the forward KL needs of them."""
 
 from typing import Any
 
@@ -10,17 +10,16 @@ from gencg.objectives.base import Evaluation
 
 
 class SoftMemory:
-    r"""The last samples' soft coordinates s with what their weight needs at any temperature.
+    r"""The last samples' soft coordinates s, with which the forward KL of the soft block is known.
 
     Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
     \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. The
     gradient of the forward KL by likelihoods, with the mean score, which is zero, taken off, is
 
-    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
+    .. math:: -E_m\left[\left(\frac{w}{\bar w} - \frac{q_\theta(s)}{m(s)}\right)
+              \nabla_\theta \log q_\theta(s)\right]
 
-    It has no noise where all weights are equal. What there is too little of and what there is too
-    much of have the same mass c, and are drawn with probabilities in proportion to
-    :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`.
+    It has no noise where generator, target and memory are one.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -28,47 +27,49 @@ class SoftMemory:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        # Soft coordinates, energy, and log-weight at beta zero
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
+        # Soft coordinates, their log-density, energy, and log-weight at beta zero
+        self._kept: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return 0 if self._kept is None else len(self._kept[0])
 
-    def add(self, fresh: Evaluation, soft_index: Tensor, beta: float) -> None:
-        """Keep the finite ones of fresh samples drawn at inverse temperature `beta`."""
-        kept = torch.isfinite(fresh.log_weights) & torch.isfinite(fresh.energy)
-        energy = fresh.energy[kept]
-        s, log_rest = fresh.y[kept][:, soft_index], fresh.log_weights[kept] + beta * energy
-        if self._kept is not None:
-            old_s, old_energy, old_rest = self._kept
-            s, energy = torch.cat([old_s, s]), torch.cat([old_energy, energy])
-            log_rest = torch.cat([old_rest, log_rest])
-        n = self.capacity
-        self._kept = s[-n:], energy[-n:], log_rest[-n:]
-
-    def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
-        """Draw with replacement what there was too little of, and too much.
+    def add(self, s: Tensor, log_m: Tensor, fresh: Evaluation, beta: float) -> None:
+        r"""Keep the finite ones of fresh samples drawn at inverse temperature `beta`.
 
         Args:
-            n: How many of each.
+            s: Their soft coordinates, ``(n, n_soft)``.
+            log_m: :math:`\log m(s)`, ``(n,)``.
+            fresh: The samples.
+            beta: Inverse temperature in mol/kJ.
+        """
+        parts = s, log_m, fresh.energy, fresh.log_weights + beta * fresh.energy
+        finite = torch.stack([torch.isfinite(part.reshape(len(s), -1)).all(1) for part in parts])
+        kept = finite.all(0)
+        s, log_m, energy, log_rest = (part[kept] for part in parts)
+        if self._kept is not None:
+            old = self._kept
+            s, log_m = torch.cat([old[0], s]), torch.cat([old[1], log_m])
+            energy, log_rest = torch.cat([old[2], energy]), torch.cat([old[3], log_rest])
+        n = self.capacity
+        # Copies: a view would be saved with all that it is a view of
+        self._kept = s[-n:].clone(), log_m[-n:].clone(), energy[-n:].clone(), log_rest[-n:].clone()
+
+    def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Draw with replacement, one half by weight and the other evenly.
+
+        Args:
+            n: How many.
             beta: Inverse temperature in mol/kJ.
 
         Returns:
-            Soft coordinates ``(n, n_soft)`` of either kind, and the mass c of each; none and zero
-            where all weights are equal.
+            Soft coordinates ``(n, n_soft)``, :math:`\log m(s)` and :math:`w / \bar w`, ``(n,)``;
+            sample i is drawn in proportion to :math:`w_i / \bar w + 1`.
         """
         assert self._kept is not None
-        s, energy, log_rest = self._kept
-        share = truncated(log_rest - beta * energy)
-        excess = share * len(share) - 1
-        mass = float(excess.clamp(min=0).mean())
-        if not mass > 0:
-            return s[:0], s[:0], 0.0
-        little, much = (
-            s[torch.multinomial(kind.clamp(min=0), n, replacement=True)]
-            for kind in (excess, -excess)
-        )
-        return little, much, mass
+        s, log_m, energy, log_rest = self._kept
+        weights = truncated(log_rest - beta * energy) * len(s)
+        index = torch.multinomial(weights + 1, n, replacement=True)
+        return s[index], log_m[index], weights[index]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors; empty while nothing is kept."""
@@ -76,9 +77,10 @@ class SoftMemory:
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
+        self._kept = None
         if content:
-            s, energy, log_rest = (content[name] for name in _STATE)
-            self._kept = s, energy, log_rest
+            s, log_m, energy, log_rest = (content[name] for name in _STATE)
+            self._kept = s, log_m, energy, log_rest
 
 
-_STATE = ("s", "energy", "log_rest")
+_STATE = ("s", "log_m", "energy", "log_rest")

@@ -96,7 +96,9 @@ class Walkers:
     :math:`\min\{1, w(y') / w(y)\}` with :math:`w = p_\beta / q`: no energy call at all.
 
     g is a sum of normals around values that walkers had when it was hot, and a share that comes
-    from anywhere. Every process holds all walkers; each computes its rows of a move.
+    from anywhere. While it is hot g follows the walkers, so that they are Markov chains from then
+    on only; where training never is hot, the values are those of the first samples. Every process
+    holds all walkers; each computes its rows of a move.
 
     Args:
         n: Number of walkers.
@@ -120,12 +122,14 @@ class Walkers:
 
     def start(self, fresh: Evaluation, flow: TwoBlockFlow) -> None:
         """Begin at fresh samples, drawn by their weights; not before one has weight."""
-        if not bool(torch.isfinite(fresh.log_weights).any()):
+        finite = torch.isfinite(fresh.log_weights)
+        if not bool(finite.any()):
             return
-        index = torch.multinomial(truncated(fresh.log_weights), self.n, replacement=True)
+        log_weights = torch.where(finite, fresh.log_weights, -torch.inf)
+        index = torch.multinomial(truncated(log_weights), self.n, replacement=True)
         self.y, self.energy = fresh.y[index].clone(), fresh.energy[index].clone()
         self.log_det = fresh.log_det[index].clone()
-        soft = fresh.y[:, flow.stiff.space.soft_index]
+        soft = fresh.y[finite][:, flow.stiff.space.soft_index]
         self.remembered = soft[torch.arange(N_REMEMBERED, device=soft.device) % len(soft)].clone()
         self.started = True
 
@@ -217,13 +221,15 @@ class Walkers:
         """Tensors and plain values; empty before the start."""
         if not self.started:
             return {}
-        return {name: getattr(self, name) for name in _STATE}
+        # Copies: walkers move in place
+        tensors = {name: getattr(self, name).clone() for name in _TENSORS}
+        return tensors | {"n_meetings": self.n_meetings}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         self.started = bool(content)
         for name, value in content.items():
-            setattr(self, name, value)
+            setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
 
     def _settle(self, index: Tensor, taken: tuple[Tensor, ...]) -> None:
         self.y[index], self.energy[index], self.log_det[index] = taken
@@ -262,7 +268,7 @@ class Walkers:
         return torch.logaddexp(math.log(1 - WIDE) + near, math.log(WIDE) + anywhere)
 
 
-_STATE = ("y", "energy", "log_det", "remembered", "n_meetings")
+_TENSORS = ("y", "energy", "log_det", "remembered")
 
 
 def _neighbours(space: SoftSpace, n: int, *, device: torch.device) -> Tensor:

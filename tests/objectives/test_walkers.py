@@ -5,6 +5,7 @@ detect: a state so far that no move of a few coordinates reaches it.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,6 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder
 from gencg.models.priors import GaussianPrior
-from gencg.objectives.base import Evaluation
 from gencg.objectives.build import build_objective
 from gencg.objectives.covering_kl import CoveringKL, _log_mean
 from gencg.objectives.memory import SoftMemory
@@ -202,6 +202,7 @@ def test_walkers_go_on_from_their_state() -> None:
         torch.manual_seed(1)
         each.move(two_blocks(model), target, BETA, 80, tame_above=1e3)
         ends.append(each.y)
+    assert again.y is not walkers.y
     assert torch.equal(*ends)
     assert Walkers(100).state_dict() == {}
     again.load_state_dict({})
@@ -254,13 +255,6 @@ def test_the_soft_block_learns_from_walkers_where_it_has_too_little_density() ->
 def test_a_generator_that_is_the_target_stays() -> None:
     # 40 evaluations at q = p: every mean is within 4.5 standard errors of zero, which fails 1 in
     # 1e5 for each entry; walkers are independent of one another
-    class Harmonic(Energy):
-        def __init__(self) -> None:
-            super().__init__((2,))
-
-        def energy(self, x):
-            return 0.5 * x.square().sum(-1)
-
     target, model = _target(Harmonic()), _model(soft=(True, False), std=0.0)
     gradients = []
     for _ in range(40):
@@ -275,39 +269,48 @@ def test_a_generator_that_is_the_target_stays() -> None:
     assert (stacked.mean(0).abs() <= 4.5 * error + 1e-12).all()
 
 
-def test_memory_draws_what_there_is_too_little_and_too_much_of() -> None:
+def _remembering(objective: CoveringKL, model: CoarseGrainedModel, n: int, beta: float = BETA):
+    fresh = ReverseKL(objective.target, n_samples=n, drop_worst=0.0).evaluate(model, beta)
+    objective._remember(two_blocks(model), fresh, beta)
+    return fresh
+
+
+def test_memory_is_drawn_by_weight_and_evenly() -> None:
     # 40,000 draws from 30,000 samples of a shaken flow: x1 beyond zero within 4.5 standard errors
     target, model = _target(DoubleWell()), _model()
-    fresh = ReverseKL(target, n_samples=30_000, drop_worst=0.0).evaluate(model, 0.5)
-    memory = SoftMemory(40_000)
-    memory.add(fresh, torch.tensor([0]), 0.5)
+    objective = CoveringKL(target, n_samples=64, n_kept=40_000)
+    fresh = _remembering(objective, model, 30_000, beta=0.5)
     for beta in (0.5, 1.0):
         weights = truncated(fresh.log_weights - (beta - 0.5) * fresh.energy) * 30_000
-        *both, mass = memory.draw(40_000, beta)
-        for s, excess in zip(both, (weights - 1, 1 - weights), strict=True):
-            share = excess.clamp(min=0)
-            assert mass == pytest.approx(float(share.mean()))
-            expected = (share * (fresh.y[:, 0] > 0)).sum() / share.sum()
-            found = (s[:, 0] > 0).double().mean()
-            assert abs(found - expected) < 4.5 * (expected * (1 - expected) / 40_000).sqrt() + 1e-6
+        s, log_m, drawn = objective.memory.draw(40_000, beta)
+        share = (weights + 1) / 60_000
+        expected = (share * (fresh.y[:, 0] > 0)).sum()
+        found = (s[:, 0] > 0).double().mean()
+        assert abs(found - expected) < 4.5 * (expected * (1 - expected) / 40_000).sqrt() + 1e-6
+        assert_close(log_m, two_blocks(model).soft.log_prob(s, s[:, :0]).detach())
+        assert_close(drawn.max(), weights.max())
 
 
-def test_the_likelihood_of_the_memory_is_the_forward_kl() -> None:
-    # 30 memories of 20,000 samples of the generator itself: the mean is within 4.5 standard errors
-    # of the gradient by quadrature in each of 200 entries, which fails 1 in 700
-    class Harmonic(Energy):
-        def __init__(self) -> None:
-            super().__init__((2,))
+class Harmonic(Energy):
+    """U = |x|² / 2."""
 
-        def energy(self, x):
-            return 0.5 * x.square().sum(-1)
+    def __init__(self) -> None:
+        super().__init__((2,))
 
+    def energy(self, x):
+        return 0.5 * x.square().sum(-1)
+
+
+@pytest.mark.parametrize("drawn_by", ["itself", "another"])
+def test_the_likelihood_of_the_memory_is_the_forward_kl(drawn_by) -> None:
+    # 30 memories of 20,000 samples: the mean is within 4.5 standard errors of the gradient by
+    # quadrature in each of 200 entries, which fails 1 in 700
     target, model, found = _target(Harmonic()), _model(std=0.15), []
+    then = model if drawn_by == "itself" else _model(std=0.1)
     flow = two_blocks(model)
     for _ in range(30):
-        objective = CoveringKL(target, n_samples=40_000, n_kept=20_000, n_walkers=40_000)
-        fresh = ReverseKL(target, n_samples=20_000, drop_worst=0.0).evaluate(model, BETA)
-        objective.memory.add(fresh, flow.stiff.space.soft_index, BETA)
+        objective = CoveringKL(target, n_samples=40_000, n_kept=20_000)
+        _remembering(objective, then, 20_000)
         model.zero_grad()
         objective._remembered(flow, BETA).backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
@@ -322,13 +325,27 @@ def test_the_likelihood_of_the_memory_is_the_forward_kl() -> None:
     assert ((stacked.mean(0) - exact).abs() <= slack).all()
 
 
-def test_nothing_is_wrong_where_all_weights_are_equal() -> None:
-    n = torch.zeros(5)
-    memory = SoftMemory(10)
-    memory.add(Evaluation(n.sum(), torch.randn(5, 2), n, n, n), torch.tensor([0]), BETA)
-    little, much, mass = memory.draw(7, BETA)
-    assert little.shape == much.shape == (0, 1)
-    assert mass == 0.0
+def test_likelihoods_have_no_noise_where_generator_target_and_memory_are_one() -> None:
+    model = _model(std=0.0)
+    objective = CoveringKL(_target(Harmonic()), n_samples=256)
+    _remembering(objective, model, 256)
+    objective._remembered(two_blocks(model), BETA).backward()
+    assert max(float(p.grad.abs().max()) for p in model.parameters()) < 1e-12
+
+
+def test_one_broken_sample_changes_nothing() -> None:
+    target, model = _target(DoubleWell()), _model()
+    flow, walkers, memory = two_blocks(model), Walkers(64), SoftMemory(1000)
+    fresh = ReverseKL(target, n_samples=64).evaluate(model, BETA)
+    for broken in (math.nan, math.inf):
+        y, log_weights = fresh.y.clone(), fresh.log_weights.clone()
+        y[0], log_weights[0] = math.nan, broken
+        spoilt = replace(fresh, y=y, log_weights=log_weights)
+        walkers.start(spoilt, flow)
+        assert torch.isfinite(walkers.y).all()
+        assert torch.isfinite(walkers.remembered).all()
+        memory.add(y, torch.zeros(64), spoilt, BETA)
+    assert len(memory) == 2 * int(torch.isfinite(fresh.log_weights[1:]).sum())
 
 
 def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
@@ -338,7 +355,7 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
     assert len(memory) == 0
     batches = [ReverseKL(target, n_samples=60).evaluate(model, BETA) for _ in range(3)]
     for fresh in batches:
-        memory.add(fresh, torch.tensor([0, 1]), BETA)
+        memory.add(fresh.y, torch.zeros(60), fresh, BETA)
     latest = torch.cat([batches[1].y[-40:], batches[2].y])
     assert torch.equal(memory.state_dict()["s"], latest)
     again.load_state_dict(memory.state_dict())
@@ -353,8 +370,8 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
     "options, message",
     [
         ({"moves": 1.0}, r"`moves` must lie in \[0, 1\), got 1.0"),
-        ({"n_samples": 2, "moves": 0.5}, "`n_samples` must leave two fresh samples, got 2"),
-        ({"weight": -1.0}, "`weight` must not be negative, got -1.0"),
+        ({"n_samples": 8, "moves": 0.9}, "`n_samples` must leave two fresh samples, got 8"),
+        ({"weight": -1.0}, "`weight` must not be negative or infinite, got -1.0"),
         ({"n_walkers": 3}, "`n_walkers` must be at least 64, got 3"),
         ({"n_kept": 0}, "`n_kept` must be at least 1, got 0"),
         ({"order": 3.0}, r"`order` must lie in \[0, 2\], got 3.0"),
