@@ -131,7 +131,8 @@ def fit(
             variables, or without soft coordinates apart from stiff ones, takes "path" for
             "covering".
         model: A model to train in place of the default one.
-        objective: A loss in place of that of `estimator`.
+        objective: A loss in place of that of `estimator`; one that keeps samples goes on with
+            them, so that each training wants its own.
         seed: Decides everything random, initial parameters included.
         device: Torch device.
         checkpoint: File to write the state to; if it exists, training resumes from it and ends

@@ -40,7 +40,7 @@ def one(
     checkpoint = stem.with_name(f"{stem.name}.checkpoint")
     problem = load(system)
     target = BoltzmannTarget(problem.energy, problem.coordinates, problem.temperature)
-    options = VARIANTS[name](Setting(problem, target, seed))
+    options = VARIANTS[name](Setting(problem, target, seed, calls))
     head = {"system": system, "variant": name, "calls": calls, "seed": seed}
     began = time.process_time()
     try:

@@ -14,6 +14,7 @@ from gencg.models.decoders import SplineDecoder
 from gencg.objectives.alpha_divergence import AlphaDivergence
 from gencg.objectives.alpha_two import AlphaTwo
 from gencg.objectives.base import Evaluation
+from gencg.objectives.build import samples_kept
 from gencg.objectives.covering_kl import CoveringKL
 from gencg.objectives.forward_kl import WeightedForwardKL
 from gencg.objectives.log_variance import LogVariance
@@ -32,11 +33,13 @@ class Setting:
         system: What is sampled.
         target: Its Boltzmann density.
         seed: Seed of the run, initial parameters included.
+        calls: Budget of energy calls.
     """
 
     system: System
     target: BoltzmannTarget
     seed: int
+    calls: float
 
 
 Options = dict[str, Any]
@@ -50,7 +53,8 @@ def nothing(setting: Setting) -> Options:
 
 def covering(setting: Setting, **options: Any) -> Options:
     """The default's objective with other options."""
-    return {"objective": CoveringKL(setting.target, n_samples=512, **options)}
+    n_kept = samples_kept(512, int(setting.calls) // 512)
+    return {"objective": CoveringKL(setting.target, n_samples=512, n_kept=n_kept, **options)}
 
 
 def reverse(setting: Setting, *, n_samples: int = 512, **options: Any) -> Options:

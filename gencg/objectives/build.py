@@ -12,6 +12,11 @@ STEPS_PER_KEPT, MOST_KEPT = 25, 40
 """Steps of training for each batch that is remembered, and batches at most."""
 
 
+def samples_kept(n_samples: int, n_steps: int) -> int:
+    """How many samples a training of `n_steps` evaluations remembers."""
+    return min(max(n_steps // STEPS_PER_KEPT, 1), MOST_KEPT) * n_samples
+
+
 def build_objective(
     estimator: str,
     model: CoarseGrainedModel,
@@ -36,6 +41,6 @@ def build_objective(
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
     if estimator == "covering" and two_blocks(model) is not None:
-        n_batches = min(max(n_steps // STEPS_PER_KEPT, 1), MOST_KEPT)
-        return CoveringKL(target, n_samples=n_samples, n_kept=n_batches * n_samples)
+        n_kept = samples_kept(n_samples, n_steps)
+        return CoveringKL(target, n_samples=n_samples, n_kept=n_kept)
     return ReverseKL(target, n_samples=n_samples, path_gradient=estimator != "plain")

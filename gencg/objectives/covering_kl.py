@@ -150,7 +150,7 @@ class CoveringKL(Objective):
 
     def _remembered(self, flow: TwoBlockFlow, beta: float) -> Tensor:
         """Forward KL of the soft block from the memory; see `SoftMemory`."""
-        n = max(self.n_samples // 2, 1)
+        n = max(self.n_samples // 2, parallel.size())
         s, log_m, weights = self.memory.draw(n, beta)
         own = parallel.share(n)
         log_q = _log_soft(flow, s[own])

@@ -58,7 +58,7 @@ class ReverseKL(Objective):
         clip_above: A sample's path gradient by y, measured in the coordinates' scales, is
             shortened to this many times the median of the batch. An exact generator has none at
             all, so that the optimum stays where it is; on the way the estimate is biased.
-            Without path gradients nothing is clipped.
+            Without path gradients nothing is clipped. Gradients are clipped as weighted by `order`.
 
     Raises:
         ValueError: If `n_samples` is below 2, `order` outside [0, 2] or above 0 without path
@@ -145,6 +145,16 @@ class ReverseKL(Objective):
             pyro.sample("z", generator.encoder(y))
 
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
+        """Loss and samples at inverse temperature `beta` in mol/kJ.
+
+        Raises:
+            ValueError: If `order` is above 0 for a model with collective variables, whose encoder
+                would not follow it.
+        """
+        if self.order > 0 and model.n_cvs:
+            raise ValueError(
+                f"`order` must be 0 for a model with collective variables, got {self.order}"
+            )
         # A sample that is not finite is counted below; Pyro would stop the run for it
         with pyro.validation_enabled(False):
             with parallel.whole_batch(self.n_samples):

@@ -246,6 +246,11 @@ def test_nothing_enters_the_store_of_pyro() -> None:
     assert not list(pyro.get_param_store().keys())
 
 
+def test_no_order_for_a_model_with_collective_variables() -> None:
+    with pytest.raises(ValueError, match="`order` must be 0 for a model with collective variables"):
+        ReverseKL(_target(DoubleWell()), n_samples=8, order=0.5).evaluate(_gaussian(), BETA)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
