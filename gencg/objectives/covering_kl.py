@@ -16,9 +16,6 @@ from gencg.objectives.reverse_kl import ReverseKL
 from gencg.objectives.walkers import Meeting, Walkers, two_blocks
 from gencg.target import BoltzmannTarget
 
-MOST_DENSER = 10.0
-"""How much denser than when a sample was drawn the generator may be there now, to count so."""
-
 
 class CoveringKL(Objective):
     r"""Reverse KL of an order, and likelihoods of the soft block where its populations are wrong.
@@ -40,11 +37,11 @@ class CoveringKL(Objective):
     term is the path gradient of the stiff block at the soft coordinates that moves try, each move
     weighted with its probability of being accepted.
 
-    With walkers that are samples of p, all terms have zero mean gradient at :math:`q = p`. While
-    networks are rounded in training, log-densities found on the way forward and back differ by
-    about 0.01 to 0.04, and walkers follow p as nearly. The value of the loss is the bound of
-    `ReverseKL` on the fresh samples. Energy calls: ``n_samples`` an evaluation, of which the share
-    `moves` is for walkers.
+    With walkers that are samples of p and a memory of samples of q, all terms have zero mean
+    gradient at :math:`q = p`. While networks are rounded in training, log-densities found on the
+    way forward and back differ by about 0.01 to 0.04, and walkers follow p as nearly. The value of
+    the loss is the bound of `ReverseKL` on the fresh samples. Energy calls: ``n_samples`` an
+    evaluation, of which the share `moves` is for walkers.
 
     Args:
         target: The Boltzmann density.
@@ -124,7 +121,7 @@ class CoveringKL(Objective):
                 "variables for walkers; use ReverseKL"
             )
         found = self.reverse.evaluate(model, beta)
-        self._remember(flow, found, beta)
+        self.memory.add(found.y[:, flow.stiff.space.soft_index], found, beta)
         pull = found.loss.new_zeros(())
         if self.n_moves:
             pull = pull + self._walk(model, flow, found, beta)
@@ -141,21 +138,16 @@ class CoveringKL(Objective):
         self.walkers.load_state_dict(content.get("walkers", {}))
         self.memory.load_state_dict(content.get("memory", {}))
 
-    def _remember(self, flow: TwoBlockFlow, fresh: Evaluation, beta: float) -> None:
-        """Keep fresh samples with the density of their soft coordinates."""
-        s = fresh.y[:, flow.stiff.space.soft_index]
-        with torch.no_grad():
-            log_m = _log_soft(flow, s[parallel.share(len(s))])
-        self.memory.add(s, parallel.gather(log_m, len(s)), fresh, beta)
-
     def _remembered(self, flow: TwoBlockFlow, beta: float) -> Tensor:
-        """Forward KL of the soft block from the memory; see `SoftMemory`."""
-        n = max(self.n_samples // 2, parallel.size())
-        s, log_m, weights = self.memory.draw(n, beta)
+        """From the soft coordinates there is too much of to those there is too little of."""
+        n = max(self.n_samples // 4, parallel.size())
+        little, much, mass = self.memory.draw(n, beta)
+        if mass == 0:
+            return little.new_zeros(())
         own = parallel.share(n)
-        log_q = _log_soft(flow, s[own])
-        now = (log_q.detach() - log_m[own]).exp().clamp(max=MOST_DENSER)
-        share = 2 * (weights[own] - now) / (weights[own] + 1)
+        log_q = _log_soft(flow, torch.cat([little[own], much[own]]))
+        share = torch.full_like(log_q, mass)
+        share[len(log_q) // 2 :] = -mass
         return -_where_finite(share, log_q).sum() / n
 
     def _walk(

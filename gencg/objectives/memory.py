@@ -10,16 +10,22 @@ from gencg.objectives.base import Evaluation
 
 
 class SoftMemory:
-    r"""The last samples' soft coordinates s, with which the forward KL of the soft block is known.
+    r"""The last samples' soft coordinates s, and by their weights the forward KL of the soft block.
 
     Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
     \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. The
-    gradient of the forward KL by likelihoods, with the mean score, which is zero, taken off, is
+    gradient of the forward KL is :math:`-E_m[(w / \bar w) \nabla_\theta \log q_\theta(s)]`; with
+    the mean score of m taken off it is
 
-    .. math:: -E_m\left[\left(\frac{w}{\bar w} - \frac{q_\theta(s)}{m(s)}\right)
-              \nabla_\theta \log q_\theta(s)\right]
+    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
+              = \nabla_\theta \left[\mathrm{KL}(p \| q_\theta) - \mathrm{KL}(m \| q_\theta)\right]
 
-    It has no noise where generator, target and memory are one.
+    which has no noise where all weights are equal. At :math:`q_\theta = m` it is the gradient of
+    the forward KL; while the generator moves it leads from where the generator was to the target,
+    a feedback with the delay of the memory, which ends as the learning rate does. What there is
+    too little of and what there is too much of have the same mass c; they are drawn in proportion
+    to :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`, which brings down
+    the noise where most weights are near the mean.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -27,49 +33,52 @@ class SoftMemory:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        # Soft coordinates, their log-density, energy, and log-weight at beta zero
-        self._kept: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        # Soft coordinates, energy, and log-weight at beta zero
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return 0 if self._kept is None else len(self._kept[0])
 
-    def add(self, s: Tensor, log_m: Tensor, fresh: Evaluation, beta: float) -> None:
-        r"""Keep the finite ones of fresh samples drawn at inverse temperature `beta`.
+    def add(self, s: Tensor, fresh: Evaluation, beta: float) -> None:
+        """Keep the finite ones of fresh samples drawn at inverse temperature `beta`.
 
         Args:
             s: Their soft coordinates, ``(n, n_soft)``.
-            log_m: :math:`\log m(s)`, ``(n,)``.
             fresh: The samples.
             beta: Inverse temperature in mol/kJ.
         """
-        parts = s, log_m, fresh.energy, fresh.log_weights + beta * fresh.energy
+        parts = s, fresh.energy, fresh.log_weights + beta * fresh.energy
         finite = torch.stack([torch.isfinite(part.reshape(len(s), -1)).all(1) for part in parts])
-        kept = finite.all(0)
-        s, log_m, energy, log_rest = (part[kept] for part in parts)
+        s, energy, log_rest = (part[finite.all(0)] for part in parts)
         if self._kept is not None:
-            old = self._kept
-            s, log_m = torch.cat([old[0], s]), torch.cat([old[1], log_m])
-            energy, log_rest = torch.cat([old[2], energy]), torch.cat([old[3], log_rest])
+            old_s, old_energy, old_rest = self._kept
+            s, energy = torch.cat([old_s, s]), torch.cat([old_energy, energy])
+            log_rest = torch.cat([old_rest, log_rest])
         n = self.capacity
         # Copies: a view would be saved with all that it is a view of
-        self._kept = s[-n:].clone(), log_m[-n:].clone(), energy[-n:].clone(), log_rest[-n:].clone()
+        self._kept = s[-n:].clone(), energy[-n:].clone(), log_rest[-n:].clone()
 
-    def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Draw with replacement, one half by weight and the other evenly.
+    def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
+        """Draw with replacement what there was too little of, and too much.
 
         Args:
-            n: How many.
+            n: How many of each.
             beta: Inverse temperature in mol/kJ.
 
         Returns:
-            Soft coordinates ``(n, n_soft)``, :math:`\log m(s)` and :math:`w / \bar w`, ``(n,)``;
-            sample i is drawn in proportion to :math:`w_i / \bar w + 1`.
+            Soft coordinates ``(n, n_soft)`` of either kind, and the mass c of each; none and zero
+            where all weights are equal.
         """
         assert self._kept is not None
-        s, log_m, energy, log_rest = self._kept
-        weights = truncated(log_rest - beta * energy) * len(s)
-        index = torch.multinomial(weights + 1, n, replacement=True)
-        return s[index], log_m[index], weights[index]
+        s, energy, log_rest = self._kept
+        excess = truncated(log_rest - beta * energy) * len(s) - 1
+        kinds = excess.clamp(min=0), (-excess).clamp(min=0)
+        mass = float(kinds[0].mean())
+        # Rounding may leave one kind without any
+        if not all(bool(kind.sum() > 0) for kind in kinds):
+            return s[:0], s[:0], 0.0
+        little, much = (s[torch.multinomial(kind, n, replacement=True)] for kind in kinds)
+        return little, much, mass
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors; empty while nothing is kept."""
@@ -79,8 +88,8 @@ class SoftMemory:
         """Go on from `content`."""
         self._kept = None
         if content:
-            s, log_m, energy, log_rest = (content[name] for name in _STATE)
-            self._kept = s, log_m, energy, log_rest
+            s, energy, log_rest = (content[name] for name in _STATE)
+            self._kept = s, energy, log_rest
 
 
-_STATE = ("s", "log_m", "energy", "log_rest")
+_STATE = ("s", "energy", "log_rest")
