@@ -52,12 +52,10 @@ class Move:
     """What becomes of some walkers in a move.
 
     Args:
-        chosen: Walkers asked to move, ``(n,)``, no two the same.
         pull: Zero in value; its gradient is the path gradient of the stiff block.
         accepted: Whether each moved, ``(n,)`` bool.
     """
 
-    chosen: Tensor
     pull: Tensor
     accepted: Tensor
 
@@ -69,12 +67,10 @@ class Meeting:
     Args:
         y: Where they stood, ``(n, dim)``.
         log_weights: :math:`\log p_\beta/q` there, ``(n,)``; high where density is missing.
-        accepted: Which took the fresh sample, ``(n,)`` bool.
     """
 
     y: Tensor
     log_weights: Tensor
-    accepted: Tensor
 
 
 class Walkers:
@@ -174,7 +170,7 @@ class Walkers:
             self._settle(chosen[accepted], self._gathered(asked, n, accepted))
             share = ratio.clamp(max=0).exp() / n
         pull = _pull(flow.stiff, y, score, asked.log_target_slope(beta), share)
-        return Move(chosen, pull, accepted)
+        return Move(pull, accepted)
 
     def meet(self, model: CoarseGrainedModel, fresh: Evaluation, beta: float, n: int) -> Meeting:
         """Offer `n` fresh samples to as many walkers.
@@ -200,7 +196,7 @@ class Walkers:
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
             self._settle(chosen[accepted], tuple(tensor[accepted] for tensor in taken))
-        return Meeting(y, here, accepted)
+        return Meeting(y, here)
 
     def remember(self, flow: TwoBlockFlow, heat: float) -> None:
         """Renew, now and then, some of the values that moves come from, while it is hot.

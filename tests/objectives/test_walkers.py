@@ -248,7 +248,7 @@ def test_the_soft_block_learns_from_walkers_where_it_has_too_little_density() ->
     log_q = flow.soft.log_prob(y[:, :1], y[:, :0])
     # Density enough, half of what is asked for, next to nothing, and no number
     for excess, share in ((-1.0, 0.0), (math.log(2), 0.5), (50.0, 1.0), (math.nan, 0.0)):
-        meeting = Meeting(y, log_z.detach() + torch.full((20,), excess), torch.zeros(20) > 0)
+        meeting = Meeting(y, log_z.detach() + torch.full((20,), excess))
         found = objective._missing(flow, meeting, fresh)
         assert_close(found, -share * log_q.mean(), rtol=0.05, atol=1e-9)
 
