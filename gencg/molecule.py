@@ -174,12 +174,7 @@ class Molecule:
         XH3 groups are included. Amides and double bonds without a mark are included too: the
         geometry (`gencg.coordinates.symmetry.planar_bonds`) or the force field tells them apart.
         """
-        multiple = {
-            tuple(sorted((b[0].index, b[1].index)))
-            for b in self.topology.bonds
-            if (getattr(b, "order", None) or 1) > 1
-            or str(getattr(b, "type", None)) in ("Double", "Triple", "Aromatic", "Amide")
-        }
+        multiple = self.multiple_bonds()
         return [
             (i, j)
             for (i, j), ring in zip(self.bonds.tolist(), self.ring_bonds, strict=True)
@@ -187,6 +182,16 @@ class Molecule:
             and min(len(self.neighbours[i]), len(self.neighbours[j])) > 1
             and (i, j) not in multiple
         ]
+
+    def multiple_bonds(self) -> set[tuple[int, int]]:
+        """Bonds i < j that the topology marks as double, triple, aromatic or amide."""
+        marked = (
+            sorted((b[0].index, b[1].index))
+            for b in self.topology.bonds
+            if (getattr(b, "order", None) or 1) > 1
+            or str(getattr(b, "type", None)) in ("Double", "Triple", "Aromatic", "Amide")
+        )
+        return {(i, j) for i, j in marked}
 
     def equivalence_classes(self) -> NDArray[np.int64]:
         """Class of each atom under topological symmetry, shape ``(n_atoms,)``.

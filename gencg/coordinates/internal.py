@@ -7,15 +7,25 @@ import torch
 from torch import Tensor
 
 from gencg.coordinates.base import CoordinateMap
-from gencg.coordinates.placement import Tables, absolute_torsions, build_tables, place
+from gencg.coordinates.placement import (
+    NEAREST,
+    Tables,
+    absolute_torsions,
+    bends_of,
+    build_tables,
+    place,
+)
 from gencg.coordinates.symmetry import (
     Rotor,
     equivalent_pair,
     find_rotors,
+    inverting_atoms,
     planar_bonds,
     relabelled,
+    shortest_ring,
     signed_volumes,
     swapped,
+    turning_bonds,
 )
 from gencg.coordinates.zmatrix import ZMatrix, build_zmatrix
 from gencg.geometry import angles, dihedrals, distances, wrap
@@ -91,6 +101,7 @@ class InternalCoordinates(CoordinateMap):
         stiff_bonds: Iterable[Bond] | None = None,
         soft_bonds: Iterable[Bond] | None = None,
         fold_rotors: bool = True,
+        invert: bool = True,
     ) -> None:
         self.molecule = molecule
         self.zmatrix = z = build_zmatrix(molecule)
@@ -100,9 +111,13 @@ class InternalCoordinates(CoordinateMap):
         self.event_shape, self.dim = (n, 3), 3 * n - 6
         begin = 2 * n - 3  # of the torsions
         row = {k: i for i, k in enumerate(z.torsion_atoms)}
-        turning = [row[k] for k in z.leading if z.axis(k) in soft]
+        turning = [k for k in z.leading if z.axis(k) in soft]
+        turning += [k for k in z.closing if _puckers(molecule, z, k, soft)]
+        owned = {k for rotor in self.rotors for k in rotor.atoms}
+        inverting = set(inverting_atoms(molecule)) if invert else set()
+        turning += [k for k in z.relative if z.parent[k] in inverting and k not in owned]
         self.soft = torch.zeros(self.dim, dtype=torch.bool)
-        self.soft[[begin + i for i in turning]] = True
+        self.soft[[begin + row[k] for k in turning]] = True
         self.periodic = self.soft.clone()
         self.fold = torch.ones(self.dim, dtype=torch.long)
         for rotor in self.rotors:
@@ -119,6 +134,7 @@ class InternalCoordinates(CoordinateMap):
         self.centre, _ = self.forward(torch.as_tensor(molecule.positions))
         scales = torch.tensor([BOND_SCALE, ANGLE_SCALE, STIFF_SCALE], dtype=torch.float64)
         self.scale = scales.repeat_interleave(torch.tensor([n - 1, n - 2, n - 3]))
+        self.scale[n - 1 + self._tables.closing] = BOND_SCALE
         self.scale[self.soft] = SOFT_SCALE
         self.names = coordinate_names(molecule, z, self.rotors)
 
@@ -135,8 +151,17 @@ class InternalCoordinates(CoordinateMap):
             x = relabelled(x, -turns, self.rotors)
             phase = self._phases(x, t)
         r, theta = distances(x, t.bonds), angles(x, t.angles)
+        volume = torch.sin(theta)
+        if len(t.closing):
+            end, d = distances(x, t.ring[:, ::2]), distances(x, t.ring[:, 1:])
+            theta = theta.index_copy(-1, t.closing, end)
+            volume = volume.index_copy(-1, t.closing, end / (r[..., 1 + t.closing] * d))
+        if len(t.linear):
+            bends, shrink = bends_of(x, t)
+            theta = theta.index_copy(-1, t.linear, bends[..., 0])
+            volume = volume.index_copy(-1, t.linear, shrink)
         y = torch.cat([r, theta, t.offset + wrap(phase)], -1)
-        return y, -_log_volume(r, torch.sin(theta), -1)
+        return y, -_log_volume(r, volume, -1)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Configurations ``(*batch, n_atoms, 3)`` of ``y`` and log|det dx/dy|.
@@ -152,9 +177,8 @@ class InternalCoordinates(CoordinateMap):
         n, batch = self.event_shape[0], y.shape[:-1]
         rows = y.reshape(-1, self.dim).T.contiguous()  # [dim, batch]
         r, theta, torsion = torch.split(rows, [n - 1, n - 2, n - 3])
-        sine = torch.sin(theta)
-        x = place(r, sine, torch.cos(theta), absolute_torsions(torsion, t), t)
-        log_det = _log_volume(r, sine, 0)
+        x, volume = place(r, theta, absolute_torsions(torsion, t), t)
+        log_det = _log_volume(r, volume, 0)
         return x.permute(2, 1, 0).reshape(*batch, n, 3), log_det.reshape(batch)
 
     def relabel(self, x: Tensor, copies: Tensor) -> Tensor:
@@ -177,6 +201,12 @@ class InternalCoordinates(CoordinateMap):
         t = self._on(x)
         return (signed_volumes(x, t.centres) * t.hands <= 0).any(-1)
 
+    def closed(self, x: Tensor) -> Tensor:
+        """Which have no ring that its bonds could not close, ``(*batch,)`` bool."""
+        k, a, b = (x[..., i, :] for i in self._tables.ring.to(x.device).unbind(1))
+        area = torch.linalg.vector_norm(torch.linalg.cross(k - a, b - a), dim=-1)
+        return (area > 1.5 * NEAREST * torch.linalg.vector_norm(b - a, dim=-1)).all(-1)
+
     def flipped(self, x: Tensor) -> Tensor:
         """Which have a stiff acyclic axis turned by over 90 degrees, ``(*batch,)`` bool."""
         t = self._on(x)
@@ -184,8 +214,8 @@ class InternalCoordinates(CoordinateMap):
         return (turned.abs() > math.pi / 2).any(-1)
 
     def valid(self, x: Tensor) -> Tensor:
-        """Finite, with the handedness and the double bonds of the reference, ``(*batch,)`` bool."""
-        return super().valid(x) & ~self.inverted(x) & ~self.flipped(x)
+        """Finite, with closed rings, hands and double bonds of the reference, ``(*batch,)`` bool."""
+        return super().valid(x) & self.closed(x) & ~self.inverted(x) & ~self.flipped(x)
 
     def match_labels(self, x: Tensor) -> Tensor:
         """Swap equivalent terminal atoms of ``x`` where that gives the reference's handedness.
@@ -202,6 +232,8 @@ class InternalCoordinates(CoordinateMap):
     def _phases(self, x: Tensor, t: Tables) -> Tensor:
         """Torsions from their middle; for a rotor n times its mean angle, not wrapped."""
         turned = wrap(dihedrals(x, t.quads) - t.middle)
+        if len(t.linear):
+            turned = turned.index_copy(-1, t.bends, bends_of(x, t)[0][..., 1])
         return (turned * t.fold).index_add(-1, t.owners, turned[..., t.siblings])
 
     def _on(self, like: Tensor) -> Tables:
@@ -230,27 +262,37 @@ def coordinate_names(
         return f"{kind}({', '.join(label[i] for i in atoms)})"
 
     names = [call("r", z.parent[k], k) for k in z.atoms[1:]]
-    names += [call("angle", k, z.parent[k], z.grandparent[k]) for k in z.atoms[2:]]
     for k in z.atoms[2:]:
-        quad = (k, z.parent[k], z.grandparent[k], z.reference[k])
-        if k == z.third:
-            continue
+        kind = "r" if z.closes[k] >= 0 else "bend1" if z.linear[k] else "angle"
+        names.append(call(kind, *z.angle(k)))
+    for k in z.torsion_atoms:
+        quad = z.quad(k)
         if k in rotor_of:
             names.append(call("rotor", z.parent[k]))
+        elif z.linear[k]:
+            names.append(call("bend2", *z.angle(k)))
+        elif z.closes[k] >= 0:
+            names.append(call("ring", *quad))
         elif z.first[k] != k:
-            names.append(call("improper", *quad[:3], z.first[k]))
+            names.append(call("improper", *quad))
         else:
             names.append(known.get(quad) or call("torsion", *quad))
     return tuple(names)
 
 
+def _puckers(molecule: Molecule, z: ZMatrix, k: int, soft: set[Bond]) -> bool:
+    """Whether the ring that an atom closes, of four atoms or more, can turn about one bond."""
+    ring = shortest_ring(molecule, z.parent[k], k, z.closes[k])
+    bonds = zip(ring, ring[1:] + ring[:1], strict=True)
+    return len(ring) > 3 and any((min(bond), max(bond)) in soft for bond in bonds)
+
+
 def _soft_bonds(
     molecule: Molecule, stiff: Iterable[Bond] | None, soft: Iterable[Bond] | None
 ) -> set[Bond]:
-    rotatable = set(molecule.rotatable_bonds())
-    bonds = {tuple(bond) for bond in molecule.bonds.tolist()}
-    acyclic = {tuple(bond) for bond in molecule.bonds[~molecule.ring_bonds].tolist()}
-    turning = {bond for bond in acyclic if min(len(molecule.neighbours[i]) for i in bond) > 1}
+    rotatable = set(turning_bonds(molecule))
+    bonds: set[Bond] = {(i, j) for i, j in molecule.bonds.tolist()}
+    turning = {bond for bond in bonds if min(len(molecule.neighbours[i]) for i in bond) > 1}
 
     def checked(name: str, given: Iterable[Bond], allowed: set[Bond], rule: str) -> set[Bond]:
         pairs = {(min(bond), max(bond)) for bond in given}
@@ -259,7 +301,7 @@ def _soft_bonds(
         return pairs
 
     if soft is not None:
-        rule = "bonds outside rings between atoms with further neighbours"
+        rule = "bonds between atoms with further neighbours"
         chosen = checked("soft_bonds", soft, turning, rule)
         both = chosen & checked("stiff_bonds", stiff or (), bonds, "bonds of the molecule")
         if both:

@@ -1,5 +1,6 @@
 """What a labelled molecule keeps and what it repeats: handedness, flat bonds, symmetric rotors."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -135,23 +136,95 @@ def handed_atoms(molecule: Molecule) -> list[tuple[int, ...]]:
     return [group for group, v in zip(groups, volumes.tolist(), strict=True) if abs(v) > 1e-4]
 
 
+def turning_bonds(molecule: Molecule) -> list[tuple[int, int]]:
+    """Bonds about which the molecule may turn: the rotatable ones and those of rings that pucker.
+
+    Amides and double bonds outside rings are among them (`Molecule.rotatable_bonds`).
+    """
+    return sorted([*molecule.rotatable_bonds(), *puckering_bonds(molecule)])
+
+
 def planar_bonds(molecule: Molecule) -> list[tuple[int, int]]:
     """Acyclic double and amide bonds, read from the reference structure.
 
     Short for their elements (C, N), with flat ends, and with the neighbours on either side in
     one plane to 35 degrees. A force field's own barriers are a better judge where they are known.
     """
+    return [bond for bond in molecule.rotatable_bonds() if _is_planar(molecule, *bond)]
+
+
+def puckering_bonds(molecule: Molecule) -> list[tuple[int, int]]:
+    """Bonds of rings about which a ring can pucker, read from the reference structure.
+
+    In rings of four atoms or more: those that are neither marked as multiple nor planar
+    (`planar_bonds`), and belong to no flat ring without sp3 atoms.
+    """
+    marked = molecule.multiple_bonds()
     found = []
-    for i, j in molecule.rotatable_bonds():
-        kind = "".join(sorted(molecule.elements[i] + molecule.elements[j]))
-        ends = [len(molecule.neighbours[i]), len(molecule.neighbours[j])]
-        if kind not in _FLAT_BONDS or max(ends) > 3:
-            continue
-        longest = _FLAT_BONDS[kind] if min(ends) == 3 else _BENT_BONDS[kind]
-        length = np.linalg.norm(molecule.positions[i] - molecule.positions[j])
-        if length <= longest and _twist(molecule, i, j) < np.sin(np.radians(35.0)):
+    for i, j in molecule.bonds[molecule.ring_bonds].tolist():
+        ring = shortest_ring(molecule, i, j)
+        rigid = len(ring) < 4 or (i, j) in marked or _is_planar(molecule, i, j)
+        if not rigid and not _is_flat(molecule, ring):
             found.append((i, j))
     return found
+
+
+def shortest_ring(molecule: Molecule, *path: int) -> list[int]:
+    """Atoms of the shortest ring along two or three bonded atoms, in order; empty without one."""
+    first, last, barred = path[-1], path[0], set(path[1:-1])
+    came = {first: -1}
+    queue = [first]
+    for atom in queue:
+        for k in molecule.neighbours[atom]:
+            bond_itself = len(path) == 2 and {atom, k} == set(path)
+            if k in came or k in barred or bond_itself:
+                continue
+            came[k] = atom
+            queue.append(k)
+    if last not in came:
+        return []
+    ring = [last]
+    while ring[-1] != first:
+        ring.append(came[ring[-1]])
+    return [*ring, *reversed(path[1:-1])]
+
+
+def inverting_atoms(molecule: Molecule) -> list[int]:
+    """Nitrogen atoms with three neighbours that can pass through their plane to the other side.
+
+    Pyramidal in the reference structure. One whose two hydrogens are equivalent has the same
+    structure on the other side, and counts only where it is nearly flat.
+    """
+    found = []
+    for atom, bonded in enumerate(molecule.neighbours):
+        if molecule.elements[atom] != "N" or len(bonded) != 3:
+            continue
+        arms = molecule.positions[list(bonded)] - molecule.positions[atom]
+        arms /= np.linalg.norm(arms, axis=1, keepdims=True)
+        total = np.degrees(np.arccos(np.clip((arms @ arms.T)[np.triu_indices(3, 1)], -1, 1))).sum()
+        least = 340.0 if equivalent_pair(molecule, bonded) else 0.0
+        if least < total < 355.0:
+            found.append(atom)
+    return found
+
+
+def _is_planar(molecule: Molecule, i: int, j: int) -> bool:
+    kind = "".join(sorted(molecule.elements[i] + molecule.elements[j]))
+    ends = [len(molecule.neighbours[i]), len(molecule.neighbours[j])]
+    if kind not in _FLAT_BONDS or max(ends) > 3:
+        return False
+    longest = _FLAT_BONDS[kind] if min(ends) == 3 else _BENT_BONDS[kind]
+    length = np.linalg.norm(molecule.positions[i] - molecule.positions[j])
+    return bool(length <= longest and _twist(molecule, i, j) < np.sin(np.radians(35.0)))
+
+
+def _is_flat(molecule: Molecule, ring: Sequence[int]) -> bool:
+    """Whether no atom of a ring has four neighbours and all its torsions are below 15 degrees."""
+    if max(len(molecule.neighbours[k]) for k in ring) > 3:
+        return False
+    n = len(ring)
+    quads = torch.tensor([[ring[(k + step) % n] for step in range(4)] for k in range(n)])
+    return bool(dihedrals(torch.as_tensor(molecule.positions), quads).abs().max() < math.pi / 12)
 
 
 def _twist(molecule: Molecule, i: int, j: int) -> float:

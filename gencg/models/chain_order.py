@@ -18,7 +18,7 @@ def chain_positions(coordinates: CoordinateMap) -> Tensor:
         return torch.arange(coordinates.dim, dtype=torch.float64)
     z = coordinates.zmatrix
     atoms: list[tuple[int, ...]] = [(k, z.parent[k]) for k in z.atoms[1:]]
-    atoms += [(k, z.parent[k], z.grandparent[k]) for k in z.atoms[2:]]
+    atoms += [z.angle(k) for k in z.atoms[2:]]
     atoms += [z.quad(k) for k in z.torsion_atoms]
     rank = cuthill_mckee(coordinates.molecule)
     means = [sum(rank[i] for i in group) / len(group) for group in atoms]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencg.coordinates.internal import InternalCoordinates
+from gencg.coordinates.symmetry import turning_bonds
 from gencg.energies.base import Energy
 from gencg.energies.forcefield import ForceField
 from gencg.molecule import Molecule
@@ -196,13 +197,13 @@ def from_system(
 
 
 def stiff_by_barrier(energy: Energy, molecule: Molecule, max_barrier: float) -> list[Bond] | None:
-    """Rotatable bonds with a torsion barrier above `max_barrier` in kJ/mol.
+    """Bonds that turn otherwise (`turning_bonds`) with a torsion barrier above `max_barrier` in kJ/mol.
 
     None if the energy does not know its torsion terms: the geometry then has to tell.
     """
     if not isinstance(energy, ForceField):
         return None
-    bonds = molecule.rotatable_bonds()
+    bonds = turning_bonds(molecule)
     barriers = energy.torsion_barriers(molecule.positions, bonds)
     return [bond for bond, barrier in zip(bonds, barriers, strict=True) if barrier > max_barrier]
 

@@ -154,7 +154,7 @@ def test_soft_torsions_of_the_dipeptide() -> None:
     assert "soft=[phi(ALA2), psi(ALA2), rotor(ACE1-CH3)" in repr(coordinates)
     assert soft == ["phi(ALA2)", "psi(ALA2)", "rotor(ACE1-CH3)", "rotor(ALA2-CB)", "rotor(NME3-C)"]
     assert coordinates.fold[coordinates.soft].tolist() == [1, 1, 3, 3, 3]
-    assert len(coordinates.zmatrix.levels) == 3
+    assert len(coordinates.zmatrix.blocks) == 3
     x, _ = coordinates.inverse(near(coordinates, 5))
     y, _ = coordinates.forward(x)
     quads = torch.tensor([quad for _, quad in dipeptide().phi_psi()])
@@ -208,12 +208,12 @@ def test_the_number_of_operations_grows_with_levels_not_atoms(n: int) -> None:
             return func(*args, **(kwargs or {}))
 
     coordinates = InternalCoordinates(alkane(n))
-    assert len(coordinates.zmatrix.levels) == n // 2 - 1
+    assert len(coordinates.zmatrix.blocks) == n // 2 - 1
     y = near(coordinates, 5)
     coordinates.inverse(y)
     with Count() as count:
         coordinates.inverse(y)
-    assert count.n < 60 + 40 * len(coordinates.zmatrix.levels)
+    assert count.n < 60 + 40 * len(coordinates.zmatrix.blocks)
 
 
 @pytest.mark.parametrize(
