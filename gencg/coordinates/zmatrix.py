@@ -244,8 +244,9 @@ def _schedule(
         if closes[k] >= 0:
             yield from (j for j in (closes[k], reference[k]) if j >= 0)
         elif linear[k] or first[k] == reference[k] >= 0:
-            # The frames of A and B lie towards C from the start
-            yield from (j for j in [reference[k]] if j != tree.third or tree.up[k] not in root)
+            # The frames of A and B lie towards C from the start, those beyond a linear atom do not
+            if linear[k] or reference[k] != tree.third or tree.up[k] not in root:
+                yield reference[k]
 
     needed = {k: set(needs(k)) for k in tree.order if k not in root}
     inner = {j for others in needed.values() for j in others}
