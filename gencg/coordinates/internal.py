@@ -33,6 +33,8 @@ from gencg.molecule import Molecule
 
 Bond = tuple[int, int]
 
+_WINDOWS = {4: 90.0, 5: 80.0, 6: 110.0, 7: 130.0}
+"""How far in degrees the torsions of a ring of so many atoms go from those of the flat ring."""
 BOND_SCALE, ANGLE_SCALE, STIFF_SCALE = 0.0035, 0.06, 0.12
 """Thermal spread at 300 K of a bond length (nm), an angle and a stiff torsion (rad)."""
 SOFT_SCALE = math.pi / math.sqrt(3)
@@ -122,8 +124,17 @@ class InternalCoordinates(CoordinateMap):
         self.fold = torch.ones(self.dim, dtype=torch.long)
         for rotor in self.rotors:
             self.fold[begin + row[rotor.atoms[0]]] = rotor.n
+        stretch = self.fold[begin:].double()
+        windows = {row[k]: window for k in turning if (window := ring_window(molecule, z, k))}
+        stretch[list(windows)] = torch.tensor([math.pi / half for _, half in windows.values()])
+        self._log_stretch = sum(math.log(math.pi / half) for _, half in windows.values())
         self._tables = build_tables(
-            molecule, z, self.rotors, soft=self.soft[begin:], fold=self.fold[begin:]
+            molecule,
+            z,
+            self.rotors,
+            soft=self.soft[begin:],
+            stretch=stretch,
+            windows={i: middle for i, (middle, _) in windows.items()},
         )
         stiff_quads = self._tables.quads[self._tables.stiff].tolist()
         ends = [[j for j in molecule.neighbours[p] if j != g] for _, p, g, _ in stiff_quads]
@@ -161,7 +172,7 @@ class InternalCoordinates(CoordinateMap):
             theta = theta.index_copy(-1, t.linear, bends[..., 0])
             volume = volume.index_copy(-1, t.linear, shrink)
         y = torch.cat([r, theta, t.offset + wrap(phase)], -1)
-        return y, -_log_volume(r, volume, -1)
+        return y, self._log_stretch - _log_volume(r, volume, -1)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Configurations ``(*batch, n_atoms, 3)`` of ``y`` and log|det dx/dy|.
@@ -178,7 +189,7 @@ class InternalCoordinates(CoordinateMap):
         rows = y.reshape(-1, self.dim).T.contiguous()  # [dim, batch]
         r, theta, torsion = torch.split(rows, [n - 1, n - 2, n - 3])
         x, volume = place(r, theta, absolute_torsions(torsion, t), t)
-        log_det = _log_volume(r, volume, 0)
+        log_det = _log_volume(r, volume, 0) - self._log_stretch
         return x.permute(2, 1, 0).reshape(*batch, n, 3), log_det.reshape(batch)
 
     def relabel(self, x: Tensor, copies: Tensor) -> Tensor:
@@ -234,7 +245,7 @@ class InternalCoordinates(CoordinateMap):
         turned = wrap(dihedrals(x, t.quads) - t.middle)
         if len(t.linear):
             turned = turned.index_copy(-1, t.bends, bends_of(x, t)[0][..., 1])
-        return (turned * t.fold).index_add(-1, t.owners, turned[..., t.siblings])
+        return (turned * t.stretch).index_add(-1, t.owners, turned[..., t.siblings])
 
     def _on(self, like: Tensor) -> Tables:
         key = (like.dtype, like.device)
@@ -278,6 +289,33 @@ def coordinate_names(
         else:
             names.append(known.get(quad) or call("torsion", *quad))
     return tuple(names)
+
+
+def ring_window(molecule: Molecule, z: ZMatrix, atom: int) -> tuple[float, float] | None:
+    """Middle and half width in rad of the torsion of an atom in a ring of up to seven atoms.
+
+    The torsion along the ring, or that of the flap, stays that near to the flat ring; the middle
+    is the torsion which the atom would have there. None outside small rings.
+    """
+    k, p, g, last = z.quad(atom)
+    closes = z.closes[atom] >= 0
+    if closes:
+        ring = shortest_ring(molecule, p, atom, g)
+    elif z.turns(atom):
+        ring = shortest_ring(molecule, p, g)
+    else:
+        return None
+    if len(ring) not in _WINDOWS:
+        return None
+    half = math.radians(_WINDOWS[len(ring)])
+    if closes:
+        return math.pi, half
+    # The ring's own torsion about this axis, zero in the flat ring
+    ends = [ring[(ring.index(i) + turn) % len(ring)] for i in (p, g) for turn in (1, -1)]
+    before, after = (next(j for j in pair if j not in (p, g)) for pair in (ends[:2], ends[2:]))
+    x = torch.as_tensor(molecule.positions)
+    own, along = dihedrals(x, torch.tensor([(k, p, g, last), (before, p, g, after)])).tolist()
+    return math.remainder(own - along, 2 * math.pi), half
 
 
 def _puckers(molecule: Molecule, z: ZMatrix, k: int, soft: set[Bond]) -> bool:

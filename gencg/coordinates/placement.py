@@ -1,7 +1,7 @@
 """Placement: from bond lengths, angles and torsions to positions, a block of the tree at a time."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,8 +36,8 @@ class Tables(NamedTuple):
 
     Torsion rows follow ``zmatrix.torsion_atoms``. Their dihedral angle is ``middle`` + d and
     their coordinate ``offset`` + d, with d in [-pi, pi); a leading row of a rotor has the middle
-    t0, the offset 0 and carries n times the mean angle instead of d. The row of a linear atom is
-    its second bend.
+    t0, the offset 0 and carries n times the mean angle instead of d, one of a ring the middle of
+    its window, the offset 0 and d times its stretch. The row of a linear atom is its second bend.
     """
 
     bonds: Tensor  # [n-1, 2]
@@ -45,7 +45,7 @@ class Tables(NamedTuple):
     quads: Tensor  # [n-3, 4]
     middle: Tensor
     offset: Tensor
-    fold: Tensor
+    stretch: Tensor
     rotors: Tensor  # leading rows of the rotors
     siblings: Tensor  # rows of the other atoms of rotors
     owners: Tensor  # and the leading row of each
@@ -84,7 +84,8 @@ def absolute_torsions(torsion: Tensor, t: Tables) -> Tensor:
     """Torsion of every placed atom from the torsion rows, [n-3, batch] to [n-2, batch]."""
     d = torsion - t.offset[:, None]
     if len(t.rotors):
-        d = d.index_add(0, t.owners, -d.index_select(0, t.siblings)) / t.fold[:, None]
+        d = d.index_add(0, t.owners, -d.index_select(0, t.siblings))
+    d = d / t.stretch[:, None]
     rows = torch.cat([t.middle[:, None] + d, torsion.new_zeros(1, torsion.shape[1])])
     return rows.index_select(0, t.own) + rows.index_select(0, t.first)
 
@@ -216,9 +217,20 @@ def build_tables(
     rotors: tuple[Rotor, ...],
     *,
     soft: Tensor,
-    fold: Tensor,
+    stretch: Tensor,
+    windows: Mapping[int, float],
 ) -> Tables:
-    """Tables of a Z-matrix, given which torsion rows are soft and their order as rotors."""
+    """Tables of a Z-matrix.
+
+    Args:
+        molecule: Gives the reference structure.
+        zmatrix: The order of placement.
+        rotors: The folded rotors.
+        soft: Which torsion rows are soft, ``(n-3,)`` bool.
+        stretch: How far a row's coordinate goes as its torsion does, ``(n-3,)``: the order of a
+            rotor, half a turn over half the window of a ring.
+        windows: The middle of each row that stays in a window.
+    """
     z, n, x = zmatrix, molecule.n_atoms, torch.as_tensor(molecule.positions)
     placed = z.atoms[2:]
     row = {k: i for i, k in enumerate(z.torsion_atoms)}
@@ -231,8 +243,9 @@ def build_tables(
     middle = torch.where(soft, 0.0, torsion).index_fill(0, bends, 0.0)
     turns = [2 * math.pi * j / rotor.n for rotor in rotors for j in range(1, rotor.n)]
     middle[siblings] = wrap(torch.tensor(turns, dtype=torch.float64))
-    deviation = wrap(torsion - middle)[siblings] / fold[owners]
+    deviation = wrap(torsion - middle)[siblings] / stretch[owners]
     middle[leading] = torsion.index_add(0, owners, deviation)[leading]
+    middle[list(windows)] = torch.tensor(list(windows.values()), dtype=torch.float64)
     acyclic = {tuple(bond) for bond in molecule.bonds[~molecule.ring_bonds].tolist()}
     place_of = {k: i for i, k in enumerate(z.atoms)}
     root = torch.zeros(3, 4, 2, 1, dtype=torch.float64)
@@ -247,8 +260,8 @@ def build_tables(
         angles=_index(((k, z.parent[k], z.grandparent[k]) for k in placed), 3),
         quads=quads,
         middle=middle,
-        offset=middle.index_fill(0, leading, 0.0),
-        fold=fold.to(torch.float64),
+        offset=middle.index_fill(0, torch.cat([leading, _index(windows)]), 0.0),
+        stretch=stretch.to(torch.float64),
         rotors=leading,
         siblings=siblings,
         owners=owners,
