@@ -126,7 +126,7 @@ class InternalCoordinates(CoordinateMap):
             self.fold[begin + row[rotor.atoms[0]]] = rotor.n
         stretch = self.fold[begin:].double()
         windows = {row[k]: window for k in turning if (window := ring_window(molecule, z, k))}
-        stretch[list(windows)] = torch.tensor([math.pi / half for _, half in windows.values()])
+        stretch[list(windows)] = stretch.new_tensor([math.pi / w for _, w in windows.values()])
         self._log_stretch = sum(math.log(math.pi / half) for _, half in windows.values())
         self._tables = build_tables(
             molecule,
