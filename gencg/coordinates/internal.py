@@ -76,15 +76,35 @@ class InternalCoordinates(CoordinateMap):
     atoms trade places where p wraps, so a decoder which conditions them on p should see p/n
     (``fold`` holds n), not only p.
 
-    **Rings.** The tree leaves one bond of each ring out; its length is a consequence of the other
-    coordinates, which are exact but strongly coupled.
+    **Rings.** The tree leaves one bond of each ring out. The atom at its end is placed by both
+    its bond lengths :math:`r_1, r_2` to ring neighbours at a distance d, and by the dihedral angle
+    about the line between them: no angle, and no length that is a consequence. Its share of the
+    volume element is
+
+    .. math:: 2 \log r + \log \sin\theta \;\to\; \log r_1 + \log r_2 - \log d
+
+    What hangs on the ring is measured from its atoms. A ring of n atoms then has n lengths, n - 3
+    angles and, soft, n - 3 torsions that pucker it; in rings of up to seven atoms these stay in a
+    window :math:`t_0 \pm w` around the flat ring, and the coordinate is :math:`\pi (t - t_0) / w`.
+    The three angles at the end are consequences. Lengths that do not reach give no configuration:
+    `inverse` places the atom as near as it can, with a gradient that brings the ends together,
+    and `valid` (`closed`) tells. Cages have more bonds than this takes; the length of the rest is
+    a consequence.
+
+    **Straight angles** (nitriles, alkynes) have no torsion. An atom there has two bends
+    :math:`b_1, b_2` of its bond against the one before, :math:`\alpha^2 = b_1^2 + b_2^2`, with
+    :math:`\sin\alpha / \alpha` in place of :math:`\sin\theta`; torsions reach across.
+
+    **Nitrogen that turns over.** A pyramidal nitrogen with three neighbours passes through its
+    plane; the torsion of one substituent relative to the other is soft (`inverting_atoms`).
 
     Args:
         molecule: Bonds and reference structure.
-        stiff_bonds: Rotatable bonds (i, j) to hold as stiff, such as amides; a force field with
-            barriers knows them. None reads them from the geometry (`planar_bonds`).
+        stiff_bonds: Bonds (i, j) of `turning_bonds` to hold as stiff, such as amides; a force
+            field with barriers knows them. None reads them from the geometry (`planar_bonds`).
         soft_bonds: Exactly these bonds are soft instead.
         fold_rotors: Fold symmetric rotors as above; else they are plain soft torsions.
+        invert: Let pyramidal nitrogen turn over.
 
     Attributes:
         rotors: The folded rotors, as atoms in cyclic order and axis.
@@ -92,8 +112,8 @@ class InternalCoordinates(CoordinateMap):
         zmatrix: The order of placement.
 
     Raises:
-        ValueError: If the molecule has fewer than three atoms or a linear angle, or a given bond
-            does not exist or cannot turn.
+        ValueError: If the molecule has fewer than three atoms or is straight, an atom with more
+            than two bonds has a straight angle, or a given bond does not exist or cannot turn.
     """
 
     def __init__(

@@ -27,15 +27,26 @@ def test_every_zmatrix(name: str) -> None:
     for k in z.torsion_atoms:
         p, g, reference = z.parent[k], z.grandparent[k], z.reference[k]
         assert g in molecule.neighbours[p]
-        assert reference in molecule.neighbours[g] or z.parent[reference] == p
-        assert len({k, p, g, reference}) == 4
+        assert len(set(z.quad(k))) == 4
         assert place[g] < place[k]
-        # Siblings follow one of them
-        assert z.parent[z.first[k]] == p
+        # Siblings follow one of them, or an atom of a ring that is there before
+        assert z.parent[z.first[k]] == p or (
+            z.first[k] == reference in molecule.neighbours[p] and place[reference] < place[k]
+        )
 
-    # Atoms of a level have their parents in the level before
-    for before, level in zip((z.atoms[:2], *z.levels), z.levels, strict=False):
-        assert {z.parent[k] for k in level} <= set(before)
+    # Every bond is a length: in the tree, or one that closes a ring
+    ends = [(k, z.parent[k]) for k in z.atoms[1:]]
+    ends += [(k, end) for k, end in enumerate(z.closes) if end >= 0]
+    assert sorted(sorted(pair) for pair in ends) == molecule.bonds.tolist()
+
+    # What a block is placed from is there before
+    before = set(z.atoms[:2])
+    for block in (*z.blocks, z.leaves):
+        for k in block:
+            assert z.parent[k] in before
+            if z.closes[k] >= 0:
+                assert {z.closes[k], z.reference[k]} - {-1} <= before
+        before |= set(block)
 
 
 def test_the_root_lies_in_the_middle_and_torsions_follow_the_chain() -> None:

@@ -1,0 +1,176 @@
+"""Theorems of coordinates where a tree is not enough: rings, straight bonds, inverting nitrogen.
+
+Cannot detect: puckers outside the windows of small rings, which no force field allows.
+"""
+
+import math
+
+import pytest
+import torch
+from molecules import cyclohexane
+from torch import Tensor
+from torch.testing import assert_close
+
+from gencg.coordinates.internal import InternalCoordinates
+from gencg.geometry import angles, dihedrals, distances
+from gencg.molecule import Molecule
+from gencg.testing import check_coordinate_map
+
+SOFT = {
+    "C1CC1C": 1,  # cyclopropane is rigid, its methyl turns
+    "C1CCC1": 1,
+    "C1CCCC1": 2,
+    "C1CCCCC1": 3,
+    "C1CCCCCCC1": 5,
+    "C1=CCCCC1": 3,
+    "C1CC2CCC1C2": 3,  # norbornane
+    "C1CCC2CCCCC2C1": 5,  # decalin
+    "C12CC1C2": 0,  # two triangles that share a bond
+    "C1C2CC3CC1CC(C2)C3": 6,  # adamantane
+    "c1ccc2[nH]ccc2c1": 0,
+    "c1ccoc1": 0,
+    "OC1CCOC1": 3,
+    "CC#N": 0,
+    "CC#CC": 1,
+    "C#CCO": 1,
+    "N#CC1CCN(C)C1": 4,
+    "CNC": 3,
+}
+
+
+def from_smiles(smiles: str) -> Molecule:
+    chem = pytest.importorskip("rdkit.Chem")
+    all_chem = pytest.importorskip("rdkit.Chem.AllChem")
+    mol = chem.AddHs(chem.MolFromSmiles(smiles))
+    assert all_chem.EmbedMolecule(mol, randomSeed=1) == 0
+    all_chem.MMFFOptimizeMolecule(mol, maxIters=2000)
+    import mdtraj
+
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("MOL", topology.add_chain())
+    for atom in mol.GetAtoms():
+        element = mdtraj.element.get_by_symbol(atom.GetSymbol())
+        topology.add_atom(f"{atom.GetSymbol()}{atom.GetIdx()}", element, residue)
+    for bond in mol.GetBonds():
+        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        topology.add_bond(*(topology.atom(i) for i in ends))
+    return Molecule(topology, mol.GetConformer().GetPositions() / 10)
+
+
+def anywhere(coordinates: InternalCoordinates, n: int) -> Tensor:
+    """Coordinates around the reference, soft ones over the whole circle."""
+    y = coordinates.centre + 0.3 * coordinates.scale * torch.randn(n, coordinates.dim)
+    uniform = math.pi * (2 * torch.rand(n, coordinates.dim) - 1)
+    return torch.where(coordinates.soft, uniform, y)
+
+
+@pytest.mark.parametrize("smiles", SOFT)
+def test_every_molecule(smiles: str) -> None:
+    coordinates = InternalCoordinates(from_smiles(smiles))
+    assert int(coordinates.soft.sum()) == SOFT[smiles]
+    y = anywhere(coordinates, 300)
+    x, log_det = coordinates.inverse(y)
+    closed = coordinates.closed(x)
+    assert closed.any()
+
+    # One-to-one wherever the rings close
+    again, log_det_back = coordinates.forward(x[closed])
+    assert_close(again, y[closed], atol=1e-9, rtol=0)
+    assert_close(log_det_back, -log_det[closed])
+    check_coordinate_map(coordinates, x[coordinates.valid(x)][:4], n_jacobians=2)
+
+    # All bonds are as long as their coordinates say, but those of a cage that are consequences
+    z = coordinates.zmatrix
+    closing = [(k, end) for k, end in enumerate(z.closes) if end >= 0]
+    n_free = len(coordinates.molecule.bonds) - coordinates.molecule.n_atoms + 1 - len(closing)
+    assert n_free == 0
+
+    # Gradients are finite, also where no ring closes
+    y.requires_grad_()
+    for part in coordinates.inverse(y):
+        (gradient,) = torch.autograd.grad(part.sum(), y, retain_graph=True)
+        assert torch.isfinite(gradient).all()
+
+
+def test_lengths_that_do_not_reach_are_told() -> None:
+    coordinates = InternalCoordinates(cyclohexane())
+    y = coordinates.centre.clone()
+    (closing,) = coordinates.zmatrix.closing
+    row = coordinates.zmatrix.atoms.index(closing) - 1
+    end = coordinates.dim - 3 * 18 + 6 + 17 + row - 1
+    assert coordinates.names[end].startswith("r(")
+    assert coordinates.valid(coordinates.inverse(y)[0])
+    y[row] = y[end] = 0.08
+    x, _ = coordinates.inverse(y)
+    assert torch.isfinite(x).all()
+    assert not coordinates.closed(x)
+    assert not coordinates.valid(x)
+
+
+def test_a_ring_reaches_its_other_chair_and_the_boat() -> None:
+    molecule = cyclohexane()
+    coordinates = InternalCoordinates(molecule)
+    ring = torch.tensor([[(i + k) % 6 for k in range(4)] for i in range(6)])
+    x = torch.as_tensor(molecule.positions)
+    chair = dihedrals(x, ring)
+    assert (chair.abs() > 0.8).all()
+
+    # Torsions of the other chair with bonds and angles as they are
+    y = torch.where(coordinates.soft, -coordinates.centre, coordinates.centre)
+    other = dihedrals(coordinates.inverse(y)[0], ring)
+    assert_close(other, -chair, atol=0.02, rtol=0)
+    bonds = torch.as_tensor(molecule.bonds)
+    assert_close(distances(coordinates.inverse(y)[0], bonds), distances(x, bonds))
+
+    # And many signs of its torsions, with bonds that stay as they are
+    boats, _ = coordinates.inverse(anywhere(coordinates, 2000))
+    boats = boats[coordinates.closed(boats)]
+    assert_close(distances(boats, bonds).std(0), torch.full((18,), 0.3 * 0.0035), atol=1e-4, rtol=0)
+    assert len(dihedrals(boats, ring).sign().unique(dim=0)) > 20
+
+
+def test_a_straight_group_bends_in_two_directions() -> None:
+    coordinates = InternalCoordinates(from_smiles("CC#N"))
+    rows = [i for i, name in enumerate(coordinates.names) if name.startswith("bend")]
+    assert [coordinates.names[i][:5] for i in rows] == ["bend1", "bend2"]
+    assert not coordinates.soft[rows].any()
+    y = coordinates.centre.repeat(3, 1)
+    y[:, rows] = torch.tensor([[0.0, 0.0], [0.2, 0.0], [0.1, -0.1]])
+    x, _ = coordinates.inverse(y)
+    z = coordinates.zmatrix
+    triple = torch.tensor([z.angle(k) for k in z.atoms if z.linear[k]])
+    bend = math.pi - angles(x, triple)[:, 0]
+    assert_close(bend, torch.tensor([0.0, 0.2, math.sqrt(0.02)]), atol=1e-6, rtol=0)
+
+
+def test_the_torsion_across_a_triple_bond_turns_the_far_end() -> None:
+    molecule = from_smiles("OCC#CCO")
+    coordinates = InternalCoordinates(molecule)
+    oxygens = [i for i, element in enumerate(molecule.elements) if element == "O"]
+    y = anywhere(coordinates, 200)
+    x, _ = coordinates.inverse(y)
+    first, second = (
+        next(k for k in molecule.neighbours[i] if molecule.elements[k] == "C") for i in oxygens
+    )
+    quad = torch.tensor([(oxygens[0], first, second, oxygens[1])])
+    turned = dihedrals(x, quad)[:, 0]
+    assert len(torch.histc(turned, 8, -math.pi, math.pi).nonzero()) == 8
+
+
+def test_nitrogen_turns_over() -> None:
+    coordinates = InternalCoordinates(from_smiles("CNC"))
+    soft = coordinates.soft.nonzero()[:, 0].tolist()
+    (row,) = (i for i in soft if coordinates.names[i].startswith("improper"))
+    y = coordinates.centre.repeat(2, 1)
+    y[1, row] = -y[1, row]
+    x, _ = coordinates.inverse(y)
+    assert coordinates.valid(x).all()
+    assert_close(coordinates.forward(x)[0], y)
+    # The mirror image in all but the rotors
+    assert_close(distances(x[0], torch.tensor([[0, 2]])), distances(x[1], torch.tensor([[0, 2]])))
+
+    # A flat one does not, and two equal hydrogens have nothing to turn over to
+    for smiles in ("CC(=O)NC", "CN", "C[NH+](C)C"):
+        names = InternalCoordinates(from_smiles(smiles))
+        soft = [n for n, s in zip(names.names, names.soft, strict=True) if s]
+        assert not any(name.startswith("improper") for name in soft)
