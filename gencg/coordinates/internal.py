@@ -236,7 +236,8 @@ class InternalCoordinates(CoordinateMap):
         """Which have no ring that its bonds could not close, ``(*batch,)`` bool."""
         k, a, b = (x[..., i, :] for i in self._tables.ring.to(x.device).unbind(1))
         area = torch.linalg.vector_norm(torch.linalg.cross(k - a, b - a), dim=-1)
-        return (area > 1.5 * NEAREST * torch.linalg.vector_norm(b - a, dim=-1)).all(-1)
+        near: Tensor = area <= 1.5 * NEAREST * torch.linalg.vector_norm(b - a, dim=-1)
+        return ~near.any(-1)
 
     def flipped(self, x: Tensor) -> Tensor:
         """Which have a stiff acyclic axis turned by over 90 degrees, ``(*batch,)`` bool."""
@@ -245,7 +246,7 @@ class InternalCoordinates(CoordinateMap):
         return (turned.abs() > math.pi / 2).any(-1)
 
     def valid(self, x: Tensor) -> Tensor:
-        """Finite, with closed rings, hands and double bonds of the reference, ``(*batch,)`` bool."""
+        """Finite, rings closed, hands and double bonds of the reference, ``(*batch,)`` bool."""
         return super().valid(x) & self.closed(x) & ~self.inverted(x) & ~self.flipped(x)
 
     def match_labels(self, x: Tensor) -> Tensor:
@@ -265,7 +266,8 @@ class InternalCoordinates(CoordinateMap):
         turned = wrap(dihedrals(x, t.quads) - t.middle)
         if len(t.linear):
             turned = turned.index_copy(-1, t.bends, bends_of(x, t)[0][..., 1])
-        return (turned * t.stretch).index_add(-1, t.owners, turned[..., t.siblings])
+        phases: Tensor = (turned * t.stretch).index_add(-1, t.owners, turned[..., t.siblings])
+        return phases
 
     def _on(self, like: Tensor) -> Tables:
         key = (like.dtype, like.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -135,15 +136,26 @@ def build_zmatrix(molecule: Molecule) -> ZMatrix:
     closes = tree.ring_ends()
     while True:
         columns = tree.columns(closes)
-        blocks, leaves, stuck = _schedule(tree, *columns)
+        blocks, leaves, stuck = _schedule(tree, columns)
         if not stuck:
             break
         # A cage: one length fewer among the coordinates
         del closes[next(k for k in reversed(tree.order) if k in closes and k in stuck)]
     inner = [k for block in blocks for k in block]
-    zmatrix = ZMatrix((tree.a, tree.b, *inner, *leaves), blocks, leaves, *columns)
+    atoms = (tree.a, tree.b, *inner, *leaves)
+    zmatrix = ZMatrix(atoms, blocks, leaves, *columns, linear=tuple(tree.linear))
     _check_angles(molecule, zmatrix)
     return zmatrix
+
+
+class _Columns(NamedTuple):
+    """Columns of a `ZMatrix`, by atom."""
+
+    parent: tuple[int, ...]
+    grandparent: tuple[int, ...]
+    reference: tuple[int, ...]
+    first: tuple[int, ...]
+    closes: tuple[int, ...]
 
 
 class _Tree:
@@ -195,8 +207,8 @@ class _Tree:
                     return c
         return -1
 
-    def columns(self, closes: dict[int, int]) -> tuple[tuple[int, ...], ...]:
-        """Parent, grandparent, reference, first, closes and linear of each atom."""
+    def columns(self, closes: dict[int, int]) -> _Columns:
+        """What places each atom, given those that close a ring and where."""
         n, up = self.molecule.n_atoms, self.up
         # What the torsions of the children of an atom are measured from, where it is in a ring
         ring: dict[int, int] = {}
@@ -221,32 +233,27 @@ class _Tree:
                 elif p in ring and k != self.third:
                     reference[k] = first[k] = ring[p]
         parent[self.b], reference[self.third] = self.a, -1
-        second = tuple(closes.get(k, -1) for k in range(n))
-        columns = (parent, grandparent, reference, first)
-        return (*map(tuple, columns), second, tuple(self.linear))
+        second = (closes.get(k, -1) for k in range(n))
+        return _Columns(*map(tuple, (parent, grandparent, reference, first, second)))
 
 
 def _schedule(
-    tree: _Tree,
-    parent: Sequence[int],
-    grandparent: Sequence[int],
-    reference: Sequence[int],
-    first: Sequence[int],
-    closes: Sequence[int],
-    linear: Sequence[bool],
+    tree: _Tree, columns: _Columns
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...], set[int]]:
     """Blocks in order of placement, leaves, and the atoms that wait for each other."""
+    parent, _, reference, first, closes = columns
+    root, linear = (tree.a, tree.b), tree.linear
 
-    root = (tree.a, tree.b)
+    def from_start(k: int) -> bool:
+        """Whether an atom is measured from C on A or B, whose frames lie towards C."""
+        return reference[k] == tree.third and parent[k] in root
 
     def needs(k: int) -> Iterator[int]:
         yield parent[k]
         if closes[k] >= 0:
             yield from (j for j in (closes[k], reference[k]) if j >= 0)
-        elif linear[k] or first[k] == reference[k] >= 0:
-            # The frames of A and B lie towards C from the start, those beyond a linear atom do not
-            if linear[k] or reference[k] != tree.third or tree.up[k] not in root:
-                yield reference[k]
+        elif linear[k] or (first[k] == reference[k] >= 0 and not from_start(k)):
+            yield reference[k]
 
     needed = {k: set(needs(k)) for k in tree.order if k not in root}
     inner = {j for others in needed.values() for j in others}

@@ -197,7 +197,7 @@ def from_system(
 
 
 def stiff_by_barrier(energy: Energy, molecule: Molecule, max_barrier: float) -> list[Bond] | None:
-    """Bonds that turn otherwise (`turning_bonds`) with a torsion barrier above `max_barrier` in kJ/mol.
+    """Bonds of `turning_bonds` with a torsion barrier above `max_barrier` in kJ/mol.
 
     None if the energy does not know its torsion terms: the geometry then has to tell.
     """

@@ -193,7 +193,7 @@ def test_wrong_bonds_and_molecules_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`y` must have shape \(\*batch, 36\), got \(5, 35\)"):
         InternalCoordinates(alkane()).inverse(torch.zeros(5, 35))
     linear = build([("C",), ("O", 0, 0.116), ("O", 0, 0.116, 1, 179)])
-    with pytest.raises(ValueError, match="n_atoms=3.* is straight, .* below 165 degrees"):
+    with pytest.raises(ValueError, match=r"n_atoms=3.* is straight, .* below 165 degrees"):
         InternalCoordinates(linear)
     with pytest.raises(ValueError, match="at least 3 atoms, got 2"):
         InternalCoordinates(build([("O",), ("H", 0, 0.097)], check=False))
