@@ -17,6 +17,7 @@ from gencg.coordinates.placement import (
 )
 from gencg.coordinates.symmetry import (
     Rotor,
+    disjoint,
     equivalent_pair,
     find_rotors,
     inverting_atoms,
@@ -58,7 +59,7 @@ class InternalCoordinates(CoordinateMap):
     :math:`[-\pi, \pi)`) where the bond is rotatable and not stiff. Everything else is narrow and
     lies on the interval of one turn around the reference structure.
 
-    **Rotors.** Where the atoms on one end of a soft axis are n equivalent terminal atoms, their
+    **Rotors.** Where the groups on one end of a soft axis are n equivalent atoms or branches, their
     rotor angle is the mean :math:`t = t_1 + \frac1n \sum_k d_k`, where :math:`t_k = t_1 + s_k +
     d_k` are their torsions and :math:`s_k = 2\pi k/n`. Relabelling the atoms cyclically shifts t
     by :math:`2\pi/n` exactly (as long as they keep their order around the axis), so one n-th of
@@ -129,6 +130,7 @@ class InternalCoordinates(CoordinateMap):
         self.zmatrix = z = build_zmatrix(molecule)
         soft = _soft_bonds(molecule, stiff_bonds, soft_bonds)
         self.rotors = find_rotors(molecule, z, soft) if fold_rotors else ()
+        self._groups = disjoint(self.rotors)
         n = molecule.n_atoms
         self.event_shape, self.dim = (n, 3), 3 * n - 6
         begin = 2 * n - 3  # of the torsions
@@ -177,9 +179,9 @@ class InternalCoordinates(CoordinateMap):
         """Coordinates ``(*batch, dim)`` of ``x`` and log|det dy/dx|, rotors folded first."""
         t = self._on(x)
         phase = self._phases(x, t)
-        if self.rotors:
-            turns = torch.round(phase[..., t.rotors] / (2 * math.pi)).long()
-            x = relabelled(x, -turns, self.rotors)
+        for group in self._groups:
+            turns = torch.round(phase[..., t.rotors[group]] / (2 * math.pi)).long()
+            x = relabelled(x, -turns, tuple(self.rotors[n] for n in group))
             phase = self._phases(x, t)
         r, theta = distances(x, t.bonds), angles(x, t.angles)
         volume = torch.sin(theta)
@@ -214,7 +216,9 @@ class InternalCoordinates(CoordinateMap):
 
     def relabel(self, x: Tensor, copies: Tensor) -> Tensor:
         """Turn the rotors of ``x`` by 2 pi/n times `copies`, ``(*batch, n_rotors)``, by label."""
-        return relabelled(x, copies, self.rotors)
+        for group in self._groups:
+            x = relabelled(x, copies[..., group], tuple(self.rotors[n] for n in group))
+        return x
 
     def random_copies(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One of the n equivalent labellings of every rotor of ``x``, drawn uniformly.

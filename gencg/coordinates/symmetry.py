@@ -20,16 +20,24 @@ _BENT_BONDS = {"CC": 0.1390, "CN": 0.1330, "NN": 0.1300}
 
 @dataclass(frozen=True)
 class Rotor:
-    r"""Equivalent terminal atoms around a soft axis, n-fold symmetric (CH3, NH3+, CF3, COO-).
+    r"""Equivalent groups around a soft axis, n-fold symmetric.
+
+    Single atoms (CH3, NH3+, CF3, COO-) or whole branches (tert-butyl, the two sides of a phenyl).
 
     Attributes:
-        atoms: The n atoms in the cyclic order of the reference structure (rising torsion), the
-            one that carries the torsion of the axis in front.
+        orbits: Atoms that trade places, n each, in the cyclic order of the reference structure
+            (rising torsion); first the atoms next to the axis, the one that carries the torsion
+            of the axis in front.
         axis: The two atoms of the axis, the one that holds the rotor in front.
     """
 
-    atoms: tuple[int, ...]
+    orbits: tuple[tuple[int, ...], ...]
     axis: tuple[int, int]
+
+    @property
+    def atoms(self) -> tuple[int, ...]:
+        """The n atoms next to the axis."""
+        return self.orbits[0]
 
     @property
     def n(self) -> int:
@@ -40,47 +48,150 @@ class Rotor:
 def find_rotors(
     molecule: Molecule, zmatrix: ZMatrix, soft: set[tuple[int, int]]
 ) -> tuple[Rotor, ...]:
-    r"""Rotors on the soft bonds: ends whose substituents are terminal atoms of one element.
+    r"""Rotors on the soft bonds: ends whose substituents are equivalent.
 
     They must be spread evenly, within 30 degrees of multiples of :math:`2\pi/n`: turning the two
     hydrogens of a pyramidal NH2 by half a circle swaps them only together with an inversion, so
-    it is no rotor.
+    it is no rotor. Branches of several atoms must be carried onto each other by a symmetry of the
+    bonds that leaves the rest of the molecule and every hand as they are.
     """
     found = []
+    classes = molecule.equivalence_classes()
     for k in zmatrix.leading:
         p, g = zmatrix.parent[k], zmatrix.grandparent[k]
-        if zmatrix.axis(k) not in soft or not equal_ends(molecule, p, g):
-            continue
         ends = [k, *(j for j in molecule.neighbours[p] if j not in (k, g))]
+        alike = len(ends) > 1 and len({int(classes[j]) for j in ends}) == 1
+        if zmatrix.axis(k) not in soft or not alike:
+            continue
+        if any(zmatrix.first[j] != k for j in ends[1:]):
+            continue
         quads = torch.tensor([(j, p, g, zmatrix.reference[k]) for j in ends])
         torsion = dihedrals(torch.as_tensor(molecule.positions), quads).numpy()
         turned = np.mod(torsion - torsion[0] + 1e-9, 2 * np.pi)
         order = np.argsort(turned)
         uneven = turned[order] - 2 * np.pi * np.arange(len(ends)) / len(ends)
-        if np.abs(uneven).max() < np.pi / 6:
-            found.append(Rotor(tuple(ends[i] for i in order), (p, g)))
+        if np.abs(uneven).max() >= np.pi / 6:
+            continue
+        heads = tuple(ends[i] for i in order)
+        orbits = (heads,) if equal_ends(molecule, p, g) else _orbits(molecule, heads, p, g, classes)
+        if orbits:
+            found.append(Rotor(orbits, (p, g)))
     return tuple(found)
+
+
+def _orbits(
+    molecule: Molecule, heads: tuple[int, ...], p: int, g: int, classes: np.ndarray
+) -> tuple[tuple[int, ...], ...]:
+    """Atoms of the branches at p that trade places, none if the branches are no copies."""
+    others = [_matched(molecule, heads[0], head, p, g, classes) for head in heads[1:]]
+    if any(other is None for other in others):
+        return ()
+    branch = [k for k in others[0] or {} if (others[0] or {})[k] != k]
+    orbits = tuple((k, *((other or {}).get(k, -1) for other in others)) for k in branch)
+    moved = [k for orbit in orbits for k in orbit]
+    if len(set(moved)) < len(moved):
+        return ()
+    image = list(range(molecule.n_atoms))
+    for orbit in orbits:
+        for k, to in zip(orbit, orbit[1:] + orbit[:1], strict=True):
+            image[k] = to
+    bonds = {(i, j) for i, j in molecule.bonds.tolist()}
+    if {tuple(sorted((image[i], image[j]))) for i, j in bonds} != bonds:
+        return ()
+    groups = torch.tensor(handed_atoms(molecule), dtype=torch.long).reshape(-1, 4)
+    x = torch.as_tensor(molecule.positions)
+    hands = signed_volumes(x, groups).sign()
+    return orbits if bool((signed_volumes(x[image], groups).sign() == hands).all()) else ()
+
+
+def _matched(
+    molecule: Molecule, head: int, other: int, p: int, g: int, classes: np.ndarray
+) -> dict[int, int] | None:
+    """Atom of the branch at `other` for each of the branch at `head`, from the bonds outwards.
+
+    Neighbours of one class are paired by their torsions. Atoms that both branches share, as in a
+    ring, are their own partners.
+    """
+    came = {head: (p, g), other: (p, g)}
+    partner, queue = {head: other}, [head]
+    for u in queue:
+        v = partner[u]
+        if u == v:
+            continue
+        sides = [[k for k in molecule.neighbours[w] if k != came[w][0]] for w in (u, v)]
+        for label in {int(classes[k]) for k in sides[0] + sides[1]}:
+            left, right = ([k for k in side if classes[k] == label] for side in sides)
+            if len(left) != len(right):
+                return None
+            for k, to in _paired(molecule, (u, *came[u]), left, (v, *came[v]), right):
+                if partner.setdefault(k, to) != to:
+                    return None
+                if k not in came:
+                    queue.append(k)
+                came.setdefault(k, (u, came[u][0]))
+                came.setdefault(to, (v, came[v][0]))
+    return partner
+
+
+def _paired(
+    molecule: Molecule,
+    at: tuple[int, int, int],
+    left: list[int],
+    to: tuple[int, int, int],
+    right: list[int],
+) -> list[tuple[int, int]]:
+    """Neighbours of two atoms paired so that their torsions about the bonds before agree best."""
+    if len(left) < 2:
+        return list(zip(left, right, strict=True))
+    x = torch.as_tensor(molecule.positions)
+    sides = []
+    for atoms, end in ((left, at), (right, to)):
+        torsion = dihedrals(x, torch.tensor([(k, *end) for k in atoms])).numpy()
+        order = np.argsort(torsion)
+        sides.append(([atoms[i] for i in order], torsion[order]))
+    (left, ours), (right, theirs) = sides
+    shifts = range(len(left))
+    misfit = [float(np.cos(ours - np.roll(theirs, -shift)).sum()) for shift in shifts]
+    best = int(np.argmax(misfit))
+    return list(zip(left, right[best:] + right[:best], strict=True))
 
 
 def relabelled(x: Tensor, copies: Tensor, rotors: tuple[Rotor, ...]) -> Tensor:
     """Positions with the atoms of each rotor relabelled cyclically.
 
-    Atom j of a rotor takes the place of its atom j + copies, which turns the rotor by
+    Atom j of an orbit takes the place of its atom j + copies, which turns the rotor by
     ``copies`` times 2 pi / n and leaves every symmetric energy as it is.
 
     Args:
         x: Positions, shape ``(*batch, n_atoms, 3)``.
         copies: Integers, shape ``(*batch, n_rotors)``.
-        rotors: The rotors.
+        rotors: The rotors, no atom in two of them (`disjoint`).
     """
     if not rotors:
         return x
-    atoms = torch.tensor([i for rotor in rotors for i in rotor.atoms], device=x.device)
-    owner = torch.tensor([n for n, rotor in enumerate(rotors) for _ in rotor.atoms]).to(x.device)
-    place = torch.tensor([j for rotor in rotors for j in range(rotor.n)], device=x.device)
+    orbits = [(n, orbit) for n, rotor in enumerate(rotors) for orbit in rotor.orbits]
+    atoms = torch.tensor([i for _, orbit in orbits for i in orbit], device=x.device)
+    owner = torch.tensor([n for n, orbit in orbits for _ in orbit]).to(x.device)
+    place = torch.tensor([j for _, orbit in orbits for j in range(len(orbit))], device=x.device)
     order = torch.tensor([rotor.n for rotor in rotors], device=x.device)[owner]
     begin = torch.arange(len(atoms), device=x.device) - place
     return _taken(x, atoms, atoms[begin + (place + copies[..., owner]) % order])
+
+
+def disjoint(rotors: Sequence[Rotor]) -> list[list[int]]:
+    """Numbers of the rotors in groups that share no atoms, those of large branches first."""
+    groups: list[list[int]] = []
+    taken: list[set[int]] = []
+    for n in sorted(range(len(rotors)), key=lambda n: -len(rotors[n].orbits)):
+        atoms = {k for orbit in rotors[n].orbits for k in orbit}
+        alike = bool(groups) and len(rotors[n].orbits) == len(rotors[groups[-1][0]].orbits)
+        if alike and not atoms & taken[-1]:
+            groups[-1].append(n)
+            taken[-1] |= atoms
+        else:
+            groups.append([n])
+            taken.append(atoms)
+    return groups
 
 
 def swapped(x: Tensor, pairs: Tensor, where: Tensor) -> Tensor:

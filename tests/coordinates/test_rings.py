@@ -174,3 +174,32 @@ def test_nitrogen_turns_over() -> None:
         names = InternalCoordinates(from_smiles(smiles))
         soft = [n for n, s in zip(names.names, names.soft, strict=True) if s]
         assert not any(name.startswith("improper") for name in soft)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "orders"),
+    {
+        "CC(C)(C)CO": {"3x4": 1, "3x1": 3},  # tert-butyl and its methyls
+        "CC(=O)NC(Cc1ccccc1)C(=O)NC": {"2x4": 1, "3x1": 2},  # both sides of a phenyl
+        "OCC(C)C": {"3x1": 2},
+        "CC(=O)[O-]": {"3x1": 1},  # one turn about C-C has one rotor
+        "FC(F)(F)CO": {"3x1": 1},
+    }.items(),
+)
+def test_equivalent_branches_are_one_rotor(smiles: str, orders: dict[str, int]) -> None:
+    coordinates = InternalCoordinates(from_smiles(smiles))
+    found = [f"{rotor.n}x{len(rotor.orbits)}" for rotor in coordinates.rotors]
+    assert {kind: found.count(kind) for kind in found} == orders
+
+    # All copies have the same coordinates, bonds and elements
+    y = anywhere(coordinates, 60)
+    x, _ = coordinates.inverse(y)
+    x = x[coordinates.valid(x)]
+    copies = coordinates.random_copies(x)
+    assert not torch.equal(copies, x)
+    assert_close(coordinates.forward(copies)[0], coordinates.forward(x)[0])
+    assert coordinates.valid(copies).all()
+    check_coordinate_map(coordinates, x[:4], n_jacobians=1)
+    masses = torch.tensor(coordinates.molecule.masses)
+    for orbit in (orbit for rotor in coordinates.rotors for orbit in rotor.orbits):
+        assert len(masses[list(orbit)].unique()) == 1
