@@ -1,6 +1,7 @@
 """MMFF94 and MMFF94s: the Merck molecular force field, with RDKit's atom types and parameters."""
 
-from itertools import combinations
+from collections.abc import Iterator
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from gencg.energies.mmff_terms import (
     StretchBends,
     WilsonAngles,
 )
+from gencg.energies.reader import columns
 
 VARIANTS = ("MMFF94", "MMFF94s")
 """The force field of 1996, and its static variant with flatter nitrogens (1999)."""
@@ -119,6 +121,11 @@ def _check_molecule(mol: Any, variant: str) -> None:
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdForceFieldHelpers
 
+    if not isinstance(mol, Chem.Mol):
+        raise ValueError(
+            f"`mol` must be an RDKit molecule with all its hydrogens, got {mol!r:.40}; "
+            "gencg.systems.from_smiles and from_sdf make one"
+        )
     with rdBase.BlockLogs():
         n_missing = Chem.AddHs(mol).GetNumAtoms() - mol.GetNumAtoms()
     if n_missing:
@@ -152,7 +159,9 @@ def _named(atoms: list[Any]) -> str:
     return ", ".join(shown) + more
 
 
-# --- RDKit's parameters as terms --------------------------------------------------------------------
+# --- RDKit's parameters as rows, rows as terms ----------------------------------------------------
+
+Rows = Iterator[tuple[Any, ...]]
 
 
 def read_terms(mol: Any, variant: str) -> dict[str, nn.Module]:
@@ -168,111 +177,95 @@ def read_terms(mol: Any, variant: str) -> dict[str, nn.Module]:
     # Typing rewrites aromatic bonds in place
     mol = Chem.Mol(mol)
     parameters = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant=variant)
-    terms = {
-        "bonds": read_bonds(mol, parameters),
-        "angles": read_angles(mol, parameters),
-        "linear_angles": read_linear_angles(mol, parameters),
-        "stretch_bends": read_stretch_bends(mol, parameters),
-        "out_of_plane": read_out_of_plane(mol, parameters),
-        "torsions": read_torsions(mol, parameters),
-    } | read_pairs(mol, parameters)
-    return {name: term for name, term in terms.items() if term is not None}
+    n = mol.GetNumAtoms()
+    terms: dict[str, nn.Module] = {}
+    if rows := list(read_bonds(mol, parameters)):
+        atoms, length, k = columns(rows)
+        terms["bonds"] = QuarticBonds(atoms, length, k=k, n_atoms=n)
+    if rows := list(read_angles(mol, parameters)):
+        atoms, angle, k = columns(rows)
+        terms["angles"] = CubicAngles(atoms, angle, k=k, n_atoms=n)
+    if rows := list(read_linear_angles(mol, parameters)):
+        atoms, k = columns(rows)
+        terms["linear_angles"] = LinearAngles(atoms, k=k, n_atoms=n)
+    if rows := list(read_stretch_bends(mol, parameters)):
+        atoms, angle, lengths, k = columns(rows)
+        terms["stretch_bends"] = StretchBends(atoms, angle, lengths=lengths, k=k, n_atoms=n)
+    if rows := list(read_out_of_plane(mol, parameters)):
+        atoms, k = columns(rows)
+        terms["out_of_plane"] = WilsonAngles(atoms, k=k, n_atoms=n)
+    if rows := list(read_torsions(mol, parameters)):
+        atoms, cosines = columns(rows)
+        sines = np.zeros_like(cosines.T)
+        terms["torsions"] = FourierTorsions(atoms, cosines.T, sines=sines, n_atoms=n)
+    radius, depth, charges = read_pairs(mol, parameters)
+    terms["van_der_waals"] = BufferedVanDerWaals(radius, depth=depth)
+    terms["electrostatics"] = BufferedCoulomb(charges)
+    return terms
 
 
-def read_bonds(mol: Any, parameters: Any) -> nn.Module | None:
-    """Stretching of every bond."""
-    rows = []
+def read_bonds(mol: Any, parameters: Any) -> Rows:
+    """Length and force constant of every bond."""
     for bond in mol.GetBonds():
         atoms = (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
         if found := parameters.GetMMFFBondStretchParams(mol, *atoms):
-            rows.append((atoms, ANGSTROM * found[2], FORCE_CONSTANT / ANGSTROM**2 * found[1]))
-    if not rows:
-        return None
-    atoms, length, k = _columns(rows)
-    return QuarticBonds(atoms, length, k=k, n_atoms=mol.GetNumAtoms())
+            yield atoms, ANGSTROM * found[2], FORCE_CONSTANT / ANGSTROM**2 * found[1]
 
 
-def read_angles(mol: Any, parameters: Any) -> nn.Module | None:
-    """Bending at every atom that is not linear."""
-    rows = []
+def read_angles(mol: Any, parameters: Any) -> Rows:
+    """Angle and force constant at every atom that is not linear."""
     for atoms in _angles(mol, parameters, linear=False):
         if found := parameters.GetMMFFAngleBendParams(mol, *atoms):
-            rows.append((atoms, np.radians(found[2]), FORCE_CONSTANT * found[1]))
-    if not rows:
-        return None
-    atoms, angle, k = _columns(rows)
-    return CubicAngles(atoms, angle, k=k, n_atoms=mol.GetNumAtoms())
+            yield atoms, np.radians(found[2]), FORCE_CONSTANT * found[1]
 
 
-def read_linear_angles(mol: Any, parameters: Any) -> nn.Module | None:
-    """Bending at linear atoms."""
-    rows = []
+def read_linear_angles(mol: Any, parameters: Any) -> Rows:
+    """Force constant at linear atoms."""
     for atoms in _angles(mol, parameters, linear=True):
         if found := parameters.GetMMFFAngleBendParams(mol, *atoms):
-            rows.append((atoms, FORCE_CONSTANT * found[1]))
-    if not rows:
-        return None
-    atoms, k = _columns(rows)
-    return LinearAngles(atoms, k=k, n_atoms=mol.GetNumAtoms())
+            yield atoms, FORCE_CONSTANT * found[1]
 
 
-def read_stretch_bends(mol: Any, parameters: Any) -> nn.Module | None:
-    """Coupling of every angle but the linear ones to its bonds."""
-    rows = []
+def read_stretch_bends(mol: Any, parameters: Any) -> Rows:
+    """Angle, both lengths and both constants of every angle but the linear ones."""
     for i, j, k in _angles(mol, parameters, linear=False):
         if found := parameters.GetMMFFStretchBendParams(mol, i, j, k):
             angle = np.radians(parameters.GetMMFFAngleBendParams(mol, i, j, k)[2])
             bonds = [parameters.GetMMFFBondStretchParams(mol, *bond) for bond in ((i, j), (j, k))]
             lengths = [ANGSTROM * bond[2] for bond in bonds]
-            rows.append(((i, j, k), angle, lengths, FORCE_CONSTANT / ANGSTROM * np.array(found[1:])))
-    if not rows:
-        return None
-    atoms, angle, lengths, k = _columns(rows)
-    return StretchBends(atoms, angle, lengths=lengths, k=k, n_atoms=mol.GetNumAtoms())
+            yield (i, j, k), angle, lengths, FORCE_CONSTANT / ANGSTROM * np.array(found[1:])
 
 
-def read_out_of_plane(mol: Any, parameters: Any) -> nn.Module | None:
-    """Each of the three bonds of an atom with three against the plane of the other two."""
-    rows = []
+def read_out_of_plane(mol: Any, parameters: Any) -> Rows:
+    """Force constant of each bond of an atom with three, out of the plane of the other two."""
     for atom in mol.GetAtoms():
-        if atom.GetDegree() != 3:
-            continue
-        j, (a, b, c) = atom.GetIdx(), _neighbours(atom)
-        # A constant of zero is one, too
-        found = parameters.GetMMFFOopBendParams(mol, a, j, b, c)
-        if found is not None:
-            planes = ((a, j, b, c), (a, j, c, b), (b, j, c, a))
-            rows += [(plane, FORCE_CONSTANT * found) for plane in planes]
-    if not rows:
-        return None
-    atoms, k = _columns(rows)
-    return WilsonAngles(atoms, k=k, n_atoms=mol.GetNumAtoms())
+        if atom.GetDegree() == 3:
+            j, (a, b, c) = atom.GetIdx(), _neighbours(atom)
+            # A constant of zero is one, too
+            found = parameters.GetMMFFOopBendParams(mol, a, j, b, c)
+            if found is not None:
+                for plane in ((a, j, b, c), (a, j, c, b), (b, j, c, a)):
+                    yield plane, FORCE_CONSTANT * found
 
 
-def read_torsions(mol: Any, parameters: Any) -> nn.Module | None:
-    r"""Torsions :math:`\tfrac12 \sum_{n=1}^3 V_n (1 - (-1)^n \cos n\varphi)` as Fourier series."""
-    rows = []
+def read_torsions(mol: Any, parameters: Any) -> Rows:
+    r"""Fourier series of :math:`\tfrac12 \sum_{n=1}^3 V_n (1 - (-1)^n \cos n\varphi)`."""
     for bond in mol.GetBonds():
         if not (_turns(bond.GetBeginAtom()) and _turns(bond.GetEndAtom())):
             continue
         j, k = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        for i in _neighbours(bond.GetBeginAtom()):
-            for l in _neighbours(bond.GetEndAtom()):  # noqa: E741
-                # The third atom of a three-membered ring makes no torsion
-                if i == k or l == j or i == l:
-                    continue
-                if found := parameters.GetMMFFTorsionParams(mol, i, j, k, l):
-                    v1, v2, v3 = 0.5 * KCAL * np.array(found[1:])
-                    rows.append(((i, j, k, l), [v1 + v2 + v3, v1, -v2, v3]))
-    if not rows:
-        return None
-    atoms, cosines = _columns(rows)
-    sines = np.zeros_like(cosines.T)
-    return FourierTorsions(atoms, cosines.T, sines=sines, n_atoms=mol.GetNumAtoms())
+        ends = product(_neighbours(bond.GetBeginAtom()), _neighbours(bond.GetEndAtom()))
+        for i, l in ends:  # noqa: E741
+            # Two atoms of a three-membered ring have one third atom, and no torsion
+            if i in (k, l) or l == j:
+                continue
+            if found := parameters.GetMMFFTorsionParams(mol, i, j, k, l):
+                v1, v2, v3 = 0.5 * KCAL * np.array(found[1:])
+                yield (i, j, k, l), [v1 + v2 + v3, v1, -v2, v3]
 
 
-def read_pairs(mol: Any, parameters: Any) -> dict[str, nn.Module]:
-    """Van der Waals and Coulomb energy of atoms three and more bonds apart."""
+def read_pairs(mol: Any, parameters: Any) -> tuple[Array, Array, Array]:
+    """Tables of radius, depth and scaled charges of atoms three and more bonds apart."""
     from rdkit import Chem
 
     n = mol.GetNumAtoms()
@@ -285,10 +278,7 @@ def read_pairs(mol: Any, parameters: Any) -> dict[str, nn.Module]:
             depth[i, j] = depth[j, i] = KCAL * found[3]
     charge = np.array([parameters.GetMMFFPartialCharge(i) for i in range(n)])
     scale = np.where(n_bonds > 3, 1.0, np.where(n_bonds > 2, SCALE_14, 0.0))
-    return {
-        "van_der_waals": BufferedVanDerWaals(radius, depth=depth),
-        "electrostatics": BufferedCoulomb(COULOMB_CONSTANT * scale * charge[:, None] * charge),
-    }
+    return radius, depth, COULOMB_CONSTANT * scale * charge[:, None] * charge
 
 
 def _angles(mol: Any, parameters: Any, *, linear: bool) -> list[tuple[int, int, int]]:
@@ -309,14 +299,6 @@ def _turns(atom: Any) -> bool:
     """Whether RDKit looks for torsions at the bonds of an atom: sp2 or sp3, no triple bond."""
     from rdkit.Chem import BondType, HybridizationType
 
-    return (
-        atom.GetDegree() > 1
-        and atom.GetHybridization() in (HybridizationType.SP2, HybridizationType.SP3)
-        and all(bond.GetBondType() != BondType.TRIPLE for bond in atom.GetBonds())
+    return atom.GetHybridization() in (HybridizationType.SP2, HybridizationType.SP3) and all(
+        bond.GetBondType() != BondType.TRIPLE for bond in atom.GetBonds()
     )
-
-
-def _columns(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Rows ``(atoms, parameter, ...)`` as one array per column."""
-    atoms, *rest = zip(*rows, strict=True)
-    return np.array(atoms, np.int64), *(np.array(column, np.float64) for column in rest)

@@ -22,15 +22,6 @@ from gencg.energies.mmff_terms import (
     StretchBends,
     WilsonAngles,
 )
-from gencg.energies.mmff_terms import (
-    BufferedCoulomb,
-    BufferedVanDerWaals,
-    CubicAngles,
-    LinearAngles,
-    QuarticBonds,
-    StretchBends,
-    WilsonAngles,
-)
 from gencg.energies.nonbonded import PairTable
 from gencg.native import load_library
 
