@@ -62,9 +62,8 @@ class MMFF(ForceField):
         compile: See `ForceField`.
 
     Raises:
-        ImportError: If RDKit is not installed.
-        ValueError: If the variant is unknown, hydrogens are missing, or the molecule has unpaired
-            electrons or an atom that MMFF has no type for.
+        ValueError: If the variant is unknown, hydrogens are missing, the molecule has unpaired
+            electrons or an atom that MMFF has no type for, or RDKit is not installed.
 
     References:
         | Merck molecular force field, I to V (Halgren, 1996)
@@ -99,15 +98,20 @@ def check_variant(variant: str) -> str:
     return variant
 
 
-def import_rdkit() -> None:
-    """Raise `ImportError` with the cure if RDKit is not installed."""
+def check_rdkit() -> None:
+    """Raise `ValueError` with the cure if RDKit is not installed, or too old."""
     try:
-        import rdkit.Chem  # noqa: F401
+        from rdkit import rdBase
     except ImportError as error:
-        raise ImportError(
-            "MMFF and molecules from SMILES or SDF need RDKit, which is not installed; "
+        raise ValueError(
+            "MMFF and molecules from SMILES, SDF or MOL files need RDKit, which is not installed; "
             "pip install 'gencg[mol]'"
         ) from error
+    if not hasattr(rdBase, "CaptureErrorLog"):
+        raise ValueError(
+            f"RDKit must be of 2026.03 or newer, got {rdBase.rdkitVersion}; "
+            "pip install --upgrade 'gencg[mol]'"
+        )
 
 
 # --- What MMFF can describe -----------------------------------------------------------------------
@@ -117,7 +121,7 @@ ELEMENTS = frozenset({"H", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I"})
 
 
 def _check_molecule(mol: Any, variant: str) -> None:
-    import_rdkit()
+    check_rdkit()
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdForceFieldHelpers
 

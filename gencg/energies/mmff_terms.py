@@ -199,7 +199,7 @@ class BufferedVanDerWaals(nn.Module):
               \left(\frac{1.12}{q^7 + 0.12} - 2\right), \quad q = r_{ij} / R_{ij}
 
     Args:
-        radius: :math:`R_{ij}`, where the energy is least, in nm, symmetric,
+        radius: :math:`R_{ij}`, near which the energy is least, in nm, symmetric,
             ``(n_atoms, n_atoms)``; anything positive where there is no interaction.
         depth: :math:`\epsilon_{ij}` in kJ/mol, likewise; 0 where there is none.
     """

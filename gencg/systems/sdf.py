@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gencg.energies.mmff import check_variant, import_rdkit
+from gencg.energies.mmff import check_rdkit, check_variant
 from gencg.systems.assembly import Bond, check_settings
 from gencg.systems.base import System
 from gencg.systems.small_molecules import MMFF_MAX_BARRIER, check_seed, mmff_system
@@ -47,7 +47,6 @@ def from_sdf(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If RDKit is not installed.
         ValueError: If the file holds no molecule, or none of this index or title, or RDKit cannot
             read it; or for the molecule as in `from_smiles`.
     """
@@ -133,10 +132,9 @@ def parse_block(block: str, source: str) -> Any:
     """RDKit's molecule of a MOL block, with the stereo of its coordinates or wedges.
 
     Raises:
-        ImportError: If RDKit is not installed.
         ValueError: If RDKit cannot read it, or its valences are impossible.
     """
-    import_rdkit()
+    check_rdkit()
     from rdkit import Chem, rdBase
 
     with rdBase.BlockLogs():

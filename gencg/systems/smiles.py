@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gencg.energies.mmff import check_variant, import_rdkit
+from gencg.energies.mmff import check_rdkit, check_variant
 from gencg.systems.assembly import Bond, check_settings
 from gencg.systems.base import System
 from gencg.systems.small_molecules import MMFF_MAX_BARRIER, check_seed, mmff_system
@@ -42,10 +42,9 @@ def from_smiles(
         name: Name of the system; by default the SMILES.
 
     Raises:
-        ImportError: If RDKit is not installed.
         ValueError: If the SMILES is wrong, holds several molecules or fewer than three atoms, has
-            unpaired electrons or an atom that MMFF has no type for, or no structure in space; or
-            another argument is wrong.
+            unpaired electrons or an atom that MMFF has no type for, or no structure in space; if
+            another argument is wrong, or RDKit is not installed.
     """
     check_settings(temperature=temperature, max_barrier=max_barrier)
     check_variant(variant)
@@ -67,10 +66,9 @@ def parse_smiles(smiles: str) -> Any:
     """RDKit's molecule of a SMILES.
 
     Raises:
-        ImportError: If RDKit is not installed.
         ValueError: If it is empty, holds spaces, or RDKit cannot read it; with RDKit's reason.
     """
-    import_rdkit()
+    check_rdkit()
     from rdkit import Chem, rdBase
 
     if not isinstance(smiles, str) or not smiles.strip():
