@@ -32,8 +32,9 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import DEFAULT_LOCALITY, SplineDecoder
 from gencg.molecule import Molecule
 from gencg.objectives.reverse_kl import ReverseKL
+from gencg.systems.assembly import MAX_BARRIER, stiff_by_barrier
 from gencg.systems.force_fields import create_system, load_force_field
-from gencg.systems.molecules import MAX_BARRIER, PEPTIDE_FORCE_FIELD, stiff_by_barrier
+from gencg.systems.molecules import PEPTIDE_FORCE_FIELD
 from gencg.target import BoltzmannTarget
 from gencg.training import Optimisation
 

@@ -67,11 +67,15 @@ class HarmonicAngles(nn.Module):
         self.register_buffer("half_k", 0.5 * torch.as_tensor(k)[:, None])
 
     def forward(self, frame: Frame) -> Tensor:
-        u, v = frame.difference(self.first), frame.difference(self.second)
-        normal = cross(u, v)
-        # atan2 keeps its precision near pi, where arccos of the cosine loses it
-        theta = torch.atan2(torch.sqrt(dot(normal, normal) + TINY), dot(u, v))
+        theta = angle_between(frame.difference(self.first), frame.difference(self.second))
         return (self.half_k * (theta - self.angle).square()).sum(0)
+
+
+def angle_between(u: Components, v: Components) -> Tensor:
+    """Angles of component triples, in rad, with a finite gradient where they are collinear."""
+    normal = cross(u, v)
+    # atan2 keeps its precision near pi, where arccos of the cosine loses it
+    return torch.atan2(torch.sqrt(dot(normal, normal) + TINY), dot(u, v))
 
 
 class Dihedrals(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gencg.energies.base import Energy
 from gencg.energies.bonded import FourierTorsions, HarmonicBonds
 from gencg.energies.frame import Frame
+from gencg.energies.mmff_terms import QuarticBonds
 from gencg.energies.native import NativeForceField, UnsupportedTermError
 
 logger = logging.getLogger("gencg")
@@ -117,7 +118,7 @@ class ForceField(Energy):
         bonded = {
             frozenset(pair)
             for term in self.modules.values()
-            if isinstance(term, HarmonicBonds)
+            if isinstance(term, HarmonicBonds | QuarticBonds)
             for pair in term.atoms.tolist()
         }
         profiles = {frozenset(bond): np.zeros(360) for bond in bonds}

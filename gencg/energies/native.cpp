@@ -93,26 +93,46 @@ template <class T, bool GRADIENT> void bonds(Block<T> &block, const Term<T> &ter
     }
 }
 
+// The legs u, v of an angle from its apex, and how a slope along it reaches the atoms
+template <class T> struct Angle {
+    using V = Vector<T>;
+    Triple<T> u, v, normal;
+    V sine, cosine;  // times the lengths of both legs
+
+    Angle(const Block<T> &block, const int64_t *atoms)
+        : u(block.x[atoms[0]] - block.x[atoms[1]]), v(block.x[atoms[2]] - block.x[atoms[1]]),
+          normal(cross(u, v)) {
+        sine = Math<T>::root(dot(normal, normal) + T(TINY));
+        cosine = dot(u, v);
+    }
+
+    V angle() const { return Math<T>::atan2(sine, cosine); }
+
+    // A slope along the angle and others along the lengths of the legs, each over its length
+    void push(Block<T> &block, const int64_t *atoms, V slope, V along_u, V along_v) const {
+        const V scaled = slope / (sine * sine + cosine * cosine);
+        const V along_sine = scaled * cosine / sine, along_cosine = -scaled * sine;
+        push_legs(block, atoms, cross(v, normal) * along_sine + v * along_cosine + u * along_u,
+                  cross(normal, u) * along_sine + u * along_cosine + v * along_v);
+    }
+
+    static void push_legs(Block<T> &block, const int64_t *atoms, const Triple<T> &gu,
+                          const Triple<T> &gv) {
+        block.push(atoms[0], gu);
+        block.push(atoms[2], gv);
+        block.pull(atoms[1], gu + gv);
+    }
+};
+
 // index (i, j, k) with j the apex, values (theta0, k / 2)
 template <class T, bool GRADIENT> void angles(Block<T> &block, const Term<T> &term) {
     for (int64_t row = 0; row < term.n_rows; ++row) {
         const int64_t *atoms = term.index + 3 * row;
         const T theta0 = term.values[2 * row], half_k = term.values[2 * row + 1];
-        const Triple<T> u = block.x[atoms[0]] - block.x[atoms[1]];
-        const Triple<T> v = block.x[atoms[2]] - block.x[atoms[1]];
-        const Triple<T> normal = cross(u, v);
-        const auto sine = Math<T>::root(dot(normal, normal) + T(TINY)), cosine = dot(u, v);
-        const auto bend = Math<T>::atan2(sine, cosine) - theta0;
+        const Angle<T> angle(block, atoms);
+        const auto bend = angle.angle() - theta0;
         block.add(half_k * bend * bend);
-        if (GRADIENT) {
-            const auto slope = T(2) * half_k * bend / (sine * sine + cosine * cosine);
-            const auto along_sine = slope * cosine / sine, along_cosine = -slope * sine;
-            const Triple<T> gu = cross(v, normal) * along_sine + v * along_cosine;
-            const Triple<T> gv = cross(normal, u) * along_sine + u * along_cosine;
-            block.push(atoms[0], gu);
-            block.push(atoms[2], gv);
-            block.pull(atoms[1], gu + gv);
-        }
+        if (GRADIENT) angle.push(block, atoms, T(2) * half_k * bend, Vector<T>{}, Vector<T>{});
     }
 }
 
@@ -302,6 +322,136 @@ template <class T, bool GRADIENT> void pairs(Block<T> &block, const Term<T> &ter
     }
 }
 
+// --- MMFF94: constants as in mmff_terms.py -----------------------------------------------------------
+
+constexpr double CUBIC_STRETCH = -20.0, QUARTIC_STRETCH = 7.0 / 12.0 * CUBIC_STRETCH * CUBIC_STRETCH;
+constexpr double CUBIC_BEND = -0.006981317 * 180.0 / PI, BUFFER = 0.005;
+
+// index (i, j), values (r0, k / 2)
+template <class T, bool GRADIENT> void quartic_bonds(Block<T> &block, const Term<T> &term) {
+    constexpr T c = T(CUBIC_STRETCH), q = T(QUARTIC_STRETCH);
+    for (int64_t row = 0; row < term.n_rows; ++row) {
+        const int64_t i = term.index[2 * row], j = term.index[2 * row + 1];
+        const T r0 = term.values[2 * row], half_k = term.values[2 * row + 1];
+        const Triple<T> d = block.x[j] - block.x[i];
+        const auto r = Math<T>::root(dot(d, d) + T(TINY));
+        const auto stretch = r - r0;
+        block.add(half_k * stretch * stretch * (T(1) + stretch * (c + q * stretch)));
+        if (GRADIENT) {
+            const auto slope = half_k * stretch * (T(2) + stretch * (T(3) * c + T(4) * q * stretch));
+            const Triple<T> g = d * (slope / r);
+            block.push(j, g);
+            block.pull(i, g);
+        }
+    }
+}
+
+// index (i, j, k) with j the apex, values (theta0, k / 2)
+template <class T, bool GRADIENT> void cubic_angles(Block<T> &block, const Term<T> &term) {
+    constexpr T c = T(CUBIC_BEND);
+    for (int64_t row = 0; row < term.n_rows; ++row) {
+        const int64_t *atoms = term.index + 3 * row;
+        const T theta0 = term.values[2 * row], half_k = term.values[2 * row + 1];
+        const Angle<T> angle(block, atoms);
+        const auto bend = angle.angle() - theta0;
+        block.add(half_k * bend * bend * (T(1) + c * bend));
+        if (GRADIENT) {
+            const auto slope = half_k * bend * (T(2) + T(3) * c * bend);
+            angle.push(block, atoms, slope, Vector<T>{}, Vector<T>{});
+        }
+    }
+}
+
+// index (i, j, k) with j the apex, values (k)
+template <class T, bool GRADIENT> void linear_angles(Block<T> &block, const Term<T> &term) {
+    for (int64_t row = 0; row < term.n_rows; ++row) {
+        const int64_t *atoms = term.index + 3 * row;
+        const T k = term.values[row];
+        const Triple<T> u = block.x[atoms[0]] - block.x[atoms[1]];
+        const Triple<T> v = block.x[atoms[2]] - block.x[atoms[1]];
+        const auto uu = dot(u, u), vv = dot(v, v);
+        const auto inverse = Math<T>::inverse_root(uu * vv + T(TINY)), cosine = dot(u, v) * inverse;
+        block.add(k * (T(1) + cosine));
+        if (GRADIENT) {
+            const auto along = k * inverse, common = along * cosine * inverse;
+            Angle<T>::push_legs(block, atoms, v * along - u * (common * vv), u * along - v * (common * uu));
+        }
+    }
+}
+
+// index (i, j, k) with j the apex, values (theta0, r10, r20, k1, k2)
+template <class T, bool GRADIENT> void stretch_bends(Block<T> &block, const Term<T> &term) {
+    for (int64_t row = 0; row < term.n_rows; ++row) {
+        const int64_t *atoms = term.index + 3 * row;
+        const T *values = term.values + 5 * row;
+        const Angle<T> angle(block, atoms);
+        const auto r1 = Math<T>::root(dot(angle.u, angle.u) + T(TINY));
+        const auto r2 = Math<T>::root(dot(angle.v, angle.v) + T(TINY));
+        const auto bend = angle.angle() - values[0];
+        const auto pull = values[3] * (r1 - values[1]) + values[4] * (r2 - values[2]);
+        block.add(pull * bend);
+        if (GRADIENT) angle.push(block, atoms, pull, values[3] * bend / r1, values[4] * bend / r2);
+    }
+}
+
+// index (i, j, k, l) with j the centre and l out of the plane, values (k / 2)
+template <class T, bool GRADIENT> void wilson_angles(Block<T> &block, const Term<T> &term) {
+    for (int64_t row = 0; row < term.n_rows; ++row) {
+        const int64_t *atoms = term.index + 4 * row;
+        const T half_k = term.values[row];
+        const Triple<T> u = block.x[atoms[0]] - block.x[atoms[1]];
+        const Triple<T> v = block.x[atoms[2]] - block.x[atoms[1]];
+        const Triple<T> l = block.x[atoms[3]] - block.x[atoms[1]];
+        const Triple<T> n = cross(u, v), m = cross(n, l);
+        const auto sine = dot(n, l), cosine = Math<T>::root(dot(m, m) + T(TINY));
+        const auto chi = Math<T>::atan2(sine, cosine);
+        block.add(half_k * chi * chi);
+        if (GRADIENT) {
+            const auto scaled = T(2) * half_k * chi / (sine * sine + cosine * cosine);
+            const auto along_sine = scaled * cosine, along_m = -scaled * sine / cosine;
+            const Triple<T> gn = l * along_sine + cross(l, m) * along_m;
+            const Triple<T> gl = n * along_sine + cross(m, n) * along_m;
+            const Triple<T> gu = cross(v, gn), gv = cross(gn, u);
+            block.push(atoms[0], gu);
+            block.push(atoms[2], gv);
+            block.push(atoms[3], gl);
+            block.pull(atoms[1], gu + gv + gl);
+        }
+    }
+}
+
+// table (k q_i q_j, 1 / R, depth) of all pairs i < j
+template <class T, bool GRADIENT> void buffered_pairs(Block<T> &block, const Term<T> &term) {
+    using V = Vector<T>;
+    const T *table = term.table;
+    for (int64_t i = 0; i < block.n_atoms; ++i) {
+        const Triple<T> xi = block.x[i];
+        Triple<T> g{};
+        Sum<T> row;
+        for (int64_t j = i + 1; j < block.n_atoms; ++j, table += 3) {
+            const Pair<T> pair(xi, block.x[j]);
+            const V r = Math<T>::root(pair.r2), q = r * table[1];
+            const V q2 = q * q, q6 = q2 * q2 * q2;
+            const V inverse = T(1) / (r + T(BUFFER)), near = T(1) / (q + T(0.07));
+            const V far = T(1) / (q6 * q + T(0.12));
+            const V t = T(1.07) * near, t2 = t * t, wall = table[2] * (t2 * t2 * t2 * t);
+            const V inner = T(1.12) * far - T(2), coulomb = table[0] * inverse;
+            row.add(coulomb + wall * inner);
+            if (GRADIENT) {
+                const V along_q = T(-7) * wall * (near * inner + T(1.12) * q6 * far * far);
+                const V slope = (along_q * table[1] - coulomb * inverse) / r;
+                const Triple<T> force = pair.d * pair.moving(slope);
+                g = g + force;
+                block.pull(j, force);
+            }
+        }
+        block.add(row.total);
+        if (GRADIENT) block.push(i, g);
+    }
+}
+
+// --- Generalised Born -------------------------------------------------------------------------------
+
 // What generalised Born holds of an atom and of the model
 template <class T> struct BornAtom {
     T charge, rho, inverse_rho, inverse_radius, scaled, surface, alpha, beta, gamma;
@@ -489,7 +639,9 @@ template <class T, bool GRADIENT> void evaluate_block(Block<T> &block, const Ter
     static constexpr Kernel kernels[] = {
         bonds<T, GRADIENT>,           angles<T, GRADIENT>,          fourier_torsions<T, GRADIENT>,
         harmonic_torsions<T, GRADIENT>, correction_maps<T, GRADIENT>, pairs<T, GRADIENT>,
-        generalized_born<T, GRADIENT>,
+        generalized_born<T, GRADIENT>, quartic_bonds<T, GRADIENT>,   cubic_angles<T, GRADIENT>,
+        linear_angles<T, GRADIENT>,   stretch_bends<T, GRADIENT>,   wilson_angles<T, GRADIENT>,
+        buffered_pairs<T, GRADIENT>,  buffered_pairs<T, GRADIENT>,
     };
     for (int64_t k = 0; k < n_terms; ++k) kernels[terms[k].kind](block, terms[k]);
 }

@@ -13,6 +13,15 @@ from torch import Tensor, nn
 from gencg.energies.bonded import FourierTorsions, HarmonicAngles, HarmonicBonds, HarmonicTorsions
 from gencg.energies.cmap import CorrectionMaps
 from gencg.energies.implicit_solvent import MINIMUM_INVERSE_RADIUS, GeneralizedBorn
+from gencg.energies.mmff_terms import (
+    BufferedCoulomb,
+    BufferedVanDerWaals,
+    CubicAngles,
+    LinearAngles,
+    QuarticBonds,
+    StretchBends,
+    WilsonAngles,
+)
 from gencg.energies.nonbonded import PairTable
 from gencg.native import load_library
 
@@ -110,33 +119,38 @@ class NativeForceField:
 # --- Describing: kinds and layouts as in native.cpp -----------------------------------------------
 
 BONDS, ANGLES, FOURIER, HARMONIC, MAPS, PAIRS, BORN = range(7)
+QUARTIC, CUBIC, LINEAR, STRETCH_BEND, WILSON, BUFFERED, CHARGES = range(7, 14)
 TANH, NECK, BURIED, SURFACE = 1, 2, 4, 8
 
 
 def describe_terms(terms: Iterable[nn.Module]) -> list[dict[str, Any]]:
-    """Terms in the layout of the library; pairs go along with the first implicit solvent."""
+    """Terms in the layout of the library; those that need the same distances go together."""
     described = []
     for term in terms:
         describe = DESCRIPTIONS.get(type(term))
         if describe is None:
             raise UnsupportedTermError(f"{type(term).__name__} has no machine code")
         described.append(describe(term))
-    pairs = next((term for term in described if term["kind"] == PAIRS), None)
-    born = next((term for term in described if term["kind"] == BORN), None)
-    if pairs and born:
-        born["table"] = pairs["table"]
-        described.remove(pairs)
+    first = {term["kind"]: term for term in reversed(described)}
+    if {PAIRS, BORN} <= first.keys():
+        first[BORN]["table"] = first[PAIRS]["table"]
+        described.remove(first[PAIRS])
+    if {CHARGES, BUFFERED} <= first.keys():
+        first[BUFFERED]["table"][:, 0] = first[CHARGES]["table"][:, 0]
+        described.remove(first[CHARGES])
     return described
 
 
-def describe_bonds(term: HarmonicBonds) -> dict[str, Any]:
+def describe_bonds(term: HarmonicBonds | QuarticBonds) -> dict[str, Any]:
     """Index (i, j), values (r0, k / 2)."""
-    return rows(BONDS, term.atoms, term.length, term.half_k)
+    kind = QUARTIC if isinstance(term, QuarticBonds) else BONDS
+    return rows(kind, term.atoms, term.length, term.half_k)
 
 
-def describe_angles(term: HarmonicAngles) -> dict[str, Any]:
+def describe_angles(term: HarmonicAngles | CubicAngles) -> dict[str, Any]:
     """Index (i, j, k), values (theta0, k / 2)."""
-    return rows(ANGLES, term.atoms, term.angle, term.half_k)
+    kind = CUBIC if isinstance(term, CubicAngles) else ANGLES
+    return rows(kind, term.atoms, term.angle, term.half_k)
 
 
 def describe_fourier_torsions(term: FourierTorsions) -> dict[str, Any]:
@@ -163,6 +177,35 @@ def describe_pairs(term: PairTable) -> dict[str, Any]:
     # The module meets every pair twice, and halves
     columns = [2 * table[..., 0].numpy()[upper] for table in (term.charges, term.a, term.b)]
     return {"kind": PAIRS, "table": np.stack(columns, -1)}
+
+
+def describe_linear_angles(term: LinearAngles) -> dict[str, Any]:
+    """Index (i, j, k), values (k)."""
+    return rows(LINEAR, term.atoms, term.k)
+
+
+def describe_stretch_bends(term: StretchBends) -> dict[str, Any]:
+    """Index (i, j, k), values (theta0, r10, r20, k1, k2)."""
+    return rows(STRETCH_BEND, term.atoms, term.angle, *term.lengths, *term.k)
+
+
+def describe_wilson_angles(term: WilsonAngles) -> dict[str, Any]:
+    """Index (i, j, k, l), values (k / 2)."""
+    return rows(WILSON, term.atoms, term.half_k)
+
+
+def describe_van_der_waals(term: BufferedVanDerWaals) -> dict[str, Any]:
+    """Table (0, 1 / R, depth) of all pairs i < j."""
+    upper = np.triu_indices(len(term.depth), 1)
+    # The module meets every pair twice, and halves
+    depth, inverse = 2 * term.depth[..., 0].numpy()[upper], term.inverse_radius[..., 0].numpy()
+    return {"kind": BUFFERED, "table": np.stack([0 * depth, inverse[upper], depth], -1)}
+
+
+def describe_charges(term: BufferedCoulomb) -> dict[str, Any]:
+    """Table (k q_i q_j, 1, 0) of all pairs i < j."""
+    charges = 2 * term.charges[..., 0].numpy()[np.triu_indices(len(term.charges), 1)]
+    return {"kind": CHARGES, "table": np.stack([charges, 0 * charges + 1, 0 * charges], -1)}
 
 
 def describe_born(term: GeneralizedBorn) -> dict[str, Any]:
@@ -201,4 +244,11 @@ DESCRIPTIONS: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
     CorrectionMaps: describe_maps,
     PairTable: describe_pairs,
     GeneralizedBorn: describe_born,
+    QuarticBonds: describe_bonds,
+    CubicAngles: describe_angles,
+    LinearAngles: describe_linear_angles,
+    StretchBends: describe_stretch_bends,
+    WilsonAngles: describe_wilson_angles,
+    BufferedVanDerWaals: describe_van_der_waals,
+    BufferedCoulomb: describe_charges,
 }

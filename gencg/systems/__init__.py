@@ -10,6 +10,8 @@ from gencg.systems.registry import SYSTEMS as SYSTEMS
 from gencg.systems.registry import default_force_field as default_force_field
 from gencg.systems.registry import describe as describe
 from gencg.systems.registry import load as load
+from gencg.systems.sdf import from_sdf as from_sdf
+from gencg.systems.smiles import from_smiles as from_smiles
 from gencg.systems.toys import butane as butane
 from gencg.systems.toys import curved_wells as curved_wells
 from gencg.systems.toys import double_well as double_well

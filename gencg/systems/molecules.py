@@ -7,24 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gencg.coordinates.internal import InternalCoordinates
-from gencg.coordinates.symmetry import turning_bonds
-from gencg.energies.base import Energy
-from gencg.energies.forcefield import ForceField
 from gencg.molecule import Molecule
+from gencg.systems.assembly import MAX_BARRIER, Bond, assemble, check_settings
 from gencg.systems.base import System
 from gencg.systems.force_fields import create_system, load_force_field
 from gencg.systems.structure import read_structure
-from gencg.units import check_temperature
-
-Bond = tuple[int, int]
 
 DEFAULT_FORCE_FIELD = ("amber14-all.xml", "implicit/obc2.xml")
 DIPEPTIDE_FORCE_FIELD = ("amber96.xml", "implicit/obc1.xml")
 PEPTIDE_FORCE_FIELD = ("amber99sbildn.xml", "amber99_obc.xml")
 DATA = Path(__file__).parent / "data"
-MAX_BARRIER = 40.0
-"""Torsion barrier in kJ/mol above which a bond is stiff: 16 k_B T at 300 K; amides have 80."""
 
 
 def alanine_dipeptide(
@@ -114,7 +106,7 @@ def from_pdb(
             disconnected or has coordinates that are not finite, or the temperature is not
             positive and finite.
     """
-    check_temperature(temperature)
+    check_settings(temperature=temperature, max_barrier=max_barrier)
     forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
     loaded = load_force_field(forcefield)
     topology, positions = read_structure(path)
@@ -169,43 +161,22 @@ def from_system(
 
     from gencg.energies.openmm import energy_from_system, minimise
 
-    check_temperature(temperature)
-    if not max_barrier > 0:
-        raise ValueError(f"`max_barrier` must be positive, in kJ/mol, got {max_barrier}")
+    check_settings(temperature=temperature, max_barrier=max_barrier)
     given = Molecule(mdtraj.Topology.from_openmm(topology), _in_nanometers(positions))
     energy = energy_from_system(system)
     # A centre of the coordinates needs no more; a large molecule would take minutes
     minimum = minimise(system, given.positions, tolerance=1.0, max_iterations=2000)
-    molecule = given.with_positions(minimum)
-    stiff_bonds = (
-        None if soft_bonds is not None else stiff_by_barrier(energy, molecule, max_barrier)
-    )
-    return System(
-        name=name,
-        energy=energy,
-        coordinates=InternalCoordinates(
-            molecule,
-            stiff_bonds=stiff_bonds,
-            soft_bonds=soft_bonds,
-            fold_rotors=fold_rotors,
-        ),
+    return assemble(
+        energy,
+        given.with_positions(minimum),
         temperature=temperature,
-        molecule=molecule,
+        soft_bonds=soft_bonds,
+        fold_rotors=fold_rotors,
+        max_barrier=max_barrier,
+        name=name,
         description=description or name,
-        known=known or {},
+        known=known,
     )
-
-
-def stiff_by_barrier(energy: Energy, molecule: Molecule, max_barrier: float) -> list[Bond] | None:
-    """Bonds of `turning_bonds` with a torsion barrier above `max_barrier` in kJ/mol.
-
-    None if the energy does not know its torsion terms: the geometry then has to tell.
-    """
-    if not isinstance(energy, ForceField):
-        return None
-    bonds = turning_bonds(molecule)
-    barriers = energy.torsion_barriers(molecule.positions, bonds)
-    return [bond for bond, barrier in zip(bonds, barriers, strict=True) if barrier > max_barrier]
 
 
 def _in_nanometers(positions: Any) -> NDArray[np.float64]:

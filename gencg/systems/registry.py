@@ -17,6 +17,7 @@ from gencg.systems.molecules import (
     from_pdb,
 )
 from gencg.systems.structure import is_structure_path
+from gencg.systems.targets import DEFAULT_VARIANT, is_mmff_target, load_mmff_target
 from gencg.systems.toys import (
     butane,
     curved_wells,
@@ -59,6 +60,8 @@ def default_force_field(target: str) -> tuple[str, ...]:
     """Force-field files that a target is given where none are named; none for a toy."""
     if target in TOYS:
         return ()
+    if is_mmff_target(target):
+        return DEFAULT_VARIANT
     return FORCE_FIELDS.get(target, DEFAULT_FORCE_FIELD)
 
 
@@ -72,8 +75,9 @@ def load(
     """Build the system that a name or a path means.
 
     Args:
-        target: A name of `SYSTEMS`, or the path of a PDB or mmCIF file.
-        forcefield: OpenMM force-field files; None or none takes the default.
+        target: A name of `SYSTEMS`, ``smiles:...``, or the path of a PDB, mmCIF, SDF or MOL file.
+        forcefield: OpenMM force-field files, or a variant of MMFF for a SMILES, SDF or MOL file;
+            None or none takes the default.
         temperature: Temperature in K; None takes the default.
         structure: File to read in the place of a `target` that is a path, such as a copy of it;
             the name stays.
@@ -91,11 +95,8 @@ def load(
         raise ValueError(f"`forcefield` does not apply to the toy {target!r}; leave it out")
     if target in SYSTEMS:
         return SYSTEMS[target](**options)
-    if target.startswith("smiles:"):
-        raise ValueError(
-            f"{target!r}: molecules from SMILES need RDKit's parameters (extra `mol`), which this "
-            "version does not read yet; give a .pdb file with all atoms and a force field"
-        )
+    if is_mmff_target(target):
+        return load_mmff_target(target, structure=structure, **options)
     if structure is not None or is_structure_path(target):
         return from_pdb(structure or target, name=Path(target).stem, **options)
     near = difflib.get_close_matches(target, SYSTEMS, n=1)

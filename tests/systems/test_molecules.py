@@ -198,8 +198,6 @@ def test_missing_wrong_and_empty_files(tmp_path: Path) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match=r"'alanine_dipeptid'.*did you mean alanine-dipeptide"):
         load("alanine_dipeptid")
-    with pytest.raises(ValueError, match="extra `mol`"):
-        load("smiles:CCO")
     with pytest.raises(ValueError, match="`forcefield` does not apply to the toy 'butane'"):
         load("butane", forcefield=["amber96.xml"])
 

@@ -1,0 +1,202 @@
+"""The reference structure of an RDKit molecule: conformers, their minima, the stereo they keep."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger("gencg")
+
+N_CONFORMERS = 20
+"""Structures that are embedded and minimised; the lowest is the reference."""
+
+Array = NDArray[np.float64]
+
+
+def reference_structure(mol: Any, *, variant: str, seed: int, source: str) -> tuple[Any, Array]:
+    """The lowest minimum of MMFF among some conformers, or that next to given coordinates.
+
+    Stereo that the molecule specifies is kept, and checked. Stereo that it leaves open is that of
+    the reference, which a warning names: the molecule that is sampled is one stereoisomer.
+
+    Args:
+        mol: RDKit molecule with hydrogens. If it has a conformer in space, that one is minimised;
+            otherwise `N_CONFORMERS` are embedded.
+        variant: Of MMFF.
+        seed: Of the embedding.
+        source: What the molecule came from, for messages.
+
+    Returns:
+        The molecule with its stereo assigned, and positions ``(n_atoms, 3)`` in nm.
+
+    Raises:
+        ValueError: If no structure can be embedded, or none keeps the stereo.
+    """
+    given = mol.GetNumConformers() > 0 and not is_drawing(mol)
+    candidates = minimised(mol if given else embedded(mol, seed=seed, source=source), variant)
+    wanted = stereo(mol)
+    for positions in candidates:
+        isomer = with_stereo(mol, positions)
+        if keeps(isomer, wanted):
+            open_centres = [key for key, descriptor in wanted.items() if descriptor is None]
+            _tell_open_stereo(isomer, open_centres, source)
+            return isomer, 0.1 * positions
+    raise ValueError(
+        f"{source}: none of {len(candidates)} minimised structures has the stereo that is "
+        "specified, which is too strained for MMFF; check its @ and / marks, or leave them out"
+    )
+
+
+def is_drawing(mol: Any) -> bool:
+    """Whether the coordinates of a molecule are flat: a drawing, or none at all."""
+    conformer = mol.GetConformer()
+    x = conformer.GetPositions()
+    return not conformer.Is3D() or bool(np.linalg.matrix_rank(x - x.mean(0), tol=0.1) < 3)
+
+
+def embedded(mol: Any, *, seed: int, source: str) -> Any:
+    """A copy of the molecule with conformers by distance geometry (ETKDG).
+
+    Raises:
+        ValueError: If there is no structure with these bonds and this stereo.
+    """
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import rdDistGeom
+
+    mol = Chem.Mol(mol)
+    parameters: Any = rdDistGeom.ETKDGv3()
+    parameters.randomSeed = seed
+    parameters.numThreads = 1
+    with rdBase.BlockLogs():
+        for random_start in (False, True):
+            parameters.useRandomCoords = random_start
+            # One alone tells an impossible molecule in a twentieth of the time
+            if rdDistGeom.EmbedMolecule(mol, parameters) >= 0:
+                rdDistGeom.EmbedMultipleConfs(mol, N_CONFORMERS, parameters)
+                return mol
+    raise ValueError(
+        f"{source} could not be embedded in space; are its rings and its @ and / marks "
+        "possible together? give an .sdf file with 3D coordinates instead"
+    )
+
+
+def minimised(mol: Any, variant: str) -> list[Array]:
+    """Minima of MMFF from all conformers, in Å, the lowest first and fully converged."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import rdForceFieldHelpers
+
+    # Typing rewrites aromatic bonds in place
+    mol = Chem.Mol(mol)
+    with rdBase.BlockLogs():
+        parameters = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant=variant)
+        found = []
+        for conformer in mol.GetConformers():
+            field = rdForceFieldHelpers.MMFFGetMoleculeForceField(
+                mol, parameters, confId=conformer.GetId()
+            )
+            field.Initialize()
+            field.Minimize(maxIts=500)
+            found.append((field.CalcEnergy(), field, conformer))
+        found.sort(key=lambda each: each[0])
+        for _ in range(10):
+            if found[0][1].Minimize(maxIts=1000, forceTol=1e-5, energyTol=1e-9) == 0:
+                break
+    return [conformer.GetPositions() for _, _, conformer in found]
+
+
+# --- Stereo ---------------------------------------------------------------------------------------
+
+Centre = tuple[str, int]
+
+
+def stereo(mol: Any) -> dict[Centre, str | None]:
+    """Descriptor of every possible stereo atom ("Atom_...") and bond; None where left open.
+
+    Nitrogen with three neighbours inverts and is no centre.
+    """
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        found = Chem.FindPotentialStereo(Chem.Mol(mol))
+    descriptors: dict[Centre, str | None] = {}
+    for info in found:
+        centre = (str(info.type), int(info.centeredOn))
+        if centre[0].startswith("Atom"):
+            atom = mol.GetAtomWithIdx(centre[1])
+            if atom.GetSymbol() == "N" and atom.GetDegree() == 3:
+                continue
+        specified = info.specified == Chem.StereoSpecified.Specified
+        descriptors[centre] = str(info.descriptor) if specified else None
+    return descriptors
+
+
+def with_stereo(mol: Any, positions: Array) -> Any:
+    """A copy of the molecule with these positions in Å and the stereo that they have."""
+    from rdkit import Chem, rdBase
+
+    copy = Chem.Mol(mol)
+    copy.RemoveAllConformers()
+    conformer = Chem.Conformer(len(positions))
+    conformer.SetPositions(np.ascontiguousarray(positions))
+    conformer.Set3D(True)
+    copy.AddConformer(conformer)
+    with rdBase.BlockLogs():
+        Chem.AssignStereochemistryFrom3D(copy)
+    return copy
+
+
+def keeps(isomer: Any, wanted: dict[Centre, str | None]) -> bool:
+    """Whether no centre has another descriptor than the wanted one."""
+    got = stereo(isomer)
+    return all(wish is None or got.get(centre) in (None, wish) for centre, wish in wanted.items())
+
+
+def _tell_open_stereo(isomer: Any, centres: list[Centre], source: str) -> None:
+    if centres:
+        logger.warning(
+            "%s leaves the stereo of %s open; one isomer is sampled: %s",
+            source,
+            ", ".join(stereo_labels(isomer, centres)),
+            isomeric_smiles(isomer),
+        )
+
+
+def stereo_labels(isomer: Any, centres: list[Centre]) -> list[str]:
+    """Stereo atoms and bonds by name with what they are, such as "C2 (R)" and "C3=C4 (E)"."""
+    from rdkit import Chem, rdBase
+    from rdkit.Chem import rdCIPLabeler
+
+    isomer, names = Chem.Mol(isomer), atom_names(isomer)
+    with rdBase.BlockLogs():
+        rdCIPLabeler.AssignCIPLabels(isomer)
+    labels = []
+    for kind, index in centres:
+        if kind.startswith("Atom"):
+            place = isomer.GetAtomWithIdx(index)
+            name = names[index]
+        else:
+            place = isomer.GetBondWithIdx(index)
+            name = f"{names[place.GetBeginAtomIdx()]}={names[place.GetEndAtomIdx()]}"
+        label = f" ({place.GetProp('_CIPCode')})" if place.HasProp("_CIPCode") else ""
+        labels.append(name + label)
+    return labels
+
+
+def atom_names(mol: Any) -> list[str]:
+    """Element and number within the element, from 1: unique names that fit into a PDB file."""
+    count: dict[str, int] = {}
+    names = []
+    for atom in mol.GetAtoms():
+        symbol = atom.GetSymbol()
+        count[symbol] = count.get(symbol, 0) + 1
+        names.append(f"{symbol}{count[symbol]}")
+    return names
+
+
+def isomeric_smiles(mol: Any) -> str:
+    """Canonical SMILES with stereo, without the hydrogens."""
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        return str(Chem.MolToSmiles(Chem.RemoveHs(mol)))
