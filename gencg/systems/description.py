@@ -159,7 +159,8 @@ def _held_rows(coordinates: InternalCoordinates, barriers: dict[Bond, float]) ->
                 else f"barrier of {high:.0f} kJ/mol"
             )
             rows.append(Row(_names(label, bond), "stiff bond", False, reason, bond))
-    for bond in sorted(molecule.multiple_bonds()):
+    ring_bonds = {(i, j) for i, j in molecule.bonds[molecule.ring_bonds].tolist()}
+    for bond in sorted(molecule.multiple_bonds() - ring_bonds):
         if bond not in barriers and min(len(molecule.neighbours[i]) for i in bond) > 1:
             rows.append(Row(_names(label, bond), "multiple bond", False, "marked as such", bond))
     for ring in _rigid_rings(molecule):

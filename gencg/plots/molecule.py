@@ -1,0 +1,83 @@
+"""A molecule as a drawing: its reference structure seen where it is widest, bonds that turn."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from gencg.molecule import Molecule
+from gencg.plots.style import ACCENT, RAW, axes_or_new
+
+_COLOURS = {
+    "H": "#FFFFFF", "C": "#4D4D4D", "N": "#3366CC", "O": "#CC3333", "S": "#D6A400",
+    "F": "#55AA55", "Cl": "#55AA55", "Br": "#884422", "I": "#663399", "P": "#E07000",
+}  # fmt: skip
+_SIZES = {"H": 40.0}
+
+
+def plot_molecule(
+    molecule: Molecule,
+    bonds: Mapping[str, tuple[int, int]] | None = None,
+    *,
+    hydrogens: bool = True,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """The reference structure in the plane in which it is widest, with labelled bonds.
+
+    Args:
+        molecule: What to draw.
+        bonds: Label of each bond to mark, such as the number of its torsion; several labels on
+            one bond stand together.
+        hydrogens: Draw hydrogens on carbon, too.
+        title: Title of the axes.
+        ax: Axes to draw on.
+    """
+    ax = axes_or_new(ax, width=7.0, height=5.0)
+    bonds = dict(bonds or {})
+    flat, depth = _projected(molecule)
+    shown = [k for k in range(molecule.n_atoms) if hydrogens or not _on_carbon(molecule, k)]
+    marked: dict[tuple[int, int], list[str]] = {}
+    for label, (i, j) in bonds.items():
+        marked.setdefault((min(i, j), max(i, j)), []).append(label)
+    for i, j in molecule.bonds.tolist():
+        if i in shown and j in shown:
+            of_turn = (i, j) in marked
+            ax.plot(*flat[[i, j]].T, color=ACCENT if of_turn else "#888888",
+                    lw=4.0 if of_turn else 1.6, solid_capstyle="round", zorder=1)  # fmt: skip
+    # What lies behind is drawn first
+    for k in sorted(shown, key=lambda k: depth[k]):
+        element = molecule.elements[k]
+        ax.scatter(*flat[k], s=_SIZES.get(element, 110.0), color=_COLOURS.get(element, "#999999"),
+                   edgecolors="#333333", linewidths=0.8, zorder=2)  # fmt: skip
+    halo = [withStroke(linewidth=3.0, foreground="white")]
+    for (i, j), labels in marked.items():
+        middle = flat[[i, j]].mean(0)
+        across = np.array([flat[j, 1] - flat[i, 1], flat[i, 0] - flat[j, 0]])
+        across = across / max(float(np.linalg.norm(across)), 1e-6)
+        ax.annotate(", ".join(labels), middle + 0.035 * across, ha="center", va="center",
+                    color=RAW, weight="bold", path_effects=halo, zorder=4)  # fmt: skip
+    for k in shown:
+        if molecule.elements[k] not in ("C", "H"):
+            ax.annotate(molecule.elements[k], flat[k], ha="center", va="center", fontsize=8,
+                        color="white", weight="bold", zorder=3)  # fmt: skip
+    ax.set_aspect("equal")
+    ax.axis("off")
+    ax.margins(0.08)
+    ax.set_title(title)
+    return ax
+
+
+def _projected(molecule: Molecule) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Positions along the two widest directions, ``(n_atoms, 2)``, and along the third."""
+    x = molecule.positions - molecule.positions.mean(0)
+    axes = np.linalg.svd(x, full_matrices=False)[2]
+    along = x @ axes.T
+    return along[:, :2], along[:, 2]
+
+
+def _on_carbon(molecule: Molecule, k: int) -> bool:
+    near = molecule.neighbours[k]
+    return molecule.elements[k] == "H" and all(molecule.elements[j] == "C" for j in near)
