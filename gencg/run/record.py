@@ -65,6 +65,8 @@ def summarise(
         "n_cvs": config.n_cvs,
         "n_samples": ensemble.n_samples,
         "n_invalid": ensemble.n_invalid,
+        "n_clashes": ensemble.n_clashes,
+        "n_soft": int(result.system.coordinates.soft.sum()),
         "seed": config.seed,
         "bound_gap": None,
         "populations": populations,

@@ -13,8 +13,8 @@ DEFAULT_VARIANT = (VARIANTS[0],)
 
 
 def is_mmff_target(target: str) -> bool:
-    """Whether a target is ``smiles:...``, or the path of an SDF or MOL file."""
-    return target.startswith(PREFIX) or Path(target).suffix.lower() in SDF_SUFFIXES
+    """Whether a target is ``smiles:...``, or the path of an SDF or MOL file, FILE#NUMBER too."""
+    return target.startswith(PREFIX) or Path(_split(target)[0]).suffix.lower() in SDF_SUFFIXES
 
 
 def load_mmff_target(
@@ -40,5 +40,14 @@ def load_mmff_target(
     variant = forcefield[0]
     if target.startswith(PREFIX):
         return from_smiles(target.removeprefix(PREFIX), variant=variant, temperature=temperature)
-    name = Path(target).stem
-    return from_sdf(structure or target, variant=variant, temperature=temperature, name=name)
+    path, index = _split(target)
+    name = Path(path).stem if index is None else f"{Path(path).stem}-{index}"
+    return from_sdf(
+        structure or path, index=index, variant=variant, temperature=temperature, name=name
+    )
+
+
+def _split(target: str) -> tuple[str, int | None]:
+    """Path and number of a molecule in FILE#NUMBER; no number in another target."""
+    path, mark, number = target.rpartition("#")
+    return (path, int(number)) if mark and number.isdigit() else (target, None)
