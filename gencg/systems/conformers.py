@@ -11,6 +11,9 @@ logger = logging.getLogger("gencg")
 N_CONFORMERS = 20
 """Structures that are embedded and minimised; the lowest is the reference."""
 
+DEGENERATE = 0.01
+"""Energies that are less apart, in kcal/mol, are equal."""
+
 Array = NDArray[np.float64]
 
 
@@ -34,13 +37,14 @@ def reference_structure(mol: Any, *, variant: str, seed: int, source: str) -> tu
         ValueError: If no structure can be embedded, or none keeps the stereo.
     """
     given = mol.GetNumConformers() > 0 and not is_drawing(mol)
+    if mol.GetNumConformers() and not given:
+        logger.info("%s has no coordinates in space; conformers are embedded", source)
     candidates = minimised(mol if given else embedded(mol, seed=seed, source=source), variant)
     wanted = stereo(mol)
     for positions in candidates:
         isomer = with_stereo(mol, positions)
         if keeps(isomer, wanted):
-            open_centres = [key for key, descriptor in wanted.items() if descriptor is None]
-            _tell_open_stereo(isomer, open_centres, source)
+            _tell_open_stereo(isomer, wanted, source)
             return isomer, 0.1 * positions
     raise ValueError(
         f"{source}: none of {len(candidates)} minimised structures has the stereo that is "
@@ -98,7 +102,9 @@ def minimised(mol: Any, variant: str) -> list[Array]:
             field.Initialize()
             field.Minimize(maxIts=500)
             found.append((field.CalcEnergy(), field, conformer))
-        found.sort(key=lambda each: each[0])
+        # Of mirror images the first, which is the same on every machine
+        lowest = min(energy for energy, _, _ in found)
+        found.sort(key=lambda each: max(each[0] - lowest, DEGENERATE))
         for _ in range(10):
             if found[0][1].Minimize(maxIts=1000, forceTol=1e-5, energyTol=1e-9) == 0:
                 break
@@ -152,18 +158,23 @@ def keeps(isomer: Any, wanted: dict[Centre, str | None]) -> bool:
     return all(wish is None or got.get(centre) in (None, wish) for centre, wish in wanted.items())
 
 
-def _tell_open_stereo(isomer: Any, centres: list[Centre], source: str) -> None:
-    if centres:
+def _tell_open_stereo(isomer: Any, wanted: dict[Centre, str | None], source: str) -> None:
+    labels = stereo_labels(isomer, [key for key, wish in wanted.items() if wish is None])
+    if labels:
         logger.warning(
             "%s leaves the stereo of %s open; one isomer is sampled: %s",
             source,
-            ", ".join(stereo_labels(isomer, centres)),
+            ", ".join(labels),
             isomeric_smiles(isomer),
         )
 
 
 def stereo_labels(isomer: Any, centres: list[Centre]) -> list[str]:
-    """Stereo atoms and bonds by name with what they are, such as "C2 (R)" and "C3=C4 (E)"."""
+    """Stereo atoms and bonds by name with what they are, such as "C2 (R)" and "C3=C4 (E)".
+
+    Left out are those without a label, that have no isomers: in a cumulene, in a cage, or where
+    resonance makes neighbours equal.
+    """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdCIPLabeler
 
@@ -178,8 +189,8 @@ def stereo_labels(isomer: Any, centres: list[Centre]) -> list[str]:
         else:
             place = isomer.GetBondWithIdx(index)
             name = f"{names[place.GetBeginAtomIdx()]}={names[place.GetEndAtomIdx()]}"
-        label = f" ({place.GetProp('_CIPCode')})" if place.HasProp("_CIPCode") else ""
-        labels.append(name + label)
+        if place.HasProp("_CIPCode"):
+            labels.append(f"{name} ({place.GetProp('_CIPCode')})")
     return labels
 
 

@@ -211,10 +211,10 @@ def test_stereo_that_is_open_is_named(smiles, named, caplog) -> None:
     assert not caplog.records
 
 
-def test_an_inverting_amine_is_no_stereo_centre(caplog) -> None:
+@pytest.mark.parametrize("smiles", ["CCN(C)CCC", "CN1CC1", "NC(N)=NC", "COP(=O)([O-])OP(=O)(O)O"])
+def test_what_inverts_or_resonates_is_no_stereo_centre(smiles, caplog) -> None:
     with caplog.at_level(logging.WARNING, "gencg"):
-        from_smiles("CCN(C)CCC")
-        from_smiles("CN1CC1")
+        from_smiles(smiles)
     assert not caplog.records
 
 
@@ -277,8 +277,9 @@ def test_what_a_file_leaves_open_is_told(write, save, caplog) -> None:
     with caplog.at_level(logging.INFO, "gencg"):
         system = from_sdf(save(write("CC(O)CC", hydrogens=False, drawing=True, title="2-butanol")))
     assert system.name == "2-butanol"
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
     assert "my.sdf lacks 10 hydrogens; they are added" in caplog.text
+    assert "my.sdf has no coordinates in space; conformers are embedded" in caplog.text
     assert "my.sdf leaves the stereo of C2" in caplog.text
 
 
