@@ -39,7 +39,8 @@ def reference_structure(mol: Any, *, variant: str, seed: int, source: str) -> tu
     given = mol.GetNumConformers() > 0 and not is_drawing(mol)
     if mol.GetNumConformers() and not given:
         logger.info("%s has no coordinates in space; conformers are embedded", source)
-    candidates = minimised(mol if given else embedded(mol, seed=seed, source=source), variant)
+    started = shaken(mol, seed) if given else embedded(mol, seed=seed, source=source)
+    candidates = minimised(started, variant)
     wanted = stereo(mol)
     for positions in candidates:
         isomer = with_stereo(mol, positions)
@@ -53,10 +54,25 @@ def reference_structure(mol: Any, *, variant: str, seed: int, source: str) -> tu
 
 
 def is_drawing(mol: Any) -> bool:
-    """Whether the coordinates of a molecule are flat: a drawing, or none at all."""
+    """Whether the coordinates are a drawing, or none at all.
+
+    An atom with four neighbours is not flat, one with three not straight; hydrogens are counted.
+    """
     conformer = mol.GetConformer()
     x = conformer.GetPositions()
-    return not conformer.Is3D() or bool(np.linalg.matrix_rank(x - x.mean(0), tol=0.1) < 3)
+    rank = np.linalg.matrix_rank(x - x.mean(0), tol=0.1)
+    return not conformer.Is3D() or bool(rank < max(a.GetDegree() for a in mol.GetAtoms()) - 1)
+
+
+def shaken(mol: Any, seed: int) -> Any:
+    """A copy of the molecule with its atoms moved by 0.01 Å, so that flat saddles are left."""
+    from rdkit import Chem
+
+    copy = Chem.Mol(mol)
+    x = copy.GetConformer().GetPositions()
+    noise = np.random.default_rng(seed).normal(scale=0.01, size=x.shape)
+    copy.GetConformer().SetPositions(x + noise)
+    return copy
 
 
 def embedded(mol: Any, *, seed: int, source: str) -> Any:
