@@ -46,7 +46,7 @@ class MMFF(ForceField):
               + U_\text{electrostatics}
 
     For drug-like organic molecules with H, C, N, O, F, Si, P, S, Cl, Br and I. Atom types, charges
-    and parameters are RDKit's, and so is the energy, to 1e-6 kcal/mol. All pairs of atoms three
+    and parameters are RDKit's, and so is the energy, to 1e-9 kcal/mol. All pairs of atoms three
     and more bonds apart interact; there is no cutoff, and the dielectric constant is 1: the
     molecule is in vacuum, where charged groups attract each other far more than in water.
 

@@ -11,6 +11,9 @@ logger = logging.getLogger("gencg")
 N_CONFORMERS = 20
 """Structures that are embedded and minimised; the lowest is the reference."""
 
+DEGENERATE = 0.01
+"""Energies that are less apart, in kcal/mol, are equal."""
+
 Array = NDArray[np.float64]
 
 
@@ -34,13 +37,15 @@ def reference_structure(mol: Any, *, variant: str, seed: int, source: str) -> tu
         ValueError: If no structure can be embedded, or none keeps the stereo.
     """
     given = mol.GetNumConformers() > 0 and not is_drawing(mol)
-    candidates = minimised(mol if given else embedded(mol, seed=seed, source=source), variant)
+    if mol.GetNumConformers() and not given:
+        logger.info("%s has no coordinates in space; conformers are embedded", source)
+    started = shaken(mol, seed) if given else embedded(mol, seed=seed, source=source)
+    candidates = minimised(started, variant)
     wanted = stereo(mol)
     for positions in candidates:
         isomer = with_stereo(mol, positions)
         if keeps(isomer, wanted):
-            open_centres = [key for key, descriptor in wanted.items() if descriptor is None]
-            _tell_open_stereo(isomer, open_centres, source)
+            _tell_open_stereo(isomer, wanted, source)
             return isomer, 0.1 * positions
     raise ValueError(
         f"{source}: none of {len(candidates)} minimised structures has the stereo that is "
@@ -49,10 +54,25 @@ def reference_structure(mol: Any, *, variant: str, seed: int, source: str) -> tu
 
 
 def is_drawing(mol: Any) -> bool:
-    """Whether the coordinates of a molecule are flat: a drawing, or none at all."""
+    """Whether the coordinates are a drawing, or none at all.
+
+    An atom with four neighbours is not flat, one with three not straight; hydrogens are counted.
+    """
     conformer = mol.GetConformer()
     x = conformer.GetPositions()
-    return not conformer.Is3D() or bool(np.linalg.matrix_rank(x - x.mean(0), tol=0.1) < 3)
+    rank = np.linalg.matrix_rank(x - x.mean(0), tol=0.1)
+    return not conformer.Is3D() or bool(rank < max(a.GetDegree() for a in mol.GetAtoms()) - 1)
+
+
+def shaken(mol: Any, seed: int) -> Any:
+    """A copy of the molecule with its atoms moved by 0.01 Å, so that flat saddles are left."""
+    from rdkit import Chem
+
+    copy = Chem.Mol(mol)
+    x = copy.GetConformer().GetPositions()
+    noise = np.random.default_rng(seed).normal(scale=0.01, size=x.shape)
+    copy.GetConformer().SetPositions(x + noise)
+    return copy
 
 
 def embedded(mol: Any, *, seed: int, source: str) -> Any:
@@ -98,7 +118,9 @@ def minimised(mol: Any, variant: str) -> list[Array]:
             field.Initialize()
             field.Minimize(maxIts=500)
             found.append((field.CalcEnergy(), field, conformer))
-        found.sort(key=lambda each: each[0])
+        # Of mirror images the first, which is the same on every machine
+        lowest = min(energy for energy, _, _ in found)
+        found.sort(key=lambda each: max(each[0] - lowest, DEGENERATE))
         for _ in range(10):
             if found[0][1].Minimize(maxIts=1000, forceTol=1e-5, energyTol=1e-9) == 0:
                 break
@@ -152,18 +174,23 @@ def keeps(isomer: Any, wanted: dict[Centre, str | None]) -> bool:
     return all(wish is None or got.get(centre) in (None, wish) for centre, wish in wanted.items())
 
 
-def _tell_open_stereo(isomer: Any, centres: list[Centre], source: str) -> None:
-    if centres:
+def _tell_open_stereo(isomer: Any, wanted: dict[Centre, str | None], source: str) -> None:
+    labels = stereo_labels(isomer, [key for key, wish in wanted.items() if wish is None])
+    if labels:
         logger.warning(
             "%s leaves the stereo of %s open; one isomer is sampled: %s",
             source,
-            ", ".join(stereo_labels(isomer, centres)),
+            ", ".join(labels),
             isomeric_smiles(isomer),
         )
 
 
 def stereo_labels(isomer: Any, centres: list[Centre]) -> list[str]:
-    """Stereo atoms and bonds by name with what they are, such as "C2 (R)" and "C3=C4 (E)"."""
+    """Stereo atoms and bonds by name with what they are, such as "C2 (R)" and "C3=C4 (E)".
+
+    Left out are those without a label, that have no isomers: in a cumulene, in a cage, or where
+    resonance makes neighbours equal.
+    """
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdCIPLabeler
 
@@ -178,8 +205,8 @@ def stereo_labels(isomer: Any, centres: list[Centre]) -> list[str]:
         else:
             place = isomer.GetBondWithIdx(index)
             name = f"{names[place.GetBeginAtomIdx()]}={names[place.GetEndAtomIdx()]}"
-        label = f" ({place.GetProp('_CIPCode')})" if place.HasProp("_CIPCode") else ""
-        labels.append(name + label)
+        if place.HasProp("_CIPCode"):
+            labels.append(f"{name} ({place.GetProp('_CIPCode')})")
     return labels
 
 

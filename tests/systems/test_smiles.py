@@ -52,7 +52,7 @@ def soft_names(system: gencg.System) -> list[str]:
 
 
 @pytest.fixture
-def write(tmp_path: Path):
+def write():
     """Write a molecule as MOL text: in space or as a drawing, with or without hydrogens."""
 
     def write(
@@ -211,10 +211,10 @@ def test_stereo_that_is_open_is_named(smiles, named, caplog) -> None:
     assert not caplog.records
 
 
-def test_an_inverting_amine_is_no_stereo_centre(caplog) -> None:
+@pytest.mark.parametrize("smiles", ["CCN(C)CCC", "CN1CC1", "NC(N)=NC", "COP(=O)([O-])OP(=O)(O)O"])
+def test_what_inverts_or_resonates_is_no_stereo_centre(smiles, caplog) -> None:
     with caplog.at_level(logging.WARNING, "gencg"):
-        from_smiles("CCN(C)CCC")
-        from_smiles("CN1CC1")
+        from_smiles(smiles)
     assert not caplog.records
 
 
@@ -240,7 +240,7 @@ def test_a_written_trajectory_matches_the_molecule(tmp_path) -> None:
 # --- SDF ------------------------------------------------------------------------------------------
 
 
-def test_coordinates_in_space_are_kept_and_minimised(write, save) -> None:
+def test_coordinates_in_space_are_kept_and_minimised(save) -> None:
     # The cis amide, which is not the lowest minimum
     mol = Chem.AddHs(Chem.MolFromSmiles("CC(=O)NC"))
     AllChem.EmbedMolecule(mol, randomSeed=3)
@@ -277,8 +277,9 @@ def test_what_a_file_leaves_open_is_told(write, save, caplog) -> None:
     with caplog.at_level(logging.INFO, "gencg"):
         system = from_sdf(save(write("CC(O)CC", hydrogens=False, drawing=True, title="2-butanol")))
     assert system.name == "2-butanol"
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
     assert "my.sdf lacks 10 hydrogens; they are added" in caplog.text
+    assert "my.sdf has no coordinates in space; conformers are embedded" in caplog.text
     assert "my.sdf leaves the stereo of C2" in caplog.text
 
 
@@ -297,6 +298,21 @@ def test_one_of_several_by_number_or_title(write, save, caplog) -> None:
     message = r"title of one molecule, got 'propane', which 0 of 3 .*are methanol, ethane, \(no tit"
     with pytest.raises(ValueError, match=message):
         from_sdf(path, index="propane")
+
+
+def test_flat_coordinates_of_a_molecule_that_may_be_flat_are_used(save, caplog) -> None:
+    # Hydrogen peroxide in the plane, a saddle between two minima
+    mol = Chem.AddHs(Chem.MolFromSmiles("OO"))
+    conformer = Chem.Conformer(4)
+    conformer.SetPositions(np.array([[0, 0, 0], [1.4, 0, 0], [-0.3, 0.9, 0], [1.7, -0.9, 0.0]]))
+    conformer.Set3D(True)
+    mol.AddConformer(conformer)
+    with caplog.at_level(logging.INFO, "gencg"):
+        system = from_sdf(save(Chem.MolToMolBlock(mol)))
+    assert not caplog.records
+    assert system.molecule is not None
+    turn = mdtraj.compute_dihedrals(system.molecule.to_mdtraj(), [[2, 0, 1, 3]])
+    assert 90 < abs(math.degrees(turn[0, 0])) < 150
 
 
 def test_no_coordinates_at_all_are_embedded(write, save) -> None:
