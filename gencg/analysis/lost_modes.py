@@ -64,9 +64,10 @@ class LostWindow:
             f"{name} {low * scale:.3g} to {high * scale:.3g}{unit}"
             for name, low, high in zip(self.names, self.low, self.high, strict=True)
         )
+        few = " on a few heavy samples" if self.found >= KEPT * self.expected else ""
         return (
             f"{where} (expected {self.expected:.2g} ± {self.expected_error:.1g}, "
-            f"found {self.found:.2g})"
+            f"found {self.found:.2g}{few})"
         )
 
 
