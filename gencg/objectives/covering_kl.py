@@ -13,8 +13,11 @@ from gencg.models.two_block import TwoBlockFlow
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.memory import SoftMemory
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import Meeting, Walkers, two_blocks
+from gencg.objectives.walkers import Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
+
+MOST_PULLED = 5.0
+"""A walker pulls by how many times too little density it meets there is, and no more than this."""
 
 
 class CoveringKL(Objective):
@@ -22,7 +25,8 @@ class CoveringKL(Objective):
 
     .. math:: L = L_\alpha(q)
               + \lambda\, \mathrm{KL}(p(s) \| q(s))
-              - \lambda\, E_{y \sim \text{walkers}}\left[\max(0, 1 - q/p) \log q(s)\right]
+              - \lambda\, E_{y \sim \text{walkers}}\left[
+                \max\{0, \min\{p/q, c\} - 1\} \log q(s)\right]
               + \frac{n_m}{n_f}\, L_\text{moves}
 
     The first term is `ReverseKL` at `order`. It moves probability along paths, hardly from one
@@ -37,11 +41,11 @@ class CoveringKL(Objective):
     term is the path gradient of the stiff block at the soft coordinates that moves try, each move
     weighted with its probability of being accepted.
 
-    With walkers that are samples of p and a memory of samples of q, all terms have zero mean
-    gradient at :math:`q = p`. While networks are rounded in training, log-densities found on the
-    way forward and back differ by about 0.01 to 0.04, and walkers follow p as nearly. The value of
-    the loss is the bound of `ReverseKL` on the fresh samples. Energy calls: ``n_samples`` an
-    evaluation, of which the share `moves` is for walkers.
+    With walkers that are samples of their density and a memory of samples of q, all terms have zero
+    mean gradient at :math:`q = p`. While networks are rounded in training, log-densities found on
+    the way forward and back differ by about 0.01 to 0.04, and walkers follow theirs as nearly. The
+    value of the loss is the bound of `ReverseKL` on the fresh samples. Energy calls: ``n_samples``
+    an evaluation, of which the share `moves` is for walkers.
 
     Args:
         target: The Boltzmann density.
@@ -68,7 +72,7 @@ class CoveringKL(Objective):
         n_samples: int = 512,
         order: float = 0.5,
         weight: float = 1.0,
-        moves: float = 0.125,
+        moves: float = 0.25,
         n_walkers: int | None = None,
         n_kept: int | None = None,
         **options: Any,
@@ -145,7 +149,7 @@ class CoveringKL(Objective):
         if mass == 0:
             return little.new_zeros(())
         own = parallel.share(n)
-        log_q = _log_soft(flow, torch.cat([little[own], much[own]]))
+        log_q = log_soft(flow, torch.cat([little[own], much[own]]))
         share = torch.full_like(log_q, mass)
         share[len(log_q) // 2 :] = -mass
         return -_where_finite(share, log_q).sum() / n
@@ -159,10 +163,16 @@ class CoveringKL(Objective):
             walkers.start(fresh, flow)
         if not walkers.started:
             return fresh.loss.new_zeros(())
+        log_z = _log_mean(fresh.log_weights)
         move = walkers.move(
-            flow, self.target, beta, self.n_moves, tame_above=self.reverse.compress_above
+            flow,
+            self.target,
+            beta,
+            self.n_moves,
+            tame_above=self.reverse.compress_above,
+            log_z=log_z,
         )
-        meeting = walkers.meet(model, fresh, beta, max(self.n_samples // 4, 1))
+        meeting = walkers.meet(model, fresh, beta, max(self.n_samples // 4, 1), log_z=log_z)
         walkers.remember(flow, self.target.beta / beta)
         pull = self.n_moves / self.reverse.n_samples * move.pull
         return pull + self.weight * self._missing(flow, meeting, fresh)
@@ -170,23 +180,18 @@ class CoveringKL(Objective):
     def _missing(self, flow: TwoBlockFlow, meeting: Meeting, fresh: Evaluation) -> Tensor:
         """Cross entropy of the soft block at walkers where the generator has too little density."""
         n = len(meeting.y)
-        too_little = (_log_mean(fresh.log_weights) - meeting.log_weights).exp()
-        share = (1 - too_little).nan_to_num(0.0).clamp(min=0)
+        too_little = meeting.log_weights - _log_mean(fresh.log_weights)
+        share = too_little.clamp(max=math.log(MOST_PULLED)).exp().nan_to_num(1.0) - 1
+        share = share.clamp(min=0)
         own = parallel.share(n)
         s = meeting.y[own][:, flow.stiff.space.soft_index]
-        return -_where_finite(share[own], _log_soft(flow, s)).sum() / n
+        return -_where_finite(share[own], log_soft(flow, s)).sum() / n
 
 
 def _where_finite(share: Tensor, log_q: Tensor) -> Tensor:
     """Product, zero where the likelihood is no number."""
     good = torch.isfinite(share) & torch.isfinite(log_q.detach())
     return torch.where(good, share, 0.0) * torch.where(good, log_q, torch.zeros_like(log_q))
-
-
-def _log_soft(flow: TwoBlockFlow, s: Tensor) -> Tensor:
-    """Log-density of the soft block without context, ``(n,)``."""
-    log_q: Tensor = flow.soft.log_prob(s, s.new_zeros(len(s), 0))
-    return log_q
 
 
 def _log_mean(log_weights: Tensor) -> Tensor:

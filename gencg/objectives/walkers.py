@@ -33,6 +33,8 @@ REFLECTED = 0.25
 """Share of moves that turn angles to their mirror image, as from a right to a left helix."""
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
+MOST_MISSED = 20.0
+"""Walkers prefer where density is missing, at most by this factor."""
 REMEMBER_EVERY, N_RENEWED = 20, 64
 
 
@@ -74,14 +76,18 @@ class Meeting:
 
 
 class Walkers:
-    r"""Markov chains that leave the Boltzmann density :math:`p_\beta(s, v)` as it is.
+    r"""Markov chains in the Boltzmann density, drawn to where the generator lacks density.
+
+    They leave :math:`\pi = p_\beta \min\{c, \max\{1, p_\beta / q\}\}` as it is: p where there
+    is density enough, and up to c times as many walkers where it is missing, so that a state of
+    one in a thousand is not left to one walker.
 
     A *move* redraws a few soft coordinates that are neighbours along the molecule, :math:`s_B`,
     from a fixed density g, and all stiff coordinates from the generator, :math:`v' \sim q(v|s')`.
     It is accepted with probability
 
     .. math:: \min\left\{1,\;
-        \frac{p_\beta(s', v')\, q(v|s)\, g(s_B)}{p_\beta(s, v)\, q(v'|s')\, g(s'_B)}\right\}
+        \frac{\pi(s', v')\, q(v|s)\, g(s_B)}{\pi(s, v)\, q(v'|s')\, g(s'_B)}\right\}
 
     The soft coordinates are torsions next to each other, or a value each; a share of the moves
     takes angles to their mirror image, :math:`s'_B = -s_B` with some noise, where g cancels:
@@ -89,7 +95,7 @@ class Walkers:
     so that a torsion can flip in one move of one energy call, and the better the generator, the
     closer a move comes to one in the free energy of s alone. A *meeting* offers a fresh sample of
     the generator, whose energy is known, to a walker as it is,
-    :math:`\min\{1, w(y') / w(y)\}` with :math:`w = p_\beta / q`: no energy call at all.
+    :math:`\min\{1, w(y') / w(y)\}` with :math:`w = \pi / q`: no energy call at all.
 
     g is a sum of normals around values that walkers had when it was hot, and a share that comes
     from anywhere. While it is hot g follows the walkers, so that they are Markov chains from then
@@ -130,7 +136,14 @@ class Walkers:
         self.started = True
 
     def move(
-        self, flow: TwoBlockFlow, target: BoltzmannTarget, beta: float, n: int, *, tame_above: float
+        self,
+        flow: TwoBlockFlow,
+        target: BoltzmannTarget,
+        beta: float,
+        n: int,
+        *,
+        tame_above: float,
+        log_z: Tensor | None = None,
     ) -> Move:
         """Ask `n` walkers to move; as many energy and gradient calls.
 
@@ -140,6 +153,8 @@ class Walkers:
             beta: Inverse temperature in mol/kJ.
             n: How many, at most the number of walkers.
             tame_above: Reduced energy above the lowest from which on its pull weakens.
+            log_z: Log of the mean weight of the generator, to tell where density is missing; None
+                leaves p as it is.
         """
         space, own = flow.stiff.space, parallel.share(n)
         # All processes draw the whole, which is cheap, so that their streams stay the same
@@ -164,7 +179,11 @@ class Walkers:
             _, back, log_det_back = flow.stiff.inverse(self.y[chosen[own]], rows)
             log_q_here = log_normal(back) + log_det_back
             here = self.log_det[chosen[own]] - beta * self.energy[chosen[own]] - log_q_here
-            ratio = asked.log_weights(beta) - here - log_g
+            there = asked.log_weights(beta)
+            ratio = there - here - log_g
+            if log_z is not None:
+                ratio = ratio + _preference(there - log_soft(flow, new) - log_z)
+                ratio = ratio - _preference(here - log_soft(flow, s) - log_z)
             ratio = torch.where(asked.finite & ~ratio.isnan(), ratio, -torch.inf)
             accepted = parallel.gather(ratio, n) > torch.rand(n, device=s.device).log()
             self._settle(chosen[accepted], self._gathered(asked, n, accepted))
@@ -172,7 +191,15 @@ class Walkers:
         pull = _pull(flow.stiff, y, score, asked.log_target_slope(beta), share)
         return Move(pull, accepted)
 
-    def meet(self, model: CoarseGrainedModel, fresh: Evaluation, beta: float, n: int) -> Meeting:
+    def meet(
+        self,
+        model: CoarseGrainedModel,
+        fresh: Evaluation,
+        beta: float,
+        n: int,
+        *,
+        log_z: Tensor | None = None,
+    ) -> Meeting:
         """Offer `n` fresh samples to as many walkers.
 
         Args:
@@ -180,6 +207,7 @@ class Walkers:
             fresh: Fresh samples.
             beta: Inverse temperature in mol/kJ.
             n: How many, at most the number of walkers and of fresh samples.
+            log_z: See `move`.
         """
         n = min(n, self.n, len(fresh.y))
         own = parallel.share(n)
@@ -191,7 +219,10 @@ class Walkers:
             log_q = parallel.gather(q.log_prob(y[own]), n)
             here = self.log_det[chosen] - beta * self.energy[chosen] - log_q
             offered = fresh.log_weights[:n]
-            ratio = torch.where(torch.isfinite(offered), offered - here, -torch.inf)
+            ratio = offered - here
+            if log_z is not None:
+                ratio = ratio + _preference(offered - log_z) - _preference(here - log_z)
+            ratio = torch.where(torch.isfinite(offered), ratio, -torch.inf)
             # A walker that the generator cannot have drawn lets nothing pass
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
@@ -265,6 +296,17 @@ class Walkers:
 
 
 _TENSORS = ("y", "energy", "log_det", "remembered")
+
+
+def _preference(log_weights: Tensor) -> Tensor:
+    """Log of how much walkers prefer a place of these log-weights to a fair share."""
+    return log_weights.nan_to_num(0.0).clamp(min=0.0, max=math.log(MOST_MISSED))
+
+
+def log_soft(flow: TwoBlockFlow, s: Tensor) -> Tensor:
+    """Log-density of the soft block without context, ``(n,)``."""
+    log_q: Tensor = flow.soft.log_prob(s, s.new_zeros(len(s), 0))
+    return log_q
 
 
 def _neighbours(space: SoftSpace, n: int, *, device: torch.device) -> Tensor:

@@ -21,10 +21,10 @@ from gencg.models.encoders import GaussianEncoder
 from gencg.models.priors import GaussianPrior
 from gencg.objectives.base import Evaluation
 from gencg.objectives.build import build_objective
-from gencg.objectives.covering_kl import CoveringKL, _log_mean
+from gencg.objectives.covering_kl import MOST_PULLED, CoveringKL, _log_mean
 from gencg.objectives.memory import SoftMemory
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import Meeting, Walkers, _log_normals, two_blocks
+from gencg.objectives.walkers import MOST_MISSED, Meeting, Walkers, _log_normals, two_blocks
 from gencg.systems import alanine_dipeptide
 from gencg.target import BoltzmannTarget
 from gencg.units import temperature_of
@@ -119,6 +119,33 @@ def test_walkers_on_the_torus_find_the_right_populations() -> None:
     expected = (p * (y[:, 1] - y[:, 0]).cos()).sum()
     assert abs(torch.stack(together).mean() - expected) < 4.5 * 7e-3
     assert (walkers.y.abs() <= math.pi).all()
+
+
+def test_walkers_prefer_where_density_is_missing() -> None:
+    # 10 readings of 1000 walkers, half of them independent: error below sqrt(0.25 / 5000) = 7e-3
+    target, model = _target(Angles(), periodic=True), _model(periodic=True, std=0.3)
+    flow, walkers = two_blocks(model), _started(model, target, 1000)
+    axis = torch.linspace(-math.pi, math.pi, 401, dtype=torch.float64)[:-1]
+    grid = torch.cartesian_prod(axis, axis)
+    log_z = torch.logsumexp(-BETA * target.energy(grid), 0) + 2 * math.log(2 * math.pi / 400)
+    with torch.no_grad():
+        log_q = model.decoder(model.rows(len(grid))).log_prob(grid)
+    log_p = -BETA * target.energy(grid) - log_z
+    preference = (log_p - log_q).clamp(0, math.log(MOST_MISSED))
+    assert preference.max() > 0.5
+    density = torch.softmax(log_p + preference, 0)
+    missing = preference > 0.3
+    found = []
+    for k in range(200):
+        walkers.move(flow, target, BETA, 1000, tame_above=1e3, log_z=log_z)
+        fresh = ReverseKL(target, n_samples=200, drop_worst=0.0).evaluate(model, BETA)
+        walkers.meet(model, fresh, BETA, 200, log_z=log_z)
+        if k >= 100 and k % 10 == 0:
+            cell = ((walkers.y + math.pi) / (2 * math.pi) * 400).round().long() % 400
+            found.append(missing[cell[:, 0] * 400 + cell[:, 1]].double().mean())
+    fair = torch.softmax(log_p, 0)[missing].sum()
+    assert density[missing].sum() > fair + 0.05
+    assert abs(torch.stack(found).mean() - density[missing].sum()) < 4.5 * 7e-3
 
 
 @pytest.mark.parametrize("periodic", [False, True])
@@ -247,7 +274,8 @@ def test_the_soft_block_learns_from_walkers_where_it_has_too_little_density() ->
     assert log_z <= torch.logsumexp(fresh.log_weights, 0) - math.log(500) + 1e-12
     log_q = flow.soft.log_prob(y[:, :1], y[:, :0])
     # Density enough, half of what is asked for, next to nothing, and no number
-    for excess, share in ((-1.0, 0.0), (math.log(2), 0.5), (50.0, 1.0), (math.nan, 0.0)):
+    cases = (-1.0, 0.0), (math.log(2), 1.0), (50.0, MOST_PULLED - 1), (math.nan, 0.0)
+    for excess, share in cases:
         meeting = Meeting(y, log_z.detach() + torch.full((20,), excess))
         found = objective._missing(flow, meeting, fresh)
         assert_close(found, -share * log_q.mean(), rtol=0.05, atol=1e-9)
