@@ -172,7 +172,7 @@ def test_missing_wrong_and_empty_files(tmp_path: Path) -> None:
 
     empty = tmp_path / "empty.pdb"
     empty.write_text("\n")
-    with pytest.raises(ValueError, match=r"empty\.pdb is empty; give a PDB"):
+    with pytest.raises(ValueError, match=r"empty\.pdb is empty; give a \.pdb or \.cif"):
         from_pdb(empty)
 
     wrong = tmp_path / "notes.pdb"
