@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     shutil.copy(Path(app.__file__).parent / "data" / "amber96.xml", "mine.xml")
     config = RunConfig("my.pdb", forcefield=("mine.xml", "implicit/obc1.xml"))
     system = systems.load("my.pdb", forcefield=config.forcefield)
-    return RunFolder.create("run", config.resolve(system, checksum=file_checksum("my.pdb")))
+    return RunFolder.create("run", config.resolve(system))
 
 
 def test_a_run_keeps_its_structure(folder: RunFolder) -> None:

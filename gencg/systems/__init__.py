@@ -12,6 +12,7 @@ from gencg.systems.registry import SYSTEMS as SYSTEMS
 from gencg.systems.registry import default_force_field as default_force_field
 from gencg.systems.registry import describe as describe
 from gencg.systems.registry import load as load
+from gencg.systems.registry import overview as overview
 from gencg.systems.sequence import from_sequence as from_sequence
 from gencg.systems.toys import butane as butane
 from gencg.systems.toys import curved_wells as curved_wells

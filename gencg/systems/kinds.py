@@ -57,7 +57,13 @@ class Kind:
         Raises:
             ValueError: If one does not.
         """
-        given = {k: v for k, v in options.items() if v not in (None, (), [], False)}
+        unset: tuple[Any, ...] = ((), [], {})
+        given = {
+            name: value
+            for name, value in options.items()
+            # 0 is a value, of ph
+            if value is not None and value is not False and value not in unset
+        }
         for option in given:
             if option not in self.options:
                 cure = self.cures.get(option, "leave it out")

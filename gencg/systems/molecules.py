@@ -27,6 +27,10 @@ Bond = tuple[int, int]
 
 DEFAULT_FORCE_FIELD = ("amber14-all.xml", "implicit/obc2.xml")
 DIPEPTIDE_FORCE_FIELD = ("amber96.xml", "implicit/obc1.xml")
+DIPEPTIDE_KNOWN = {
+    "log_z": -178.685, "log_z_error": 0.01, "source": "reweighted samples, ESS 0.92",
+}  # fmt: skip
+"""Of its force field at 300 K."""
 PEPTIDE_FORCE_FIELD = ("amber99sbildn.xml", "amber99_obc.xml")
 DATA = Path(__file__).parent / "data"
 MAX_BARRIER = 40.0
@@ -51,16 +55,14 @@ def alanine_dipeptide(
         fold_rotors: See `InternalCoordinates`.
     """
     forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
-    known: dict[str, Any] = {}
-    if forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0:
-        known = {"log_z": -178.685, "log_z_error": 0.01, "source": "reweighted samples, ESS 0.92"}
+    is_known = forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0
     return from_pdb(
         DATA / "alanine_dipeptide.pdb",
         forcefield=forcefield,
         temperature=temperature,
         fold_rotors=fold_rotors,
         name="alanine-dipeptide",
-        known=known,
+        known=DIPEPTIDE_KNOWN if is_known else {},
     )
 
 
@@ -79,7 +81,10 @@ def alanine_tetrapeptide(
 def alanine_hexapeptide(
     *, forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD, temperature: float = 300.0
 ) -> System:
-    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms; arguments as `alanine_tetrapeptide`."""
+    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms.
+
+    Arguments as of `alanine_tetrapeptide`.
+    """
     return _ready_made("alanine-hexapeptide", forcefield, temperature)
 
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from gencg.geometry import place_atoms
+from gencg.systems.files import check_n_atoms
 from gencg.systems.hydrogens import with_hydrogens
 from gencg.systems.residues import Residue
 from gencg.systems.side_chains import CHI1, PLANAR_CHI2, SIDE_CHAINS
@@ -49,6 +50,7 @@ def build_peptide(
     for i, residue in enumerate(residues):
         _add_side_chain(chain, i, residue)
     topology, positions = _heavy_atoms(residues, chain)
+    check_n_atoms("`sequence`", len(positions))
     _check_room(topology, positions)
     return _protonated(topology, positions, residues)
 
@@ -101,35 +103,54 @@ def _place(
 
 def _backbone(residues: Sequence[Residue], torsions: Sequence[tuple[float, float]]) -> list[Atoms]:
     """Atoms N, CA, C, O, CB and those of the caps, and the second oxygen of a free end."""
-    # Three points stand for the residue before the first
-    a, b, c = np.array([[0.1, 0.1, 0.0], [0.0, 0.0, 0.0], [0.15, 0.0, 0.0]])
-    chain: list[Atoms] = []
+    # N, CA and C of the residue before; at the start three points stand for it
+    before = np.array([[0.1, 0.1, 0.0], [0.0, 0.0, 0.0], [0.15, 0.0, 0.0]])
     psi_before = 180.0
+    chain: list[Atoms] = []
     for residue, (phi, psi) in zip(residues, torsions, strict=True):
-        atoms: Atoms = {}
         if residue.name == "ACE":
-            atoms = {"CH3": b, "C": c}
-            atoms["O"] = _place(c, b, a, length=0.123, angle=120.5, torsion=0.0)
-            chain.append(atoms)
+            chain.append({"CH3": before[1], "C": before[2]} | _oxygen("O", before, 0.0))
             continue
-        n = atoms["N"] = _place(c, b, a, length=0.1335, angle=116.6, torsion=psi_before)
-        if residue.name != "NH2":
-            name = "C" if residue.name == "NME" else "CA"
-            ca = atoms[name] = _place(n, c, b, length=0.1449, angle=121.9, torsion=180.0)
+        atoms = _amide(residue, before, psi_before)
         if not residue.is_cap:
-            hand = 1.0 if residue.is_dextro else -1.0
-            a, b = n, ca
-            c = atoms["C"] = _place(ca, n, c, length=0.1525, angle=111.0, torsion=phi)
-            if residue.name != "GLY":
-                atoms["CB"] = _place(ca, n, c, length=0.153, angle=110.4, torsion=122.5 * hand)
-            atoms["O"] = _place(c, b, a, length=0.123, angle=120.5, torsion=psi + 180.0)
-            if residue.name == "PRO":
-                atoms |= _proline_ring(atoms, phi, hand)
+            atoms |= _amino_acid(residue, atoms, before[2], (phi, psi))
+            before = np.array([atoms[name] for name in ("N", "CA", "C")])
         chain.append(atoms)
         psi_before = psi
     if not residues[-1].is_cap:
-        chain[-1]["OXT"] = _place(c, b, a, length=0.125, angle=117.0, torsion=psi_before)
+        chain[-1] |= _oxygen("OXT", before, psi_before)
     return chain
+
+
+def _oxygen(name: str, carbonyl: Array, torsion: float) -> Atoms:
+    n, ca, c = carbonyl
+    return {name: _place(c, ca, n, length=0.123, angle=120.5, torsion=torsion)}
+
+
+def _amide(residue: Residue, before: Array, psi: float) -> Atoms:
+    """N behind the carbonyl before, and the carbon that it carries, trans."""
+    n_before, ca_before, c_before = before
+    n = _place(c_before, ca_before, n_before, length=0.1335, angle=116.6, torsion=psi)
+    if residue.name == "NH2":
+        return {"N": n}
+    carbon = _place(n, c_before, ca_before, length=0.1449, angle=121.9, torsion=180.0)
+    return {"N": n, "C" if residue.name == "NME" else "CA": carbon}
+
+
+def _amino_acid(
+    residue: Residue, atoms: Atoms, c_before: Array, phi_psi: tuple[float, float]
+) -> Atoms:
+    """C, O, CB and a proline's ring, on N and CA."""
+    n, ca = atoms["N"], atoms["CA"]
+    phi, psi = phi_psi
+    hand = 1.0 if residue.is_dextro else -1.0
+    c = _place(ca, n, c_before, length=0.1525, angle=111.0, torsion=phi)
+    more = {"C": c} | _oxygen("O", np.array([n, ca, c]), psi + 180.0)
+    if residue.name != "GLY":
+        more["CB"] = _place(ca, n, c, length=0.153, angle=110.4, torsion=122.5 * hand)
+    if residue.name == "PRO":
+        more |= _proline_ring(atoms | more, phi, hand)
+    return more
 
 
 def _proline_ring(atoms: Atoms, phi: float, hand: float) -> Atoms:

@@ -10,6 +10,7 @@ from gencg.systems.kinds import READ_KINDS, Kind
 from gencg.systems.molecules import (
     DATA,
     DIPEPTIDE_FORCE_FIELD,
+    DIPEPTIDE_KNOWN,
     PEPTIDE_FORCE_FIELD,
     SystemOptions,
     alanine_dipeptide,
@@ -83,6 +84,29 @@ OPTIONS = tuple(sorted({option for kind in KINDS for option in kind.options}))
 def describe(name: str) -> str:
     """One line about a ready-made system."""
     return (SYSTEMS[name].__doc__ or "").splitlines()[0]
+
+
+def overview(name: str) -> dict[str, Any]:
+    """What there is to know of a ready-made system, without building a molecule.
+
+    Returns:
+        ``description``, ``n_atoms`` (None for a toy), ``forcefield``, ``temperature`` in K, and
+        ``known``: answers by name, with their source, as plain numbers and lists.
+    """
+    if name in TOYS:
+        toy = SYSTEMS[name]()
+        n_atoms, temperature, known = None, toy.temperature, toy.known
+    else:
+        lines = STRUCTURES[name].read_text().splitlines()
+        n_atoms = sum(line.startswith(("ATOM", "HETATM")) for line in lines)
+        temperature, known = 300.0, DIPEPTIDE_KNOWN if name == "alanine-dipeptide" else {}
+    return {
+        "description": describe(name),
+        "n_atoms": n_atoms,
+        "forcefield": list(FORCE_FIELDS.get(name, ())),
+        "temperature": temperature,
+        "known": {k: v.tolist() if hasattr(v, "tolist") else v for k, v in known.items()},
+    }
 
 
 def kind_of(target: str) -> Kind:

@@ -21,8 +21,11 @@ def read_serialized(system: str | Path, coordinates: str | Path | None = None) -
         system: XML file.
         coordinates: PDB or mmCIF file; by default that of the same stem beside `system`.
     """
+    found = read_system_xml(system)
     structure = coordinates or coordinates_beside(system, STRUCTURE_SUFFIXES)
-    return Parametrised(*read_objects(str(system), str(structure), None), Path(system).name)
+    topology, positions = read_structure(structure)
+    _check_masses(found, topology, system, structure)
+    return Parametrised(found, topology, positions, Path(system).name)
 
 
 def read_objects(system: Any, topology: Any, positions: Any) -> tuple[Any, Any, Any]:
@@ -75,7 +78,7 @@ def read_system_xml(path: str | Path) -> Any:
     return system
 
 
-def _check_masses(system: Any, topology: Any, source: str, other: str) -> None:
+def _check_masses(system: Any, topology: Any, source: str | Path, other: str | Path) -> None:
     """Refuse a system whose atoms are those of the topology in another order."""
     from openmm import unit
 
