@@ -85,8 +85,8 @@ def _check_prolines(amino_acids: list[Residue], pairs: list[tuple[float, float]]
     low, high = PROLINE_PHI
     for number, (residue, (phi, _)) in enumerate(zip(amino_acids, pairs, strict=True), 1):
         if residue.name == "PRO" and not low <= (-phi if residue.is_dextro else phi) <= high:
-            sign = -1 if residue.is_dextro else 1
-            between = " and ".join(f"{sign * bound:g}" for bound in (low, high))
+            bounds = (-high, -low) if residue.is_dextro else (low, high)
+            between = " and ".join(f"{bound:g}" for bound in bounds)
             raise ValueError(
                 f"`phi_psi` must keep phi of amino acid {number}, {residue.pdb_name}, between "
                 f"{between} degrees, where its ring closes, got {phi:g}"

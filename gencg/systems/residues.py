@@ -116,7 +116,7 @@ def _by_names(text: str) -> Iterator[Residue]:
             )
         if word not in _names() or (hand and (word in LAST_CAPS or word in FIRST_CAPS)):
             raise ValueError(
-                f"`sequence` {text!r} holds {(hand and hand + '-') + word!r}, which is no residue "
+                f"`sequence` {text!r} holds {(hand and f'{hand}-') + word!r}, which is no residue "
                 f"of a sequence; known are {', '.join(_names())}, and D- before an amino acid"
             )
         yield _named(word, is_dextro=hand == "D")
