@@ -308,12 +308,15 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Settings that differ from those of `other` and touch the result, in words."""
-        found = []
+        found = _changed(self.inputs, other.inputs)
+        # One checksum of all force fields is what runs of earlier versions have
+        kept = {given for given, *_ in self.inputs} & {given for given, *_ in other.inputs}
+        compared = {"inputs", *(["forcefield_checksum"] if kept & set(self.forcefield) else [])}
         for item in dataclasses.fields(self):
             mine, theirs = getattr(self, item.name), getattr(other, item.name)
-            if item.name == "inputs":
-                found += _changed(mine, theirs)
-            elif mine != theirs and not item.metadata.get("benign"):
+            if item.name in compared:
+                continue
+            if mine != theirs and not item.metadata.get("benign"):
                 found.append(f"{item.name} is {_shown(theirs)} there and {_shown(mine)} here")
         return found
 

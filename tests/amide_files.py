@@ -179,7 +179,10 @@ def write_gromacs(
     itp = ["[ atomtypes ]"]
     for name, (s, e) in SIGMA_EPSILON.items():
         atom = next(a for a in ATOMS if a[2] == name)
-        itp.append(f"{name} {name} {atom[1]} {atom[3]} 0.0 A {s * nm:.8g} {e * kj:.8g}")
+        v, w = s * nm, e * kj
+        if rule == 1:
+            v, w = 4 * e * kj * (s * nm) ** 6, 4 * e * kj * (s * nm) ** 12
+        itp.append(f"{name} {name} {atom[1]} {atom[3]} 0.0 A {v:.8g} {w:.8g}")
     (folder / include).parent.mkdir(exist_ok=True)
     (folder / include).write_text("\n".join(itp) + "\n")
     top = ["; amide", "[ defaults ]", f"1 {rule} yes {1 / FUDGE[1]:.12g} {1 / FUDGE[0]:.12g}",

@@ -55,13 +55,16 @@ def force_field_words(names: Sequence[str]) -> str:
     return " + ".join(n if n in force_field_names() else Path(n).name for n in names)
 
 
-def create_system(force_field: Any, topology: Any, *, source: str) -> Any:
+def create_system(
+    force_field: Any, topology: Any, *, source: str, is_protonated: bool = False
+) -> Any:
     """OpenMM ``System`` without cutoff and constraints.
 
     Args:
         force_field: OpenMM ``ForceField``.
         topology: OpenMM ``Topology`` with all hydrogens.
         source: What the topology came from, for messages.
+        is_protonated: Whether hydrogens have been added, so that none can be missing.
 
     Raises:
         ValueError: If a residue fits no template: a missing atom, an element or a residue that
@@ -75,7 +78,7 @@ def create_system(force_field: Any, topology: Any, *, source: str) -> Any:
         )
     except Exception as error:  # templates, typed terms and script sections all raise their own
         message = _with_residue_names(_line(error), topology)
-        cure = _cure(message, missing_atoms(topology))
+        cure = _cure(message, missing_atoms(topology), is_protonated)
         raise ValueError(f"{source}: {message} {cure}".strip()) from error
 
 
@@ -91,9 +94,14 @@ def _with_residue_names(message: str, topology: Any) -> str:
     return re.sub(r"residue (\d+) \(\w+\)", rename, message)
 
 
-def _cure(message: str, missing: str) -> str:
+def _cure(message: str, missing: str, is_protonated: bool) -> str:
     if missing:
         return f"{missing}: add the heavy atoms (PDBFixer: findMissingAtoms, addMissingAtoms)."
+    if is_protonated and "No template found" in message:
+        return (
+            "The force field lacks this residue in its state of protonation or at this end of a "
+            "chain; choose another state (ph, HID, ASH), a cap or another force field."
+        )
     if "missing" in message and " H atom" in message:
         return "Add the hydrogens with add_hydrogens=True (--add-hydrogens), or with PDBFixer."
     if "externally bonded" in message:

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import tempfile
+import traceback
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -166,12 +168,15 @@ def _as_mapping(defines: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
 def _load(path: Path, text: str, include_dir: str | Path | None, defines: dict[str, str]) -> Any:
     from openmm import app
 
-    with tempfile.TemporaryDirectory(prefix="gencg-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gencg-") as folder, warnings.catch_warnings():
+        # OpenMM leaves the file to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
         file = Path(folder) / path.name
         file.write_text(text)
         try:
             return app.GromacsTopFile(str(file), includeDir=folder, defines=defines)
         except Exception as error:  # OpenMM's parser raises whatever it stumbles over
+            traceback.clear_frames(error.__traceback__)
             message = one_line(error)
             _, found, name = message.partition("Could not locate #include file: ")
             if found:

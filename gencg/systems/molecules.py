@@ -152,13 +152,13 @@ def read_pdb(
     ph: float = 7.0,
 ) -> Parametrised:
     """A structure file with its force field; arguments and errors as of `from_pdb`."""
-    loaded = load_force_field(forcefield)
     topology, positions = read_structure(path)
+    loaded = load_force_field(forcefield)
     if add_hydrogens:
         before = topology
         topology, positions = with_hydrogens(topology, positions, ph=ph)
         logger.warning("%s: %s", path, hydrogens_in_words(before, topology))
-    system = create_system(loaded, topology, source=str(path))
+    system = create_system(loaded, topology, source=str(path), is_protonated=add_hydrogens)
     words = force_field_words(forcefield)
     return Parametrised(system, topology, positions, words, is_rough=add_hydrogens)
 

@@ -65,15 +65,8 @@ def read_sequence(
     residues = parse_sequence(sequence, caps=caps)
     loaded = load_force_field(forcefield)
     topology, positions = build_peptide(residues, phi_psi=phi_psi)
-    try:
-        system = create_system(loaded, topology, source=f"`sequence` {sequence!r}")
-    except ValueError as error:
-        if residues[0].is_cap and residues[-1].is_cap:
-            raise
-        raise ValueError(
-            f"{error} Force fields know the usual residues alone at a free end; caps may help "
-            "(caps=True, --caps)."
-        ) from error
+    source = f"`sequence` {sequence!r}"
+    system = create_system(loaded, topology, source=source, is_protonated=True)
     built = zip(topology.residues(), residues, strict=True)
     mirror_maps(system, {
         atom.index

@@ -247,7 +247,9 @@ def test_angles_that_do_not_fit(text: str, phi_psi, message: str) -> None:
 
 
 def test_what_a_force_field_lacks() -> None:
-    with pytest.raises(ValueError, match=r"'ASH-ALA': No template.*ASP 1.*caps may help"):
+    with pytest.raises(
+        ValueError, match=r"'ASH-ALA': No template.*ASP 1.*lacks this residue in its.*a cap or"
+    ):
         from_sequence("ASH-ALA")
     with pytest.raises(ValueError, match="no residue templates"):
         from_sequence("ACE-ALA-NME", forcefield=["implicit/obc2.xml"])
