@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import click
 
 if TYPE_CHECKING:
     from gencg.config import RunConfig
+    from gencg.run import RunFolder
     from gencg.systems.base import System
     from gencg.training import StepInfo
 
@@ -48,7 +50,11 @@ def _is_number(arg: str) -> bool:
     return True
 
 
-_LISTS: dict[str, Callable[[str], bool]] = {"--forcefield": _is_xml, "--cv": _is_number}
+_LISTS: dict[str, Callable[[str], bool]] = {
+    "--forcefield": _is_xml,
+    "--cv": _is_number,
+    "--phi-psi": _is_number,
+}
 
 
 def _spread(args: list[str]) -> list[str]:
@@ -110,10 +116,43 @@ COUNT = _Count()
 
 _ENERGY = (
     click.option(
-        "--forcefield", multiple=True, metavar="XML ...", help="OpenMM force-field files."
+        "--forcefield",
+        multiple=True,
+        metavar="XML ...",
+        help="OpenMM force-field files of a structure or sequence.",
+    ),
+    click.option(
+        "--coordinates",
+        type=click.Path(),
+        help="Positions that go with a topology.  [the file of its stem beside it]",
+    ),
+    click.option(
+        "--implicit-solvent",
+        metavar="NAME",
+        help="Of a topology: HCT, OBC1, OBC2, GBn or GBn2.  [vacuum]",
+    ),
+    click.option(
+        "--include-dir", type=click.Path(), help="Folder of what a GROMACS topology includes."
+    ),
+    click.option(
+        "--define", "defines", multiple=True, metavar="NAME[=VALUE]",
+        help="Macro of a GROMACS topology.",
+    ),
+    click.option(
+        "--add-hydrogens", is_flag=True, help="Add the hydrogens that a structure file lacks."
+    ),
+    click.option("--ph", type=float, help="Chooses the protonation of added hydrogens.  [7]"),
+    click.option("--caps", is_flag=True, help="Add ACE and NME to a sequence."),
+    click.option(
+        "--phi-psi", type=float, multiple=True, metavar="PHI PSI ...",
+        help="Backbone torsions in degrees of each residue of a sequence, or of all.",
     ),
     click.option("--temperature", type=float, metavar="K", help="Temperature in K."),
-)
+)  # fmt: skip
+_LOADING = (
+    "forcefield", "coordinates", "implicit_solvent", "include_dir", "defines", "add_hydrogens",
+    "ph", "caps", "phi_psi",
+)  # fmt: skip
 _TRAINING = (
     click.option("--cvs", "n_cvs", type=_Cvs(), help="Collective variables.  [auto]"),
     click.option("--seed", type=_Seed(), help="Decides everything random.  [0]"),
@@ -171,15 +210,15 @@ def app() -> None:
 def run(target: str, **options: Any) -> None:
     """Train, draw and report on TARGET.
 
-    TARGET is the name of a ready-made system (`gencg systems`) or a .pdb or .cif file with all
-    atoms. Run again with the same settings, it resumes.
+    TARGET is the name of a ready-made system (`gencg systems`), a structure (.pdb, .cif), an Amber
+    topology (.prmtop, .parm7, .top), a GROMACS topology (.top), a serialized OpenMM system (.xml),
+    or a peptide such as sequence:ACE-ALA-NME. Run again with the same settings, it resumes.
     """
     from gencg import parallel
     from gencg.run import RunFolder
     from gencg.run import run as run_all
 
-    config, system = _configure(target, options)
-    path = _out(target, options)
+    config, system, path = _configure(target, options)
     with parallel.processes():
         first = parallel.rank() == 0
         options["quiet"] |= not first
@@ -208,8 +247,7 @@ def fit(target: str, **options: Any) -> None:
     from gencg import parallel
     from gencg.run import RunFolder, train
 
-    config, system = _configure(target, options)
-    path = _out(target, options)
+    config, system, path = _configure(target, options)
     with parallel.processes():
         first = parallel.rank() == 0
         options["quiet"] |= not first
@@ -345,7 +383,9 @@ def energy(target: str, **options: Any) -> None:
     """
     from gencg.systems.energies import structure_energy
 
-    values = structure_energy(target, forcefield=options["forcefield"])
+    loading = {name: options[name] for name in _LOADING}
+    loading["phi_psi"] = _pairs(options["phi_psi"])
+    values = structure_energy(target, **loading)
     if options["as_json"]:
         click.echo(json.dumps(values, indent=2))
         return
@@ -359,14 +399,31 @@ def energy(target: str, **options: Any) -> None:
 @app.command()
 @_options(_OUTPUT)
 def systems(**options: Any) -> None:
-    """List the ready-made systems."""
-    from gencg.systems import SYSTEMS, describe
+    """List the ready-made systems.
 
+    With the number of atoms, force field, default temperature and log Z, where it is known.
+    """
+    from gencg.systems import SYSTEMS, overview
+
+    found = {name: overview(name) for name in SYSTEMS}
     if options["as_json"]:
-        click.echo(json.dumps({name: describe(name) for name in SYSTEMS}, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
-    for name in SYSTEMS:
-        click.echo(f"{name:<20} {describe(name)}")
+    rows = [("name", "atoms", "force field", "T (K)", "log Z", "what it is")]
+    for name, about in found.items():
+        log_z = about["known"].get("log_z")
+        rows.append((
+            name,
+            str(about["n_atoms"] or "-"),
+            " + ".join(about["forcefield"]) or "-",
+            f"{about['temperature']:.5g}",
+            "-" if log_z is None else f"{log_z:.4f}",
+            about["description"],
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
 
 
 @app.command()
@@ -425,40 +482,61 @@ def _complain(message: str) -> None:
     click.echo("gencg: " + " ".join(message.split()), err=True)
 
 
-def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System]":
-    """Settings from the TOML file and the command line, which wins, and their system."""
-    from gencg.config import RunConfig, file_checksum, read_toml
+def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System, Path]":
+    """Settings from the TOML file and the command line, which wins, their system and folder."""
+    from gencg.config import RunConfig, read_toml
+    from gencg.systems import load
 
     settings = read_toml(options["config_file"]) if options["config_file"] else {}
     given = {
         name: options[name]
         for name in (
-            "forcefield", "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
+            *_LOADING, "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
             "coverage_calls", "batch_size", "learning_rate", "tempering", "start_temperature",
             "decoder", "estimator", "threads", "checkpoint_seconds", "formats",
         )
-        if options[name] not in (None, ())
+        # 0 is a value, of --cvs and --seed
+        if options[name] is not None and options[name] is not False and options[name] != ()
     }  # fmt: skip
     RunConfig.check_names(settings, source=f"config file {options['config_file']}")
     config = RunConfig(**{**settings, **given, "target": target})
-    system = _system(config)
-    checksum = file_checksum(target) if Path(target).is_file() else None
-    return config.resolve(system, checksum=checksum), system
+    path = _out(target, options)
+    there = None if options["override"] else _with_lost_inputs(path, target)
+    kept = None if there is None else there.inputs
+    system = load(target, temperature=config.temperature, kept=kept, **config.loader_options)
+    if there is None:
+        return config.resolve(system), system, path
+    lost = [given for given in there.inputs if not Path(given).exists()]
+    _speaker(options)(f"{', '.join(lost)} not found: going on from the copies in {path}")
+    config = replace(config, coordinates=config.coordinates or there.config.coordinates)
+    return config.resolve(system, inputs=there.config.inputs), system, path
 
 
-def _system(config: "RunConfig") -> "System":
-    """Build what a configuration samples."""
-    from gencg.systems import load
+def _with_lost_inputs(path: Path, target: str) -> "RunFolder | None":
+    """The run of a target in a folder, where it keeps input files that are gone elsewhere."""
+    from gencg.run import RunFolder
 
-    return load(config.target, forcefield=config.forcefield, temperature=config.temperature)
+    try:
+        there = RunFolder.open(path)
+    except ValueError:
+        return None  # none, or none that can be read: creating the folder says so
+    is_lost = there.config.target == target and any(not Path(p).exists() for p in there.inputs)
+    return there if is_lost else None
+
+
+def _pairs(numbers: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    if len(numbers) % 2:
+        raise ValueError(f"`phi_psi` must be pairs of numbers in degrees, got {len(numbers)}")
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _out(target: str, options: dict[str, Any]) -> Path:
     """The folder asked for, or runs/NAME."""
+    from gencg.systems.registry import kind_of
+
     if options["out"]:
         return Path(options["out"])
-    stem = Path(target).stem if Path(target).is_file() else target
-    return Path("runs") / re.sub(r"[^\w.-]+", "_", stem)
+    return Path("runs") / re.sub(r"[^\w.-]+", "_", kind_of(target).name(target))
 
 
 def _refuse_existing(path: Path, options: dict[str, Any], cure: str) -> None:

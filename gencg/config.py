@@ -13,7 +13,10 @@ from typing import Any
 from gencg.fit import DEFAULT_ENERGY_CALLS
 from gencg.objectives.build import ESTIMATORS
 from gencg.systems.base import System
-from gencg.systems.registry import default_force_field
+from gencg.systems.implicit import solvent_name
+from gencg.systems.inputs import input_files
+from gencg.systems.registry import default_coordinates, default_force_field
+from gencg.systems.structure import CIF_SUFFIXES
 from gencg.tempering import (
     ESSTempering,
     GeometricLadder,
@@ -34,6 +37,10 @@ DECODERS = ("spline", "gaussian", "unimodal")
 FORMATS = ("xtc", "dcd")
 BENIGN: dict[str, Any] = {"benign": True}
 """Marks a setting that may change when a run goes on: it does not touch the result."""
+LOADER: dict[str, Any] = {"loader": True}
+"""Marks a setting that `gencg.systems.load` takes."""
+INPUTS = "inputs"
+"""Folder within that of a run which holds copies of its input files."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,18 @@ class RunConfig:
     """Settings of a run; None stands for the recommendation until `resolve` fills it in.
 
     Attributes:
-        target: Name of a ready-made system, or path of a structure file.
+        target: Name of a ready-made system, path of a file, or a sequence; see
+            `gencg.systems.load`.
         forcefield: OpenMM force-field files; none takes the target's own.
+        coordinates: File of the positions that go with a topology; none is the one beside it.
+        implicit_solvent: Implicit solvent of a topology; none is vacuum.
+        include_dir: Folder of the files that a GROMACS topology includes. What it holds counts,
+            not where it is.
+        defines: Macros of a GROMACS topology.
+        add_hydrogens: Whether to add the hydrogens that a structure file lacks.
+        ph: Chooses their state of protonation.
+        caps: Whether to add caps to a sequence.
+        phi_psi: Backbone torsions of a sequence in degrees, a pair for each residue or for all.
         temperature: Temperature in K.
         n_cvs: Number of collective variables, "auto" for as many as the slow processes need, or
             0 for the generator alone.
@@ -61,13 +78,14 @@ class RunConfig:
         threads: Threads of torch; None leaves torch's own choice.
         checkpoint_seconds: Wall time between two checkpoints.
         formats: Trajectory formats to write beside samples.h5: "xtc", "dcd".
-        checksum: SHA-256 of the structure file, so that a changed one is noticed.
+        inputs: What a run keeps of its input files, so that a changed one is noticed: the path as
+            it was given, that of the copy in the run folder, and its SHA-256.
         forcefield_checksum: SHA-256 over the force-field files that are the user's own; None
             where all are OpenMM's.
     """
 
     target: str
-    forcefield: tuple[str, ...] = ()
+    forcefield: tuple[str, ...] = field(default=(), metadata=LOADER)
     temperature: float | None = None
     n_cvs: int | str = "auto"
     seed: int = 0
@@ -83,18 +101,27 @@ class RunConfig:
     threads: int | None = field(default=None, metadata=BENIGN)
     checkpoint_seconds: float = field(default=30.0, metadata=BENIGN)
     formats: tuple[str, ...] = field(default=(), metadata=BENIGN)
-    checksum: str | None = None
+    coordinates: str | None = field(default=None, metadata=LOADER)
+    implicit_solvent: str | None = field(default=None, metadata=LOADER)
+    include_dir: str | None = field(default=None, metadata=LOADER | BENIGN)
+    defines: tuple[str, ...] = field(default=(), metadata=LOADER)
+    add_hydrogens: bool = field(default=False, metadata=LOADER)
+    ph: float | None = field(default=None, metadata=LOADER)
+    caps: bool = field(default=False, metadata=LOADER)
+    phi_psi: tuple[tuple[float, float], ...] = field(default=(), metadata=LOADER)
+    inputs: tuple[tuple[str, str, str], ...] = ()
     forcefield_checksum: str | None = None
 
     def __post_init__(self) -> None:
         if not self.target or not isinstance(self.target, str):
             raise ValueError(f"`target` must name a system or a file, got {self.target!r}")
-        for name in ("forcefield", "formats"):
+        for name in ("forcefield", "formats", "defines"):
             value = getattr(self, name)
             words = (value,) if isinstance(value, str) else value
             if not (isinstance(words, list | tuple) and all(isinstance(w, str) for w in words)):
                 raise ValueError(f"`{name}` must be a list of names, got {value!r}")
             object.__setattr__(self, name, tuple(words))
+        self._check_loader_options()
         _check_positive(self, "temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
         _check_positive(self, "learning_rate", "a positive finite number")
@@ -122,6 +149,21 @@ class RunConfig:
                 raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {word!r}")
         self._check_together()
 
+    def _check_loader_options(self) -> None:
+        for name in ("coordinates", "implicit_solvent", "include_dir"):
+            value = getattr(self, name)
+            if value is not None and not (value and isinstance(value, str)):
+                raise ValueError(f"`{name}` must be a name, got {value!r}")
+        for name in ("add_hydrogens", "caps"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be true or false, got {getattr(self, name)!r}")
+        if self.implicit_solvent is not None:
+            object.__setattr__(self, "implicit_solvent", solvent_name(self.implicit_solvent))
+        if self.ph is not None:
+            _check_number(self, "ph", "a finite number")
+        object.__setattr__(self, "phi_psi", _as_pairs(self.phi_psi))
+        object.__setattr__(self, "inputs", tuple(tuple(entry) for entry in self.inputs))
+
     def _check_together(self) -> None:
         hot, cold = self.start_temperature, self.temperature
         if hot is not None and cold is not None and hot < cold:
@@ -147,13 +189,15 @@ class RunConfig:
                 f"{self.energy_calls}; raise it or leave the CVs out with --cvs 0"
             )
 
-    def resolve(self, system: System, *, checksum: str | None = None) -> "RunConfig":
+    def resolve(
+        self, system: System, *, inputs: tuple[tuple[str, str, str], ...] | None = None
+    ) -> "RunConfig":
         """Fill the recommendations of a system in.
 
         Args:
             system: Its temperature, and its settings ``energy_calls`` (for training) and
                 ``start`` (factor of the starting temperature), stand where none are given.
-            checksum: Of the structure file.
+            inputs: See `RunConfig`; by default those that the files have now.
 
         The force-field files that stand where none are named are written down too: another
         default of a later version is then no other run.
@@ -169,7 +213,7 @@ class RunConfig:
         n_soft = int(system.coordinates.soft.sum())
         if self.n_cvs == "auto" and n_soft == 0:
             # Nothing is slow in a molecule without soft coordinates
-            return dataclasses.replace(self, n_cvs=0).resolve(system, checksum=checksum)
+            return dataclasses.replace(self, n_cvs=0).resolve(system, inputs=inputs)
         bounded = self.discovers or self.decoder == "unimodal"
         if bounded and self.n_cvs != "auto" and int(self.n_cvs) > n_soft:
             raise ValueError(
@@ -180,16 +224,28 @@ class RunConfig:
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
         forcefield = self.forcefield or default_force_field(self.target)
+        coordinates = self.coordinates or default_coordinates(self.target)
+        if inputs is None:
+            options = self.loader_options | {"forcefield": forcefield, "coordinates": coordinates}
+            files = input_files(self.target, options)
+            inputs = tuple((f.given, f"{INPUTS}/{f.name}", f.checksum) for f in files)
         return dataclasses.replace(
             self,
-            checksum=checksum,
+            inputs=inputs,
             forcefield=forcefield,
+            coordinates=coordinates,
             forcefield_checksum=forcefield_checksum(forcefield),
             temperature=cold,
             energy_calls=self.energy_calls or training + self._extra_calls(training),
             coverage_calls=self._mode_calls(self.energy_calls or training),
             start_temperature=self.start_temperature or factor * cold,
         )
+
+    @property
+    def loader_options(self) -> dict[str, Any]:
+        """Options of `gencg.systems.load` by name."""
+        items = (item.name for item in dataclasses.fields(self) if item.metadata.get("loader"))
+        return {name: getattr(self, name) for name in items}
 
     @property
     def training_calls(self) -> int:
@@ -252,9 +308,14 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Settings that differ from those of `other` and touch the result, in words."""
-        found = []
+        found = _changed(self.inputs, other.inputs)
+        # One checksum of all force fields is what runs of earlier versions have
+        kept = {given for given, *_ in self.inputs} & {given for given, *_ in other.inputs}
+        compared = {"inputs", *(["forcefield_checksum"] if kept & set(self.forcefield) else [])}
         for item in dataclasses.fields(self):
             mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            if item.name in compared:
+                continue
             if mine != theirs and not item.metadata.get("benign"):
                 found.append(f"{item.name} is {_shown(theirs)} there and {_shown(mine)} here")
         return found
@@ -275,6 +336,12 @@ class RunConfig:
             if isinstance(content, dict):
                 # Runs of before the search for lost modes did without
                 content.setdefault("coverage_calls", 0)
+                # Once only the structure was kept
+                checksum = content.pop("checksum", None)
+                if checksum is not None:
+                    target = str(content.get("target"))
+                    kind = "cif" if Path(target).suffix.lower() in CIF_SUFFIXES else "pdb"
+                    content["inputs"] = [[target, f"structure.{kind}", checksum]]
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{source} is damaged ({error.msg}, line {error.lineno}); restore it or start "
@@ -290,7 +357,7 @@ class RunConfig:
             if key not in known:
                 raise ValueError(
                     f"{source} holds an unknown setting `{key}`; known are "
-                    f"{', '.join(sorted(known - {'checksum', 'forcefield_checksum'}))}"
+                    f"{', '.join(sorted(known - {'inputs', 'forcefield_checksum'}))}"
                 )
 
     @classmethod
@@ -336,6 +403,40 @@ def forcefield_checksum(names: Sequence[str]) -> str | None:
     return hashlib.sha256("".join(own).encode()).hexdigest() if own else None
 
 
+def _changed(
+    mine: tuple[tuple[str, str, str], ...], theirs: tuple[tuple[str, str, str], ...]
+) -> list[str]:
+    """Files that both have, with other contents; other files are other settings anyway."""
+    there = {given: checksum for given, _, checksum in theirs}
+    return [
+        f"checksum of {given} is {there[given][:8]} there and {checksum[:8]} here"
+        for given, _, checksum in mine
+        if there.get(given, checksum) != checksum
+    ]
+
+
+def _as_pairs(value: Any) -> tuple[tuple[float, float], ...]:
+    """Pairs of numbers, given as pairs or one after the other."""
+    try:
+        flat = [
+            float(x)
+            for item in value
+            for x in (item if isinstance(item, list | tuple) else (item,))
+        ]
+        paired = tuple(zip(flat[::2], flat[1::2], strict=True))
+    except (TypeError, ValueError):
+        raise ValueError(f"`phi_psi` must be pairs of numbers in degrees, got {value!r}") from None
+    return paired
+
+
+def _check_number(config: RunConfig, name: str, rule: str) -> None:
+    value = getattr(config, name)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
+    object.__setattr__(config, name, float(value))
+
+
 def _check_positive(config: RunConfig, name: str, rule: str, *, optional: bool = False) -> None:
     value = getattr(config, name)
     if value is None and optional:
@@ -362,5 +463,5 @@ def _check_integer(
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return " ".join(value) or "not given"
+        return " ".join(map(str, value)) or "not given"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -432,15 +432,24 @@ def test_a_long_seed_is_not_rounded() -> None:
 def test_systems_are_listed(gencg) -> None:
     code, out, _ = gencg("systems")
     assert code == 0
-    assert len(out.splitlines()) == len(systems.SYSTEMS)
-    assert set(json.loads(gencg("systems", "--json")[1])) == set(systems.SYSTEMS)
+    header, *rows = out.splitlines()
+    assert header.split()[:2] == ["name", "atoms"]
+    assert [row.split()[0] for row in rows] == list(systems.SYSTEMS)
+    found = json.loads(gencg("systems", "--json")[1])
+    assert set(found) == set(systems.SYSTEMS)
+    assert found["double-well"]["n_atoms"] is None
+    assert found["double-well"]["known"]["log_z"] == pytest.approx(12.0649, abs=1e-4)
+    dipeptide = found["alanine-dipeptide"]
+    assert dipeptide["n_atoms"] == 22
+    assert dipeptide["forcefield"] == ["amber96.xml", "implicit/obc1.xml"]
+    assert dipeptide["known"]["log_z"] == -178.685
 
 
 def test_an_unexpected_error_keeps_its_traceback_for_debug(gencg, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("gencg.systems.describe", fail)
+    monkeypatch.setattr("gencg.systems.overview", fail)
     code, _, err = gencg("systems")
     assert (code, err.count("\n")) == (1, 1)
     assert "unexpected ZeroDivisionError: oops" in err

@@ -2,14 +2,16 @@
 
 import copy
 import dataclasses
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from gencg.config import RunConfig, read_toml
+from gencg.config import RunConfig, file_checksum, read_toml
 from gencg.systems import alanine_dipeptide, double_well
+from gencg.systems.registry import OPTIONS
 from gencg.tempering import ESSTempering, GeometricLadder, KLTempering, NoTempering
 
 CONFIG = RunConfig("double-well", temperature=300.0, energy_calls=500_000, forcefield=("a.xml",))
@@ -117,7 +119,50 @@ def test_a_changed_force_field_file_is_another_setting(tmp_path: Path) -> None:
     assert config.resolve(double_well()) == before
     field.write_text("<ForceField />")
     (words,) = config.resolve(double_well()).differences(before)
-    assert words.startswith("forcefield_checksum is ")
+    assert words.startswith(f"checksum of {field} is ")
+
+
+def test_options_of_a_loader_are_checked() -> None:
+    config = RunConfig("sequence:AA", phi_psi=[-60, -45, 60, 45], implicit_solvent="obc2")
+    assert config.phi_psi == ((-60.0, -45.0), (60.0, 45.0))
+    assert config.implicit_solvent == "OBC2"
+    assert RunConfig("sequence:AA", phi_psi=[[-60, -45]]).phi_psi == ((-60.0, -45.0),)
+    assert set(config.loader_options) == set(OPTIONS)
+    for wrong, message in (
+        ({"phi_psi": (1.0,)}, "`phi_psi` must be pairs of numbers in degrees"),
+        ({"phi_psi": "flat"}, "`phi_psi` must be pairs"),
+        ({"coordinates": 3}, "`coordinates` must be a name, got 3"),
+        ({"include_dir": ""}, "`include_dir` must be a name"),
+        ({"implicit_solvent": "water"}, "`implicit_solvent` must be one of HCT"),
+        ({"add_hydrogens": "yes"}, "`add_hydrogens` must be true or false, got 'yes'"),
+        ({"caps": 1}, "`caps` must be true or false"),
+        ({"ph": float("nan")}, "`ph` must be a finite number"),
+        ({"defines": 3}, "`defines` must be a list of names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RunConfig("my.pdb", **wrong)
+
+
+def test_a_changed_input_is_another_setting(tmp_path: Path) -> None:
+    file = tmp_path / "my.pdb"
+    file.write_text("one")
+    config = RunConfig(str(file))
+    before = config.resolve(double_well())
+    assert before.inputs == ((str(file), "inputs/my.pdb", file_checksum(file)),)
+    assert RunConfig.from_json(before.to_json()) == before
+    file.write_text("two")
+    (words,) = config.resolve(double_well()).differences(before)
+    assert words.startswith(f"checksum of {file} is 7692c3ad there and 3fc4ccfe here")
+
+
+def test_settings_of_earlier_versions_are_read() -> None:
+    # Only the structure was kept, under a name of its own
+    text = json.dumps({"target": "my.pdb", "checksum": "abc", "forcefield": ["a.xml"]})
+    assert RunConfig.from_json(text).inputs == (("my.pdb", "structure.pdb", "abc"),)
+    text = json.dumps({"target": "my.mmcif", "checksum": "abc"})
+    assert RunConfig.from_json(text).inputs == (("my.mmcif", "structure.cif", "abc"),)
+    text = json.dumps({"target": "double-well", "checksum": None})
+    assert RunConfig.from_json(text).inputs == ()
 
 
 def test_a_trajectory_format_needs_a_molecule() -> None:

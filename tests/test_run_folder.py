@@ -3,14 +3,17 @@
 Cannot detect: a change of the programs; versions.json records those.
 """
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from amide_files import POSITIONS, write_gromacs
 from openmm import app
 
 from gencg import systems
-from gencg.config import RunConfig, file_checksum
+from gencg.config import RunConfig
 from gencg.run import RunFolder
 
 DIPEPTIDE = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
@@ -24,18 +27,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     shutil.copy(Path(app.__file__).parent / "data" / "amber96.xml", "mine.xml")
     config = RunConfig("my.pdb", forcefield=("mine.xml", "implicit/obc1.xml"))
     system = systems.load("my.pdb", forcefield=config.forcefield)
-    return RunFolder.create("run", config.resolve(system, checksum=file_checksum("my.pdb")))
+    return RunFolder.create("run", config.resolve(system))
 
 
-def test_a_run_keeps_its_structure(folder: RunFolder) -> None:
-    before = Path("my.pdb").read_bytes()
-    Path("my.pdb").write_text("something else")
-    system = RunFolder.open("run").system()
-    assert folder.structure.read_bytes() == before
-    assert system.name == "my"
-    assert system.description == "my, mine.xml + implicit/obc1.xml"
-    assert system.molecule is not None
-    assert system.molecule.n_atoms == 22
+def test_a_run_keeps_its_inputs(folder: RunFolder) -> None:
+    before = [Path(name).read_bytes() for name in ("my.pdb", "mine.xml")]
+    assert [p.read_bytes() for p in folder.inputs.values()] == before
+    assert list(folder.inputs) == ["my.pdb", "mine.xml"]
+    for change in (lambda p: p.write_text("something else"), Path.unlink):
+        for name in ("my.pdb", "mine.xml"):
+            change(Path(name))
+        system = RunFolder.open("run").system()
+        assert system.name == "my"
+        assert system.description == "my, mine.xml + implicit/obc1.xml"
+        assert system.molecule is not None
+        assert system.molecule.n_atoms == 22
 
 
 def test_a_run_by_openmm_names_can_be_opened_from_anywhere(
@@ -43,8 +49,7 @@ def test_a_run_by_openmm_names_can_be_opened_from_anywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(DIPEPTIDE, "my.pdb")
-    config = RunConfig("my.pdb").resolve(systems.double_well(), checksum=file_checksum("my.pdb"))
-    RunFolder.create("run", config)
+    RunFolder.create("run", RunConfig("my.pdb").resolve(systems.double_well()))
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     assert RunFolder.open("../run").system().description == (
@@ -52,33 +57,105 @@ def test_a_run_by_openmm_names_can_be_opened_from_anywhere(
     )
 
 
-def test_a_changed_or_missing_structure_is_refused(folder: RunFolder) -> None:
-    folder.structure.write_text(folder.structure.read_text().replace("REMARK", "REMARK  ") + "\n")
-    with pytest.raises(ValueError, match=r"structure\.pdb is not the one of the run .*--override"):
+@pytest.mark.parametrize("name", ["my.pdb", "mine.xml"])
+def test_a_changed_or_missing_copy_is_refused(name: str, folder: RunFolder) -> None:
+    copy = folder.inputs[name]
+    copy.write_text(copy.read_text() + "\n")
+    with pytest.raises(ValueError, match=rf"inputs/{name} is not the one of the run .*--override"):
         folder.system()
-    folder.structure.unlink()
-    with pytest.raises(ValueError, match=r"structure\.pdb of the run cannot be read"):
+    copy.unlink()
+    with pytest.raises(ValueError, match=rf"inputs/{name} of the run cannot be read"):
         folder.system()
 
 
-def test_a_changed_force_field_is_refused(folder: RunFolder) -> None:
+def test_includes_of_a_force_field_are_kept_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DIPEPTIDE, "my.pdb")
+    Path("a/b").mkdir(parents=True)
+    shutil.copy(Path(app.__file__).parent / "data" / "amber96.xml", "a/b/mine.xml")
+    Path("a/mine.xml").write_text("<ForceField><Include file='b/mine.xml'/></ForceField>")
+    Path("mine.xml").write_text(
+        '<ForceField>\n <Include file="a/mine.xml" />\n'
+        ' <Include file="implicit/obc1.xml"/>\n</ForceField>'
+    )
+    config = RunConfig("my.pdb", forcefield=("mine.xml",))
+    system = systems.load("my.pdb", **config.loader_options)
+    folder = RunFolder.create("run", config.resolve(system))
+    names = {path.name for path in Path("run/inputs").iterdir()}
+    assert names == {"my.pdb", "mine.xml", "2-mine.xml", "3-mine.xml"}
+    shutil.rmtree("a")
+    Path("mine.xml").unlink()
+    x = system.coordinates.inverse(system.coordinates.centre[None])[0]
+    assert float(folder.system().energy(x)) == pytest.approx(float(system.energy(x)), abs=1e-9)
+
+
+def test_a_topology_is_kept_with_its_includes_and_coordinates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gromacs(Path(), include="share/field.itp")
+    options = {"implicit_solvent": "OBC2", "include_dir": "share"}
+    top = Path("amide.top")
+    top.write_text(top.read_text().replace("share/field", "field"))
+    config = RunConfig("amide.top", **options)
+    system = systems.load("amide.top", **config.loader_options)
+    folder = RunFolder.create("run", config.resolve(system))
+    assert list(folder.inputs) == ["amide.top", "amide.gro"]
+    assert folder.config.coordinates == "amide.gro"
+    before = folder.config
+    field = Path("share/field.itp")
+    field.write_text(field.read_text() + "; changed\n")
+    (words,) = config.resolve(system).differences(before)
+    assert words.startswith("checksum of amide.top is ")
+
+    shutil.rmtree("share")
+    for name in ("amide.top", "amide.gro"):
+        Path(name).unlink()
+    again = RunFolder.open("run").system()
+    assert again.description == system.description == "amide, GROMACS topology + OBC2"
+    x = torch.tensor(POSITIONS / 10)
+    assert float(again.energy(x)) == pytest.approx(float(system.energy(x)), abs=1e-9)
+
+
+def test_a_run_of_an_earlier_version_is_read_and_resumed(folder: RunFolder) -> None:
+    # It kept the structure alone, and looked for force fields where they had been
+    (folder.path / "inputs" / "my.pdb").rename(folder.path / "structure.pdb")
+    shutil.rmtree(folder.path / "inputs")
+    file = folder.path / "config.json"
+    content = json.loads(file.read_text())
+    content["checksum"] = {given: c for given, _, c in content.pop("inputs")}["my.pdb"]
+    for name in ("coordinates", "implicit_solvent", "include_dir", "defines", "add_hydrogens", "ph",
+                 "caps", "phi_psi"):  # fmt: skip
+        del content[name]
+    file.write_text(json.dumps(content))
+    old = RunFolder.open("run")
+    assert old.system().description == "my, mine.xml + implicit/obc1.xml"
+
+    (folder.path / "metrics.csv").write_text("")
+    again = RunFolder.create("run", folder.config)
+    assert list(again.inputs) == ["my.pdb"]
+    assert again.system().molecule is not None
     field = Path("mine.xml")
     field.write_text(field.read_text() + "<!-- -->\n")
     with pytest.raises(ValueError, match=r"mine\.xml implicit/obc1\.xml are not those of run run"):
-        folder.system()
-    field.unlink()
-    with pytest.raises(ValueError, match="are not those of run run"):
-        folder.system()
+        old.system()
+    config = RunConfig("my.pdb", forcefield=folder.config.forcefield)
+    changed = config.resolve(systems.double_well())
+    with pytest.raises(ValueError, match="forcefield_checksum is"):
+        RunFolder.create("run", changed)
 
 
-def test_overriding_replaces_the_structure(folder: RunFolder) -> None:
+def test_overriding_replaces_the_inputs(folder: RunFolder) -> None:
     Path("my.pdb").write_text(Path("my.pdb").read_text() + "\n")
-    again = RunConfig("my.pdb").resolve(systems.double_well(), checksum=file_checksum("my.pdb"))
+    again = RunConfig("my.pdb").resolve(systems.double_well())
     RunFolder.create("run", again, override=True)
-    assert folder.structure.read_bytes() == Path("my.pdb").read_bytes()
+    assert Path("run/inputs/my.pdb").read_bytes() == Path("my.pdb").read_bytes()
+    assert not Path("run/inputs/mine.xml").exists()
     ready_made = RunConfig("double-well").resolve(systems.double_well())
     RunFolder.create("run", ready_made, override=True)
-    assert not folder.structure.exists()
+    assert not Path("run/inputs").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

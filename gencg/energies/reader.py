@@ -104,18 +104,25 @@ def read_rb_torsions(force: Any, tables: Tables) -> None:
 
 
 def read_harmonic_torsions(force: Any, tables: Tables) -> None:
-    """CHARMM's impropers in the three ways in which OpenMM writes them."""
+    """CHARMM's impropers in the four ways in which OpenMM writes them."""
     text = expression(force.getEnergyFunction())
-    wrapped = re.fullmatch(WRAPPED, text) is not None
+    halved = re.fullmatch(HALVED, text) is not None
+    wrapped = halved or re.fullmatch(WRAPPED, text) is not None
     if not (wrapped or text == "k*(theta-theta0)^2") or force.getNumGlobalParameters():
         raise UnreadableForceError(f"{force.getName()} (CustomTorsionForce {text})")
     names = [force.getPerTorsionParameterName(i) for i in range(force.getNumPerTorsionParameters())]
     for *atoms, values in indexed(force, "Torsion"):
         parameter = dict(zip(names, values, strict=True))
-        tables.add("impropers", tuple(atoms), parameter["theta0"], parameter["k"], wrapped)
+        k = parameter["k"] * (0.5 if halved else 1.0)
+        tables.add("impropers", tuple(atoms), parameter["theta0"], k, wrapped)
 
 
 WRAPPED = r"k\*min\(dtheta,2\*(pi|3\.14\d+)-dtheta\)\^2;dtheta=abs\(theta-theta0\)(;pi=3\.14\d+)?"
+# GROMACS' topologies
+HALVED = (
+    r"0\.5\*k\*\(thetap-theta0\)\^2;thetap=step\(-\(theta-theta0\+pi\)\)\*2\*pi\+theta"
+    r"\+step\(theta-theta0-pi\)\*\(-2\*pi\);pi=3\.14\d+"
+)
 
 
 def read_maps(force: Any, tables: Tables) -> None:
@@ -146,14 +153,19 @@ def read_nonbonded(force: Any, tables: Tables) -> None:
 
 
 def read_custom_nonbonded(force: Any, tables: Tables) -> None:
-    """Lennard-Jones energy from a table of coefficients by pair of atom types."""
+    """Lennard-Jones energy from a table of coefficients by pair of atom types, or from roots."""
     text = expression(force.getEnergyFunction())
-    if text not in TYPE_TABLES or force.getNumInteractionGroups():
+    if text not in (*TYPE_TABLES, GEOMETRIC) or force.getNumInteractionGroups():
         raise UnreadableForceError(f"{force.getName()} (CustomNonbondedForce {text})")
-    functions = tabulated_functions(force)
-    types = np.array(particle_rows(force), int)[:, 0]
-    a, b = (functions[name][np.ix_(types, types)] for name in ("acoef", "bcoef"))
-    a = a ** TYPE_TABLES[text]
+    values = np.array(particle_rows(force), float)
+    if text == GEOMETRIC:
+        names = [force.getPerParticleParameterName(i) for i in range(values.shape[1])]
+        roots = dict(zip(names, values.T, strict=True))
+        a, b = (np.outer(roots[name], roots[name]) for name in ("A", "C"))
+    else:
+        functions, types = tabulated_functions(force), values[:, 0].astype(int)
+        a, b = (functions[name][np.ix_(types, types)] for name in ("acoef", "bcoef"))
+        a = a ** TYPE_TABLES[text]
     for k in range(force.getNumExclusions()):
         i, j = force.getExclusionParticles(k)
         a[i, j] = a[j, i] = b[i, j] = b[j, i] = 0
@@ -166,20 +178,24 @@ TYPE_TABLES = {
     "acoef(type1,type2)/r^12-bcoef(type1,type2)/r^6": 1,
     "(a/r6)^2-b/r6;r6=r^6;a=acoef(type1,type2);b=bcoef(type1,type2)": 2,
 }
+# OPLS and GROMOS in GROMACS' topologies: geometric means of A and of B
+GEOMETRIC = "A1*A2/r^12-C1*C2/r^6"
 
 
 def read_custom_bonds(force: Any, tables: Tables) -> None:
-    """CHARMM's scaled 1-4 Lennard-Jones energy, which OpenMM writes as a bond."""
-    match = re.fullmatch(
-        r"([\d.e+-]+)\*epsilon\*\(\(sigma/r\)\^12-\(sigma/r\)\^6\)",
-        expression(force.getEnergyFunction()),
-    )
-    if match is None or force.getNumGlobalParameters():
-        text = expression(force.getEnergyFunction())
+    """Scaled 1-4 Lennard-Jones energies of CHARMM and GROMACS, which OpenMM writes as bonds."""
+    text = expression(force.getEnergyFunction())
+    match = re.fullmatch(r"([\d.e+-]+)\*epsilon\*\(\(sigma/r\)\^12-\(sigma/r\)\^6\)", text)
+    if not (match or text == "-C/r^6+A/r^12") or force.getNumGlobalParameters():
         raise UnreadableForceError(f"{force.getName()} (CustomBondForce {text})")
-    for i, j, (sigma, epsilon) in indexed(force, "Bond"):
-        for table, power in ((tables.a, 12), (tables.b, 6)):
-            table[i, j] += float(match[1]) * epsilon * sigma**power
+    names = [force.getPerBondParameterName(i) for i in range(force.getNumPerBondParameters())]
+    for i, j, values in indexed(force, "Bond"):
+        pair = dict(zip(names, values, strict=True))
+        if match:
+            scaled = float(match[1]) * pair["epsilon"]
+            pair["A"], pair["C"] = scaled * pair["sigma"] ** 12, scaled * pair["sigma"] ** 6
+        for table, value in ((tables.a, pair["A"]), (tables.b, pair["C"])):
+            table[i, j] += value
             table[j, i] = table[i, j]
     tables.has_pairs = True
 

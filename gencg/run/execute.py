@@ -242,7 +242,7 @@ def write_run_report(
         summary=summary,
         history=folder.history(),
         assessment=assessment,
-        settings=dataclasses.asdict(folder.config),
+        settings=dataclasses.asdict(folder.config) | {"inputs": list(folder.inputs)},
         versions=folder.versions,
         slow=None if found is None else found.slow,
         gap=None if found is None else found.gap,

@@ -1,11 +1,12 @@
 """The folder of a run: created or resumed, locked, refused where it belongs to another run.
 
-It holds ``config.json``, ``structure.pdb`` or ``.cif`` (a copy of the structure file),
-``versions.json``, ``metrics.csv``, ``checkpoint.pt``, ``samples.h5``, ``topology.pdb``,
-``figures/``, ``report.html`` and, written last, ``summary.json``. Every file appears whole or not
-at all, so that a kill at any moment leaves a folder that the same command goes on with.
+It holds ``config.json``, ``inputs/`` (copies of the input files), ``versions.json``,
+``metrics.csv``, ``checkpoint.pt``, ``samples.h5``, ``topology.pdb``, ``figures/``, ``report.html``
+and, written last, ``summary.json``. Every file appears whole or not at all, so that a kill at any
+moment leaves a folder that the same command goes on with.
 """
 
+import dataclasses
 import fcntl
 import json
 import shutil
@@ -17,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from gencg import parallel
-from gencg.config import RunConfig, file_checksum, forcefield_checksum
+from gencg.config import INPUTS, RunConfig, file_checksum, forcefield_checksum
 from gencg.report import write_atomically
 from gencg.run.metrics import read_metrics
 from gencg.systems import System, load
-from gencg.systems.structure import CIF_SUFFIXES
+from gencg.systems.inputs import input_files
 from gencg.training import StepInfo
 
 OWN = (
     "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
     "samples.h5", "topology.pdb", "draws", "basins", "joint.pt", "cvs.pt", "probes.pt",
     "checkpoint.pt",
-    "metrics.csv", "versions.json", "structure.pdb", "structure.cif", "config.json",
+    "metrics.csv", "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 DRAWN = ("samples.*", "draws", "figures", "basins", ".*")
@@ -102,7 +103,8 @@ class RunFolder:
                         f"folder {path} holds a run with other settings: {'; '.join(different)}; "
                         "choose another --out, or start over with --override"
                     )
-                return cls(path, config)
+                # Its copies may be fewer, or lie elsewhere, in a run of an earlier version
+                return cls(path, dataclasses.replace(config, inputs=theirs.inputs))
         folder = cls(path, config)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ class RunFolder:
             with folder.locked():
                 if override:
                     _remove(path)
-                folder._keep_structure()
+                folder._keep_inputs()
                 write_atomically(file, config.to_json().encode())
         except OSError as error:
             raise ValueError(
@@ -137,52 +139,56 @@ class RunFolder:
             parallel.wait()
             yield first or cls(copy, config)
 
-    def _keep_structure(self) -> None:
-        """Copy the structure file, so that the run does not need the original again."""
-        if self.config.checksum is not None:
-            write_atomically(self.structure, Path(self.config.target).read_bytes())
-            self._check_structure()
+    def _keep_inputs(self) -> None:
+        """Copy the input files, so that the run does not need the originals again."""
+        if all(copy.exists() for copy in self.inputs.values()):
+            return self._check_inputs()
+        (self.path / INPUTS).mkdir(exist_ok=True)
+        for file in input_files(self.config.target, self.config.loader_options):
+            write_atomically(self.path / INPUTS / file.name, file.content)
+        self._check_inputs()
 
-    def _check_structure(self) -> None:
-        try:
-            same = file_checksum(self.structure) == self.config.checksum
-        except OSError as error:
-            raise ValueError(
-                f"structure {self.structure} of the run cannot be read ({error.strerror}); "
-                "restore it, or start over with --override"
-            ) from None
-        if not same:
-            raise ValueError(
-                f"structure {self.structure} is not the one of the run (its checksum differs); "
-                "restore it, or start over with --override"
-            )
+    def _check_inputs(self) -> None:
+        for given, copy, checksum in self.config.inputs:
+            path = self.path / copy
+            try:
+                same = file_checksum(path) == checksum
+            except OSError as error:
+                raise ValueError(
+                    f"input {path} of the run cannot be read ({error.strerror}); restore it, or "
+                    "start over with --override"
+                ) from None
+            if not same:
+                raise ValueError(
+                    f"input {path} is not the one of the run (its checksum differs); restore it "
+                    f"from {given}, or start over with --override"
+                )
 
     @property
-    def structure(self) -> Path:
-        """The copy of the structure file; there is none of a ready-made system."""
-        kind = "cif" if Path(self.config.target).suffix.lower() in CIF_SUFFIXES else "pdb"
-        return self.path / f"structure.{kind}"
+    def inputs(self) -> dict[str, Path]:
+        """The copies of the input files, by the path as it was given."""
+        return {given: self.path / copy for given, copy, _ in self.config.inputs}
 
     def system(self) -> System:
-        """What the run samples, from the folder's own copy of the structure.
+        """What the run samples, from the folder's own copies of its files.
 
         Raises:
-            ValueError: If the structure or a force-field file is not what the run was made with.
+            ValueError: If a copy, or a force-field file of which there is none (in runs of before
+                they were kept), is not what the run was made with.
         """
-        config = self.config
-        if config.checksum is not None:
-            self._check_structure()
-        if forcefield_checksum(config.forcefield) != config.forcefield_checksum:
+        config, kept = self.config, self.inputs
+        self._check_inputs()
+        unkept = [name for name in config.forcefield if name not in kept]
+        if len(unkept) == len(config.forcefield) and (
+            forcefield_checksum(unkept) != config.forcefield_checksum
+        ):
             raise ValueError(
                 f"force-field files {' '.join(config.forcefield)} are not those of run "
                 f"{self.path} (their checksum differs); restore them, or start over with "
                 "--override"
             )
         return load(
-            config.target,
-            forcefield=config.forcefield,
-            temperature=config.temperature,
-            structure=None if config.checksum is None else self.structure,
+            config.target, temperature=config.temperature, kept=kept, **config.loader_options
         )
 
     @property

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gencg.systems.missing import missing_atoms
+
 _NOT_FORCE_FIELDS = {"hydrogens.xml", "glycam-hydrogens.xml", "residues.xml", "pdbNames.xml"}
 
 
@@ -47,13 +49,22 @@ def load_force_field(names: Sequence[str]) -> Any:
         ) from error
 
 
-def create_system(force_field: Any, topology: Any, *, source: str) -> Any:
+def force_field_words(names: Sequence[str]) -> str:
+    """The force field in words: OpenMM's names, and files of the user's own without folders."""
+    names = (names,) if isinstance(names, str) else tuple(map(str, names))
+    return " + ".join(n if n in force_field_names() else Path(n).name for n in names)
+
+
+def create_system(
+    force_field: Any, topology: Any, *, source: str, is_protonated: bool = False
+) -> Any:
     """OpenMM ``System`` without cutoff and constraints.
 
     Args:
         force_field: OpenMM ``ForceField``.
         topology: OpenMM ``Topology`` with all hydrogens.
         source: What the topology came from, for messages.
+        is_protonated: Whether hydrogens have been added, so that none can be missing.
 
     Raises:
         ValueError: If a residue fits no template: a missing atom, an element or a residue that
@@ -67,7 +78,8 @@ def create_system(force_field: Any, topology: Any, *, source: str) -> Any:
         )
     except Exception as error:  # templates, typed terms and script sections all raise their own
         message = _with_residue_names(_line(error), topology)
-        raise ValueError(f"{source}: {message} {_cure(message)}".strip()) from error
+        cure = _cure(message, missing_atoms(topology), is_protonated)
+        raise ValueError(f"{source}: {message} {cure}".strip()) from error
 
 
 def _with_residue_names(message: str, topology: Any) -> str:
@@ -82,9 +94,21 @@ def _with_residue_names(message: str, topology: Any) -> str:
     return re.sub(r"residue (\d+) \(\w+\)", rename, message)
 
 
-def _cure(message: str) -> str:
+def _cure(message: str, missing: str, is_protonated: bool) -> str:
+    if missing:
+        return f"{missing}: add the heavy atoms (PDBFixer: findMissingAtoms, addMissingAtoms)."
+    if is_protonated and "No template found" in message:
+        return (
+            "The force field lacks this residue in its state of protonation or at this end of a "
+            "chain; choose another state (ph, HID, ASH), a cap or another force field."
+        )
     if "missing" in message and " H atom" in message:
-        return "Add the hydrogens (Modeller.addHydrogens, PDBFixer) and try again."
+        return "Add the hydrogens with add_hydrogens=True (--add-hydrogens), or with PDBFixer."
+    if "externally bonded" in message:
+        return (
+            "Add the hydrogens of a free end with add_hydrogens=True (--add-hydrogens), or a cap "
+            "(ACE, NME)."
+        )
     if "no residue templates" in message:
         return "Name a force field before the solvent, such as amber14-all.xml."
     if "not supported by any template" in message or "No template found" in message:

@@ -1,20 +1,32 @@
 """Molecules with a force field: from a structure file, or from an OpenMM system."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gencg.energies.forcefield import ForceField
 from gencg.molecule import Molecule
 from gencg.systems.assembly import MAX_BARRIER, Bond, assemble, check_settings
 from gencg.systems.base import System
-from gencg.systems.force_fields import create_system, load_force_field
+from gencg.systems.files import check_n_atoms
+from gencg.systems.force_fields import create_system, force_field_words, load_force_field
+from gencg.systems.hydrogens import hydrogens_in_words, with_hydrogens
+from gencg.systems.parametrised import Parametrised
+from gencg.systems.serialized import read_objects
 from gencg.systems.structure import read_structure
+
+logger = logging.getLogger("gencg")
 
 DEFAULT_FORCE_FIELD = ("amber14-all.xml", "implicit/obc2.xml")
 DIPEPTIDE_FORCE_FIELD = ("amber96.xml", "implicit/obc1.xml")
+DIPEPTIDE_KNOWN = {
+    "log_z": -178.685, "log_z_error": 0.01, "source": "reweighted samples, ESS 0.92",
+}  # fmt: skip
+"""Of its force field at 300 K."""
 PEPTIDE_FORCE_FIELD = ("amber99sbildn.xml", "amber99_obc.xml")
 DATA = Path(__file__).parent / "data"
 
@@ -37,16 +49,14 @@ def alanine_dipeptide(
         fold_rotors: See `InternalCoordinates`.
     """
     forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
-    known: dict[str, Any] = {}
-    if forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0:
-        known = {"log_z": -178.685, "log_z_error": 0.01, "source": "reweighted samples, ESS 0.92"}
+    is_known = forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0
     return from_pdb(
         DATA / "alanine_dipeptide.pdb",
         forcefield=forcefield,
         temperature=temperature,
         fold_rotors=fold_rotors,
         name="alanine-dipeptide",
-        known=known,
+        known=DIPEPTIDE_KNOWN if is_known else {},
     )
 
 
@@ -65,7 +75,10 @@ def alanine_tetrapeptide(
 def alanine_hexapeptide(
     *, forcefield: Sequence[str] = PEPTIDE_FORCE_FIELD, temperature: float = 300.0
 ) -> System:
-    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms; arguments as `alanine_tetrapeptide`."""
+    """N-acetyl-(L-alanine)5-N-methylamide, all 62 atoms.
+
+    Arguments as of `alanine_tetrapeptide`.
+    """
     return _ready_made("alanine-hexapeptide", forcefield, temperature)
 
 
@@ -74,94 +87,127 @@ def _ready_made(name: str, forcefield: Sequence[str], temperature: float) -> Sys
     return from_pdb(path, forcefield=forcefield, temperature=temperature, name=name)
 
 
+class SystemOptions(TypedDict, total=False):
+    """Options of every loader, as of `from_system`.
+
+    Attributes:
+        temperature: Default temperature in K, 300 K where none is given.
+        soft_bonds: Bonds (i, j) about which the molecule turns.
+        fold_rotors: See `InternalCoordinates`.
+        max_barrier: Barrier in kJ/mol above which a rotatable bond is stiff.
+        name: Name of the system; by default that of its file.
+        known: Known answers.
+    """
+
+    temperature: float
+    soft_bonds: Iterable[Bond] | None
+    fold_rotors: bool
+    max_barrier: float
+    name: str | None
+    known: Mapping[str, Any] | None
+
+
 def from_pdb(
     path: str | Path,
     *,
     forcefield: Sequence[str] = DEFAULT_FORCE_FIELD,
-    temperature: float = 300.0,
-    soft_bonds: Iterable[Bond] | None = None,
-    fold_rotors: bool = True,
-    max_barrier: float = MAX_BARRIER,
-    name: str | None = None,
-    known: Mapping[str, Any] | None = None,
+    add_hydrogens: bool = False,
+    ph: float = 7.0,
+    **options: Unpack[SystemOptions],
 ) -> System:
     """Build a system from a PDB or mmCIF file and OpenMM force-field files.
 
-    The file holds one molecule with all its hydrogens. Its structure is minimised first; the
+    The file holds one molecule with all its heavy atoms. Its structure is minimised first; the
     result is the reference, with the handedness and double bonds of the file.
 
     Args:
         path: Structure file.
         forcefield: OpenMM force-field files, implicit solvent included: no box, no cutoff.
-        temperature: Default temperature in K.
-        soft_bonds: See `from_system`.
-        fold_rotors: See `InternalCoordinates`.
-        max_barrier: See `from_system`.
-        name: Name of the system; by default that of the file.
-        known: Known answers.
+        add_hydrogens: Add the hydrogens that the file lacks, of amino acids and nucleotides, by
+            OpenMM's ``Modeller.addHydrogens``; which residues got some is logged.
+        ph: Chooses the state of protonation of added hydrogens; those of the file stay.
+        **options: See `SystemOptions`.
 
     Raises:
         FileNotFoundError: If the structure or a force-field file does not exist.
-        ValueError: If the file cannot be read, a residue fits no template, the molecule is
-            disconnected or has coordinates that are not finite, or the temperature is not
-            positive and finite.
+        ValueError: If the file cannot be read or is too large, a chain has a gap, a residue fits
+            no template; and as of `from_system`.
     """
-    check_settings(temperature=temperature, max_barrier=max_barrier)
-    forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
-    loaded = load_force_field(forcefield)
-    topology, positions = read_structure(path)
-    return from_system(
-        create_system(loaded, topology, source=str(path)),
-        topology,
-        positions,
-        temperature=temperature,
-        soft_bonds=soft_bonds,
-        fold_rotors=fold_rotors,
-        max_barrier=max_barrier,
-        name=name or Path(path).stem,
-        description=f"{name or Path(path).stem}, {' + '.join(forcefield)}",
-        known=known,
+    check_settings(
+        temperature=options.get("temperature", 300.0),
+        max_barrier=options.get("max_barrier", MAX_BARRIER),
     )
+    parts = read_pdb(path, forcefield=forcefield, add_hydrogens=add_hydrogens, ph=ph)
+    return build(parts, Path(path).stem, **options)
+
+
+def read_pdb(
+    path: str | Path,
+    *,
+    forcefield: Sequence[str] = DEFAULT_FORCE_FIELD,
+    add_hydrogens: bool = False,
+    ph: float = 7.0,
+) -> Parametrised:
+    """A structure file with its force field; arguments and errors as of `from_pdb`."""
+    topology, positions = read_structure(path)
+    loaded = load_force_field(forcefield)
+    if add_hydrogens:
+        before = topology
+        topology, positions = with_hydrogens(topology, positions, ph=ph)
+        logger.warning("%s: %s", path, hydrogens_in_words(before, topology))
+    system = create_system(loaded, topology, source=str(path), is_protonated=add_hydrogens)
+    words = force_field_words(forcefield)
+    return Parametrised(system, topology, positions, words, is_rough=add_hydrogens)
 
 
 def from_system(
     system: Any,
     topology: Any,
-    positions: Any,
+    positions: Any = None,
     *,
     temperature: float = 300.0,
     soft_bonds: Iterable[Bond] | None = None,
     fold_rotors: bool = True,
     max_barrier: float = MAX_BARRIER,
-    name: str = "molecule",
+    name: str | None = None,
     description: str = "",
     known: Mapping[str, Any] | None = None,
 ) -> System:
     """Build a system from an OpenMM ``System``, as made by any of OpenMM's readers.
 
+    The objects may be files: ``from_system("system.xml", "structure.pdb")``.
+
     Args:
-        system: OpenMM ``System`` with constraints=None, rigidWater=False, NoCutoff.
-        topology: OpenMM ``Topology`` with bonds.
-        positions: Positions ``(n_atoms, 3)`` in nm, or an OpenMM quantity.
+        system: OpenMM ``System`` with constraints=None, rigidWater=False, NoCutoff, or the path
+            of one in XML (``openmm.XmlSerializer``).
+        topology: OpenMM ``Topology`` with bonds, or the path of a PDB or mmCIF file with the same
+            atoms in the same order.
+        positions: Positions ``(n_atoms, 3)`` in nm, or an OpenMM quantity; those of the file
+            where `topology` is one.
         temperature: Default temperature in K.
         soft_bonds: Bonds (i, j) about which the molecule turns; by default all rotatable ones
             with a torsion barrier up to `max_barrier`.
         fold_rotors: See `InternalCoordinates`.
         max_barrier: Barrier in kJ/mol above which a rotatable bond is stiff.
-        name: Name of the system.
+        name: Name of the system; by default that of the XML file, or "molecule".
         description: One line about it.
         known: Known answers.
 
     Raises:
-        ValueError: If the system has constraints, virtual sites, a box or a cutoff, the molecule
-            is disconnected or has coordinates that are not finite, or the temperature is not
-            positive and finite.
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is of another kind or of other atoms, the system has constraints,
+            virtual sites, a box or a cutoff, the molecule is disconnected, larger than
+            `gencg.systems.files.MAX_ATOMS` or has coordinates that are not finite, or the
+            temperature is not positive and finite.
     """
     import mdtraj
 
     from gencg.energies.openmm import energy_from_system, minimise
 
     check_settings(temperature=temperature, max_barrier=max_barrier)
+    name = name or (Path(system).stem if isinstance(system, str | Path) else "molecule")
+    system, topology, positions = read_objects(system, topology, positions)
+    check_n_atoms("`topology`", topology.getNumAtoms())
     given = Molecule(mdtraj.Topology.from_openmm(topology), _in_nanometers(positions))
     energy = energy_from_system(system)
     # A centre of the coordinates needs no more; a large molecule would take minutes
@@ -177,6 +223,39 @@ def from_system(
         description=description or name,
         known=known,
     )
+
+
+def build(parts: Parametrised, stem: str, **options: Unpack[SystemOptions]) -> System:
+    """System of a molecule that has been read.
+
+    Args:
+        parts: What a reader gave.
+        stem: Its name where the options give none.
+        **options: See `SystemOptions`.
+
+    Raises:
+        ValueError: As `from_system`.
+    """
+    options["name"] = options.get("name") or stem
+    positions = parts.positions
+    if parts.is_rough:
+        # Hundreds of steps, for which OpenMM takes long in implicit solvent
+        positions = _relaxed(parts)
+    return from_system(
+        parts.system,
+        parts.topology,
+        positions,
+        description=f"{options['name']}, {parts.force_field}",
+        **options,
+    )
+
+
+def _relaxed(parts: Parametrised) -> NDArray[np.float64]:
+    from gencg.energies.descent import descend
+    from gencg.energies.openmm import energy_from_system
+
+    energy = energy_from_system(parts.system)
+    return descend(energy, parts.positions) if isinstance(energy, ForceField) else parts.positions
 
 
 def _in_nanometers(positions: Any) -> NDArray[np.float64]:

@@ -1,23 +1,27 @@
 """Systems by name, as the command line asks for them."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gencg.systems.base import System
+from gencg.systems.kinds import READ_KINDS, Kind
+from gencg.systems.mmff_targets import MMFF_KINDS
 from gencg.systems.molecules import (
     DATA,
-    DEFAULT_FORCE_FIELD,
     DIPEPTIDE_FORCE_FIELD,
+    DIPEPTIDE_KNOWN,
     PEPTIDE_FORCE_FIELD,
+    SystemOptions,
     alanine_dipeptide,
     alanine_hexapeptide,
     alanine_tetrapeptide,
-    from_pdb,
+    build,
+    read_pdb,
 )
-from gencg.systems.structure import is_structure_path
-from gencg.systems.targets import DEFAULT_VARIANT, is_mmff_target, load_mmff_target
+from gencg.systems.parametrised import Parametrised
+from gencg.systems.positions import AMBER_SUFFIXES, GRO_SUFFIXES, coordinates_beside
 from gencg.systems.toys import (
     butane,
     curved_wells,
@@ -51,57 +55,165 @@ STRUCTURES = {name: DATA / f"{name.replace('-', '_')}.pdb" for name in FORCE_FIE
 TOYS = ("double-well", "mueller-brown", "curved-wells", "gaussian-mixture", "butane")
 
 
+def _ready_made(target: str, **options: Any) -> System:
+    return SYSTEMS[target](**options)
+
+
+def _read_ready_made(target: str, **options: Any) -> Parametrised:
+    return read_pdb(STRUCTURES[target], **{"forcefield": FORCE_FIELDS[target]} | options)
+
+
+KINDS = (
+    Kind("the toy", lambda target: target in TOYS, load=_ready_made, name=str),
+    Kind(
+        "the ready-made molecule",
+        lambda target: target in SYSTEMS,
+        ("forcefield",),
+        load=_ready_made,
+        read=_read_ready_made,
+        name=str,
+        cures={"implicit_solvent": "name it among the force-field files"},
+    ),
+    *MMFF_KINDS,
+    *READ_KINDS,
+)
+"""Everything that a target may mean; the first kind that matches counts."""
+
+OPTIONS = tuple(sorted({option for kind in KINDS for option in kind.options}))
+"""Options of all kinds."""
+
+
 def describe(name: str) -> str:
     """One line about a ready-made system."""
     return (SYSTEMS[name].__doc__ or "").splitlines()[0]
 
 
+def overview(name: str) -> dict[str, Any]:
+    """What there is to know of a ready-made system, without building a molecule.
+
+    Returns:
+        ``description``, ``n_atoms`` (None for a toy), ``forcefield``, ``temperature`` in K, and
+        ``known``: answers by name, with their source, as plain numbers and lists.
+    """
+    if name in TOYS:
+        toy = SYSTEMS[name]()
+        n_atoms, temperature, known = None, toy.temperature, toy.known
+    else:
+        lines = STRUCTURES[name].read_text().splitlines()
+        n_atoms = sum(line.startswith(("ATOM", "HETATM")) for line in lines)
+        temperature, known = 300.0, DIPEPTIDE_KNOWN if name == "alanine-dipeptide" else {}
+    return {
+        "description": describe(name),
+        "n_atoms": n_atoms,
+        "forcefield": list(FORCE_FIELDS.get(name, ())),
+        "temperature": temperature,
+        "known": {k: v.tolist() if hasattr(v, "tolist") else v for k, v in known.items()},
+    }
+
+
+def kind_of(target: str) -> Kind:
+    """What a target means.
+
+    Raises:
+        ValueError: If it is nothing that is known.
+    """
+    for kind in KINDS:
+        if kind.matches(target):
+            return kind
+    if Path(target).suffix.lower() in AMBER_SUFFIXES + GRO_SUFFIXES:
+        raise ValueError(
+            f"`target` {target!r} holds coordinates alone; give the topology (.prmtop, .top) as "
+            "target, and this file as coordinates (--coordinates)"
+        )
+    if Path(target).exists():
+        raise ValueError(
+            f"`target` {target!r} is no file that gencg reads; it must be a .pdb, .cif, .sdf or "
+            ".mol file, an Amber topology (.prmtop, .parm7, .top), a GROMACS topology (.top) or a "
+            "serialized OpenMM system (.xml)"
+        )
+    near = difflib.get_close_matches(target, SYSTEMS, n=1)
+    hint = f"did you mean {near[0]}? known" if near else "known"
+    raise ValueError(
+        f"`target` {target!r} is neither a ready-made system, nor a .pdb, .cif, .sdf, .prmtop, "
+        f".top or .xml file, nor sequence:... or smiles:...; {hint} are {', '.join(SYSTEMS)}"
+    )
+
+
 def default_force_field(target: str) -> tuple[str, ...]:
     """Force-field files that a target is given where none are named; none for a toy."""
-    if target in TOYS:
-        return ()
-    if is_mmff_target(target):
-        return DEFAULT_VARIANT
-    return FORCE_FIELDS.get(target, DEFAULT_FORCE_FIELD)
+    return FORCE_FIELDS.get(target) or kind_of(target).forcefield
+
+
+def default_coordinates(target: str) -> str | None:
+    """The coordinate file beside a target's, where it needs one.
+
+    Raises:
+        FileNotFoundError: If it needs one and there is none.
+    """
+    suffixes = kind_of(target).beside
+    return str(coordinates_beside(target, suffixes)) if suffixes else None
 
 
 def load(
     target: str,
     *,
-    forcefield: Sequence[str] | None = None,
     temperature: float | None = None,
-    structure: str | Path | None = None,
+    kept: Mapping[str, str | Path] | None = None,
+    **options: Any,
 ) -> System:
-    """Build the system that a name or a path means.
+    """Build the system that a name, a path or a sequence means.
 
     Args:
-        target: A name of `SYSTEMS`, ``smiles:...``, or the path of a PDB, mmCIF, SDF or MOL file.
-        forcefield: OpenMM force-field files, or a variant of MMFF for a SMILES, SDF or MOL file;
-            None or none takes the default.
+        target: A name of `SYSTEMS`, the path of a structure file, of an Amber or GROMACS topology
+            or of a serialized OpenMM system, ``sequence:`` with a peptide behind it, ``smiles:``
+            with a SMILES, or FILE#NUMBER for a molecule of an SDF file.
         temperature: Temperature in K; None takes the default.
-        structure: File to read in the place of a `target` that is a path, such as a copy of it;
-            the name stays.
+        kept: Copies to read in the place of files, by the path as it is given.
+        **options: Options of the loader (`OPTIONS`), by name; None, empty or False takes the
+            default.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If the name is unknown, or a force field is given for a toy.
+        ValueError: If the target is unknown, or an option does not apply to it.
     """
-    options: dict[str, Any] = {}
-    if forcefield:
-        options["forcefield"] = tuple(forcefield)
-    if temperature is not None:
-        options["temperature"] = temperature
-    if target in TOYS and forcefield:
-        raise ValueError(f"`forcefield` does not apply to the toy {target!r}; leave it out")
-    if target in SYSTEMS:
-        return SYSTEMS[target](**options)
-    if is_mmff_target(target):
-        return load_mmff_target(target, structure=structure, **options)
-    if structure is not None or is_structure_path(target):
-        return from_pdb(structure or target, name=Path(target).stem, **options)
-    near = difflib.get_close_matches(target, SYSTEMS, n=1)
-    hint = f"did you mean {near[0]}? known" if near else "known"
-    raise ValueError(
-        f"`target` {target!r} is neither a ready-made system nor a .pdb or .cif file; "
-        f"{hint} are {', '.join(SYSTEMS)}"
-    )
+    kind, source, given = prepare(target, options, kept=kept)
+    common: SystemOptions = {} if temperature is None else {"temperature": temperature}
+    if kind.load is not None:
+        return kind.load(source, **given, **common)
+    assert kind.read is not None
+    return build(kind.read(source, **given), kind.name(target), **common)
+
+
+def read(
+    target: str, *, kept: Mapping[str, str | Path] | None = None, **options: Any
+) -> Parametrised | None:
+    """What OpenMM knows of a target, as it is given; None of one that it knows nothing of.
+
+    Arguments and errors are those of `load`.
+    """
+    kind, source, given = prepare(target, options, kept=kept)
+    return None if kind.read is None else kind.read(source, **given)
+
+
+def prepare(
+    target: str, options: Mapping[str, Any], *, kept: Mapping[str, str | Path] | None = None
+) -> tuple[Kind, str, dict[str, Any]]:
+    """Kind of a target, what to read, and the options that are set; errors as of `load`."""
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"unknown option {unknown[0]!r}; known are {', '.join(OPTIONS)}")
+    copies = {path: str(copy) for path, copy in (kept or {}).items()}
+    source = copies.get(target, target)
+    kind = kind_of(target if target in SYSTEMS else source)
+    given = {name: _copied(value, copies) for name, value in kind.check(target, options).items()}
+    if source != target:
+        # A copy has its includes written out
+        given.pop("include_dir", None)
+    return kind, source, given
+
+
+def _copied(value: Any, copies: Mapping[str, str]) -> Any:
+    if isinstance(value, str | Path):
+        return copies.get(str(value), value)
+    if isinstance(value, list | tuple):
+        return tuple(_copied(item, copies) for item in value)
+    return value

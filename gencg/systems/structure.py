@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencg.systems.files import (
+    MAX_ATOMS,
+    check_file,
+    check_n_atoms,
+    check_no_solvent,
+    one_line,
+    read_text,
+)
+
 logger = logging.getLogger("gencg")
 
 PDB_SUFFIXES = (".pdb", ".ent")
 CIF_SUFFIXES = (".cif", ".mmcif", ".pdbx")
-WATER = {"HOH", "WAT", "H2O", "TIP", "TIP3", "SOL"}
-IONS = {"NA", "NA+", "SOD", "K", "K+", "POT", "CL", "CL-", "CLA", "MG", "CA", "ZN"}
-"""Residue names of what a structure file often holds beside the molecule."""
-
-
-def is_structure_path(target: str) -> bool:
-    """Whether a name means a file: by its suffix, or because there is one."""
-    return Path(target).suffix.lower() in PDB_SUFFIXES + CIF_SUFFIXES or Path(target).is_file()
+LONGEST_LINK = 0.25
+"""Bonds between residues of a whole chain are shorter than this in nm."""
 
 
 def read_structure(path: str | Path) -> tuple[Any, NDArray[np.float64]]:
@@ -28,48 +31,35 @@ def read_structure(path: str | Path) -> tuple[Any, NDArray[np.float64]]:
     Of alternate locations the first is taken; both choices are logged as a warning.
 
     Args:
-        path: A file with all atoms, hydrogens included.
+        path: A file of one molecule.
 
     Returns:
         OpenMM topology, and positions ``(n_atoms, 3)`` in nm.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is empty, of another kind, holds a coordinate that is no number,
-            or water or ions beside the molecule.
+        ValueError: If the file is empty, too large or of another kind, holds a coordinate that is
+            no number, or water or ions beside the molecule, or a chain has a gap.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no structure file at {path}; give the path of a .pdb or .cif")
-    if path.suffix.lower() not in PDB_SUFFIXES + CIF_SUFFIXES or not path.is_file():
+    words = {"kind": "structure", "suffixes": "a .pdb or .cif"}
+    if path.exists() and path.suffix.lower() not in PDB_SUFFIXES + CIF_SUFFIXES:
         raise ValueError(f"a structure must be a .pdb or .cif file, got {path}")
-    try:
-        text = path.read_text()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file; give a .pdb or .cif file") from error
-    if not text.strip():
-        raise ValueError(f"{path} is empty; give a PDB or mmCIF file with all atoms")
+    text = read_text(check_file(path, **words), **words)
     is_pdb = path.suffix.lower() in PDB_SUFFIXES
     if is_pdb:
         _check_pdb_lines(path, text)
+    else:
+        check_n_atoms(path, _cif_atoms(text))
     structure = _parse(path, is_pdb)
     if structure.getNumFrames() > 1:
         logger.warning("%s holds %d models, the first is used", path, structure.getNumFrames())
     positions = np.array(structure.getPositions(asNumpy=True)._value, dtype=np.float64)
     if len(positions) == 0:
         raise ValueError(f"{path} holds no atoms; give a PDB or mmCIF file with all atoms")
-    _check_no_solvent(path, structure.topology)
+    check_no_solvent(path, structure.topology)
+    _check_gaps(path, structure.topology, positions)
     return structure.topology, positions
-
-
-def _check_no_solvent(path: Path, topology: Any) -> None:
-    names = [residue.name.upper() for residue in topology.residues()]
-    n_solvent = sum(name in WATER | IONS for name in names)
-    if n_solvent and len(names) > 1:
-        raise ValueError(
-            f"{path} holds {n_solvent} water molecules or ions; gencg describes one molecule in "
-            "vacuum or implicit solvent: remove them (Modeller.deleteWater)"
-        )
 
 
 def _parse(path: Path, is_pdb: bool) -> Any:
@@ -79,19 +69,22 @@ def _parse(path: Path, is_pdb: bool) -> Any:
         return app.PDBFile(str(path)) if is_pdb else app.PDBxFile(str(path))
     except Exception as error:  # OpenMM's parsers raise whatever they stumble over
         kind = "PDB" if is_pdb else "mmCIF"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is not a {kind} file that OpenMM can read: {reason}") from error
+        raise ValueError(
+            f"{path} is not a {kind} file that OpenMM can read: {one_line(error)}"
+        ) from error
 
 
 def _check_pdb_lines(path: Path, text: str) -> None:
     """Refuse a PDB file without atoms or with a coordinate that is no number; note what is left."""
-    atoms = [
-        (number, line)
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.startswith(("ATOM", "HETATM"))
-    ]
+    atoms, n_first = [], 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith(("ATOM", "HETATM")):
+            atoms.append((number, line))
+        if line.startswith("ENDMDL") and not n_first:
+            n_first = len(atoms)
     if not atoms:
         raise ValueError(f"{path} is not a PDB file: it has no ATOM or HETATM lines")
+    check_n_atoms(path, n_first or len(atoms))
     for number, line in atoms:
         for column in (30, 38, 46):
             word = line[column : column + 8]
@@ -104,6 +97,55 @@ def _check_pdb_lines(path: Path, text: str) -> None:
     n_alternate = sum(line[16] not in " A1" for _, line in atoms)
     if n_alternate:
         logger.warning("%s holds %d alternate locations, the first is used", path, n_alternate)
+
+
+def _cif_atoms(text: str) -> int:
+    """Atoms in the first model of an mmCIF file, without reading it whole."""
+    tags: list[str] = []
+    rows: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("_atom_site."):
+            tags.append(line.split()[0])
+        elif line.startswith(("ATOM", "HETATM")):
+            rows.append(line)
+    column = "_atom_site.pdbx_PDB_model_num"
+    if len(rows) <= MAX_ATOMS or column not in tags:
+        return len(rows)
+    # Counted from the end: words in quotes stand before
+    place = tags.index(column) - len(tags)
+    models = [(line.split() or [""])[place] for line in rows if len(line.split()) >= -place]
+    return models.count(models[0]) if models else len(rows)
+
+
+def _check_gaps(path: Path, topology: Any, positions: NDArray[np.float64]) -> None:
+    """Refuse chains in which a reader has bonded residues across a gap."""
+    for a, b in topology.bonds():
+        if a.residue is b.residue:
+            continue
+        length = float(np.linalg.norm(positions[a.index] - positions[b.index]))
+        if length > LONGEST_LINK:
+            before, after = sorted((a, b), key=lambda atom: atom.index)
+            raise ValueError(
+                f"chain {a.residue.chain.id} of {path} has a gap: {_shown(before)} and "
+                f"{_shown(after)} are {length:.2f} nm apart{_missing(before, after)}; build the "
+                "missing residues (PDBFixer: findMissingResidues, addMissingAtoms)"
+            )
+
+
+def _shown(atom: Any) -> str:
+    return f"{atom.name} of {atom.residue.name} {atom.residue.id}"
+
+
+def _missing(before: Any, after: Any) -> str:
+    """Numbers of the residues between two that should be neighbours."""
+    first, last = before.residue.id, after.residue.id
+    if not (first.lstrip("-").isdecimal() and last.lstrip("-").isdecimal()):
+        return ""
+    gap = [str(number) for number in range(int(first) + 1, int(last))]
+    if not gap:
+        return ""
+    words = gap[0] if len(gap) == 1 else f"{gap[0]} to {gap[-1]}"
+    return f", without residue{'s' * (len(gap) > 1)} {words}"
 
 
 def _is_finite(word: str) -> bool:

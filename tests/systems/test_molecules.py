@@ -16,9 +16,13 @@ from gencg import systems
 from gencg.energies.forcefield import ForceField
 from gencg.systems import SYSTEMS, alanine_dipeptide, describe, from_pdb, from_system, load
 from gencg.systems.energies import structure_energy
+from gencg.systems.files import MAX_ATOMS
 from gencg.systems.force_fields import create_system, force_field_names, load_force_field
+from gencg.systems.molecules import read_pdb
+from gencg.systems.peptide import build_peptide
 from gencg.systems.registry import STRUCTURES
-from gencg.systems.structure import read_structure
+from gencg.systems.residues import parse_sequence
+from gencg.systems.structure import _cif_atoms, read_structure
 from gencg.target import BoltzmannTarget
 
 PDB = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
@@ -164,6 +168,123 @@ def test_models_and_alternate_locations_are_noted(write, caplog) -> None:
     assert_close(positions, read_structure(PDB)[1])
 
 
+PENTAPEPTIDE = Path(__file__).parents[1] / "data" / "pentapeptide.pdb"
+
+
+def heavy_atoms(path: Path, to: Path) -> Path:
+    """The file without hydrogens and bonds."""
+    lines = path.read_text().splitlines()
+    kept = [x for x in lines if not x.startswith("CONECT") and x[76:78].strip() != "H"]
+    to.write_text("\n".join(kept) + "\n")
+    return to
+
+
+def test_hydrogens_are_added_on_request(tmp_path: Path, caplog) -> None:
+    bare = heavy_atoms(PENTAPEPTIDE, tmp_path / "bare.pdb")
+    with pytest.raises(ValueError, match=r"Add the hydrogens with add_hydrogens=True \(--add-hydr"):
+        from_pdb(bare)
+    with caplog.at_level(logging.WARNING, logger="gencg"):
+        parts = read_pdb(bare, add_hydrogens=True)
+    whole, positions = read_structure(PENTAPEPTIDE)
+    n_added = whole.getNumAtoms() - read_structure(bare)[0].getNumAtoms()
+    assert parts.topology.getNumAtoms() == whole.getNumAtoms()
+    assert f"bare.pdb: added {n_added} hydrogens: 15 to LYS 1, 9 to MET 2" in caplog.text
+
+    # Heavy atoms stay, the names are the usual ones, the same input gives the same positions
+    heavy = [a.index for a in parts.topology.atoms() if a.element.symbol != "H"]
+    assert_close(parts.positions[heavy], read_structure(bare)[1])
+    names = [sorted(a.name for a in r.atoms()) for r in parts.topology.residues()]
+    assert names == [sorted(a.name for a in r.atoms()) for r in whole.residues()]
+    assert np.array_equal(parts.positions, read_pdb(bare, add_hydrogens=True).positions)
+
+    # The pH decides where the file does not: GLU, HIS and the rest
+    acid = read_pdb(bare, add_hydrogens=True, ph=3.0).topology
+    assert acid.getNumAtoms() == whole.getNumAtoms() + 2
+    with pytest.raises(ValueError, match=r"LYS 1 .*lacks this residue in its state of protonation"):
+        read_pdb(bare, add_hydrogens=True, ph=12.0)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="gencg"):
+        same = read_pdb(PENTAPEPTIDE, add_hydrogens=True)
+    assert "no hydrogens were missing" in caplog.text
+    assert_close(same.positions, positions)
+    with pytest.raises(ValueError, match="`ph` must be finite, got nan"):
+        read_pdb(bare, add_hydrogens=True, ph=math.nan)
+
+
+def test_a_structure_with_added_hydrogens_is_a_system(tmp_path: Path) -> None:
+    bare = heavy_atoms(PDB, tmp_path / "bare.pdb")
+    system = load(str(bare), add_hydrogens=True, forcefield=VACUUM)
+    known = from_pdb(PDB, forcefield=VACUUM)
+    assert system.coordinates.dim == known.coordinates.dim
+    x = torch.tensor(system.molecule.positions)
+    assert bool(system.coordinates.valid(x))
+
+
+def test_a_gap_in_a_chain_names_its_residues(tmp_path: Path) -> None:
+    from openmm import app, unit
+
+    topology, positions = build_peptide(parse_sequence("GLY-ALA-SER-VAL-GLY"))
+    modeller = app.Modeller(topology, positions * unit.nanometer)
+    modeller.delete(list(topology.residues())[1:3])
+    path = tmp_path / "gap.pdb"
+    with path.open("w") as file:
+        app.PDBFile.writeFile(modeller.topology, modeller.positions, file, keepIds=True)
+    message = (
+        r"chain A of .*gap\.pdb has a gap: C of GLY 1 and N of VAL 4 are \d\.\d\d nm apart, "
+        r"without residues 2 to 3; build the missing residues \(PDBFixer"
+    )
+    with pytest.raises(ValueError, match=message):
+        from_pdb(path)
+
+
+def test_missing_heavy_atoms_are_named(tmp_path: Path) -> None:
+    lines = PENTAPEPTIDE.read_text().splitlines()
+    path = tmp_path / "my.pdb"
+    for residue, names, words in (
+        ("GLU", ("CD", "OE1"), r"GLU 3 of chain A lacks CD, OE1: add the heavy atoms \(PDBFixer"),
+        ("ARG", ("OXT",), "ARG 5 of chain A lacks OXT: add the heavy atoms"),
+    ):
+        kept = [x for x in lines if not (x[17:20] == residue and x[12:16].strip() in names)]
+        path.write_text("\n".join(x for x in kept if not x.startswith("CONECT")) + "\n")
+        for add_hydrogens in (False, True):
+            with pytest.raises(ValueError, match=words):
+                from_pdb(path, add_hydrogens=add_hydrogens)
+    # A free end without its hydrogens
+    kept = [x for x in lines if x[12:16].strip() not in ("H2", "H3") and x[:6] != "CONECT"]
+    path.write_text("\n".join(kept) + "\n")
+    with pytest.raises(ValueError, match="hydrogens of a free end with add_hydrogens=True"):
+        from_pdb(path)
+
+
+def test_files_of_more_than_a_molecule_are_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("large.pdb", "large.cif", "large.prmtop", "large.top", "large.xml"):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.write(b"ATOM")
+            file.truncate(104_857_600)
+        message = rf"{name} has 105 MB, files of one molecule at most 20 MB; gencg describes one"
+        with monkeypatch.context() as patch:
+            patch.delattr(Path, "read_bytes")
+            with pytest.raises(ValueError, match=message):
+                load(str(path))
+        path.unlink()
+
+    line = "ATOM      1  C   LIG A   1       0.000   0.000   0.000  1.00  0.00           C  \n"
+    (tmp_path / "many.pdb").write_text(line * (MAX_ATOMS + 1))
+    with pytest.raises(ValueError, match=r"many\.pdb holds 2,001 atoms; gencg describes one mol"):
+        from_pdb(tmp_path / "many.pdb")
+    tags = "".join(f"_atom_site.{tag}\n" for tag in ("group_PDB", "id", "pdbx_PDB_model_num"))
+    rows = "".join(f"ATOM {i} {1 + i // (MAX_ATOMS + 5)}\n" for i in range(2 * MAX_ATOMS + 10))
+    (tmp_path / "many.cif").write_text(f"data_x\nloop_\n{tags}{rows}")
+    with pytest.raises(ValueError, match=r"many\.cif holds 2,005 atoms"):
+        from_pdb(tmp_path / "many.cif")
+    # Many models of a small molecule are none too many
+    rows = "".join(f"ATOM {i} {1 + i // 5}\n" for i in range(2 * MAX_ATOMS))
+    assert _cif_atoms(f"data_x\nloop_\n{tags}{rows}") == 5
+
+
 def test_missing_wrong_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no structure file at .*absent\.pdb; give the"):
         from_pdb(tmp_path / "absent.pdb")
@@ -172,7 +293,7 @@ def test_missing_wrong_and_empty_files(tmp_path: Path) -> None:
 
     empty = tmp_path / "empty.pdb"
     empty.write_text("\n")
-    with pytest.raises(ValueError, match=r"empty\.pdb is empty; give a PDB"):
+    with pytest.raises(ValueError, match=r"empty\.pdb is empty; give a \.pdb or \.cif"):
         from_pdb(empty)
 
     wrong = tmp_path / "notes.pdb"
