@@ -17,8 +17,6 @@ DEFAULT_VARIANT = (VARIANTS[0],)
 _CURES = {
     "implicit_solvent": "MMFF94 describes molecules in vacuum; for solvent give a .pdb file",
 }
-    ("implicit_solvent",), "MMFF94 describes molecules in vacuum; for solvent give a .pdb file"
-)
 
 
 def _variant(forcefield: Sequence[str]) -> str:
