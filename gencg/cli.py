@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -205,20 +205,25 @@ def app() -> None:
 
 
 @app.command()
-@click.argument("target")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @_options(_ENERGY, _TRAINING, _OUTPUT)
-def run(target: str, **options: Any) -> None:
+def run(targets: tuple[str, ...], **options: Any) -> None:
     """Train, draw and report on TARGET.
 
     TARGET is the name of a ready-made system (`gencg systems`), a structure (.pdb, .cif), an Amber
     topology (.prmtop, .parm7, .top), a GROMACS topology (.top), a serialized OpenMM system (.xml),
-    or a peptide such as sequence:ACE-ALA-NME. Run again with the same settings, it resumes.
+    a peptide such as sequence:ACE-ALA-NME, or a small molecule with MMFF94 (smiles:CCO, .sdf,
+    .mol). Run again with the same settings, it resumes. Several targets, an .smi or an .sdf file of
+    many molecules make a folder each and one table; none stops the others.
     """
     from gencg import parallel
     from gencg.run import RunFolder
     from gencg.run import run as run_all
+    from gencg.run.batch import is_batch
 
-    config, system, path = _configure(target, options)
+    if is_batch(targets):
+        return _run_batch(targets, options)
+    config, system, path = _configure(targets[0], options)
     with parallel.processes():
         first = parallel.rank() == 0
         options["quiet"] |= not first
@@ -234,6 +239,37 @@ def run(target: str, **options: Any) -> None:
         click.echo(json.dumps(summary, indent=2))
     else:
         _print_summary(summary, path)
+
+
+def _run_batch(targets: Sequence[str], options: dict[str, Any]) -> None:
+    """Run every molecule of the targets with the options that were given."""
+    from gencg.run.batch import expand, markdown, run_batch
+
+    items = expand(targets)
+    first = Path(targets[0])
+    name = first.stem if len(targets) == 1 else "batch"
+    out = Path(options["out"] or Path("runs") / name)
+    arguments = _given_options(without=("out", "as_json", "quiet", "debug"))
+    rows = run_batch(items, arguments, out, announce=_speaker(options))
+    click.echo(json.dumps(rows, indent=2) if options["as_json"] else markdown(rows), nl=False)
+    if any(row["status"] != "done" for row in rows):
+        raise SystemExit(1)
+
+
+def _given_options(*, without: Sequence[str]) -> list[str]:
+    """The options of a command that were given, as on its command line."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if not isinstance(option, click.Option) or not given or name in without:
+            continue
+        value = context.params[name]
+        values = () if option.is_flag else value if option.multiple else (value,)
+        words += [option.opts[0]] if option.is_flag else []
+        words += [word for v in values for word in (option.opts[0], str(v))]
+    return words
 
 
 @app.command()
@@ -394,6 +430,40 @@ def energy(target: str, **options: Any) -> None:
     for name, value in rows.items():
         if value is not None:
             click.echo(f"{name:<{width}}  {value:16.6f} kJ/mol")
+
+
+@app.command()
+@click.argument("target")
+@_options(_ENERGY, _OUTPUT)
+@click.option("--out", type=click.Path(), help="Picture (.png, .svg, .pdf) with the soft torsions.")
+@click.option("--override", is_flag=True, help="Write over a file that is there.")
+def describe(target: str, **options: Any) -> None:
+    """What of TARGET is sampled, what is held, and why."""
+    from gencg.systems import load
+    from gencg.systems.description import describe_system
+
+    loading = {name: options[name] for name in _LOADING}
+    loading["phi_psi"] = _pairs(options["phi_psi"])
+    system = load(target, temperature=options["temperature"], **loading)
+    description = describe_system(system)
+    if options["out"] and system.molecule is not None:
+        from gencg.plots.molecule import plot_molecule
+        from gencg.plots.style import new_figure, style
+
+        path = Path(options["out"])
+        _refuse_existing(path, options, "file")
+        marked = {str(n): row.bond for n, row in enumerate(description.sampled, 1) if row.bond}
+        with style():
+            figure, (ax,) = new_figure(width=7.0, height=5.0)
+            few = system.molecule.n_atoms <= 30
+            plot_molecule(system.molecule, marked, hydrogens=few, title=system.name, ax=ax)
+            figure.savefig(path)
+    if options["as_json"]:
+        rows = [vars(row) for row in description.rows]
+        about = {"name": description.name, "summary": description.summary, "rows": rows}
+        click.echo(json.dumps(about | {"notes": list(description.notes)}, indent=2))
+    else:
+        click.echo(str(description))
 
 
 @app.command()

@@ -50,8 +50,9 @@ def plot_molecule(
     # What lies behind is drawn first
     for k in sorted(shown, key=lambda k: depth[k]):
         element = molecule.elements[k]
-        ax.scatter(flat[k, 0], flat[k, 1], s=_SIZES.get(element, 110.0), color=_COLOURS.get(element, "#999999"),
-                   edgecolors="#333333", linewidths=0.8, zorder=2)  # fmt: skip
+        size, colour = _SIZES.get(element, 110.0), _COLOURS.get(element, "#999999")
+        ax.scatter(flat[k, 0], flat[k, 1], s=size, color=colour, edgecolors="#333333",
+                   linewidths=0.8, zorder=2)  # fmt: skip
     halo = [withStroke(linewidth=3.0, foreground="white")]
     for (i, j), labels in marked.items():
         middle = flat[[i, j]].mean(0)
