@@ -16,6 +16,7 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
+from amide_files import write_amber, write_gromacs
 
 from gencg import cli, systems
 from gencg.checkpoint import load_checkpoint
@@ -89,6 +90,11 @@ def text_file() -> list[object]:
     return ["notes.pdb"]
 
 
+def rst7() -> str:
+    Path("my.rst7").write_text("")
+    return "my.rst7"
+
+
 def unknown_residue() -> list[object]:
     return [pdb(lambda line: line.replace("ALA", "XYZ"))]
 
@@ -150,6 +156,13 @@ def unknown_toml() -> list[object]:
 
 BAD_INPUT = {
     "an unknown system": (lambda: ["double-wel"], "did you mean double-well"),
+    "an unknown residue": (lambda: ["sequence:ACE-XYZ-NME"], "known are ALA"),
+    "an option of another kind": (
+        lambda: [DIPEPTIDE, "--implicit-solvent", "OBC2"], "implicit/obc2.xml",
+    ),
+    "an unknown solvent": (lambda: ["my.prmtop", "--implicit-solvent", "wet"], "HCT, OBC1"),
+    "half a pair of angles": (lambda: ["sequence:AA", "--phi-psi", "-60"], "pairs of numbers"),
+    "coordinates alone": (lambda: [rst7()], "give the topology"),
     "a missing file": (lambda: ["nothing.pdb"], "nothing.pdb"),
     "a file that is no structure": (text_file, "notes.pdb"),
     "an unknown force field": (
@@ -421,12 +434,93 @@ def test_negative_values_follow_their_flag() -> None:
     ]  # fmt: skip
     assert cli._spread(["--cv", "-0.3", "-1.2", "run"]) == ["--cv", "-0.3", "--cv", "-1.2", "run"]
     assert cli._spread(["--cv=-0.3", "-1.2", "run"]) == ["--cv=-0.3", "--cv", "-1.2", "run"]
+    assert cli._spread(["--phi-psi", "-60", "-45", "--caps"]) == [
+        "--phi-psi", "-60", "--phi-psi", "-45", "--caps",
+    ]  # fmt: skip
     assert cli._spread(["-n", "-1", "3"]) == ["-n", "-1", "3"]
 
 
 def test_a_long_seed_is_not_rounded() -> None:
     assert cli.COUNT.convert(str(2**63 - 1), None, None) == 2**63 - 1
     assert cli.COUNT.convert("5e6", None, None) == 5_000_000
+
+
+def test_energy_of_every_kind_of_target(gencg, caplog) -> None:
+    amber, gromacs = write_amber(Path()), write_gromacs(Path(), include="share/field.itp")
+    text = gromacs.read_text().replace("share/field", "field").replace("1 2 1 0.11 ", "1 2 1 BOND ")
+    gromacs.write_text(text)
+    macros = ["--include-dir", "share", "--define", "BOND=0.11"]
+    totals = []
+    for args in (
+        [amber, "--implicit-solvent", "obc2"],
+        [amber, "--coordinates", "amide.gro", "--implicit-solvent", "obc2"],
+        [gromacs, *macros],
+        ["sequence:ACE-ALA-NME", "--phi-psi", "-60", "-45", "--forcefield", "amber96.xml"],
+        ["sequence:A", "--caps", "--phi-psi", "-60", "-45", "--forcefield", "amber96.xml"],
+    ):
+        code, out, err = gencg("energy", *args, "--json")
+        assert code == 0, err
+        values = json.loads(out)
+        assert values["total"] == pytest.approx(values["openmm"], abs=1e-5)
+        assert sum(values["terms"].values()) == pytest.approx(values["total"], abs=1e-8)
+        totals.append(values["total"])
+    assert totals[0] == pytest.approx(totals[1], abs=1e-4)  # a gro has fewer digits
+    assert totals[0] < totals[2] - 10
+    assert totals[3] == totals[4]
+
+    bare = pdb(lambda line: None if line[76:78].strip() == "H" else line)
+    assert gencg("energy", bare)[0] == 2
+    assert gencg("energy", bare, "--add-hydrogens", "--ph", "7")[0] == 0
+    assert "added 12 hydrogens: 3 to ACE 1, 5 to ALA 2, 4 to NME 3" in caplog.text
+
+
+TINY = ["--energy-calls", "1e3", "--samples", "100", "--batch-size", "100", "--quiet", "--cvs", "0",
+        "--coverage-calls", "0"]  # fmt: skip
+
+
+def test_a_short_run_of_a_sequence(gencg) -> None:
+    target = "sequence:ACE-GLY-NME"
+    args = [*TINY, "--forcefield", "amber14-all.xml"]
+    code, out, err = gencg("run", target, *args, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert (summary["name"], summary["n_atoms"]) == ("ACE-GLY-NME", 19)
+    run = Path("runs/ACE-GLY-NME")
+    config = json.loads((run / "config.json").read_text())
+    assert (config["target"], config["inputs"]) == (target, [])
+    assert mdtraj.load(str(run / "samples.h5")).topology.n_residues == 3
+    assert gencg("sample", run, "-n", "10")[0] == 0
+    code, _, err = gencg("run", target, *args, "--phi-psi", "-60", "-45")
+    assert code == 2
+    assert "phi_psi is not given there and (-60.0, -45.0) here" in err
+
+
+def test_a_run_goes_on_without_its_files_but_not_with_others(gencg) -> None:
+    amber = write_amber(Path())
+    args = ["amide.prmtop", *TINY, "--out", "run"]
+    assert gencg("fit", *args)[0] == 0
+    assert {p.name for p in Path("run/inputs").iterdir()} == {"amide.prmtop", "amide.rst7"}
+
+    before = amber.read_text()
+    amber.write_text(before.replace("0.11", "0.12") + "\n")
+    code, _, err = gencg("run", *args)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "checksum of amide.prmtop is" in err
+
+    # One of them gone, the copies stand for both
+    amber.write_text(before)
+    Path("amide.rst7").unlink()
+    code, _, err = gencg("run", *[a for a in args if a != "--quiet"])
+    assert code == 0, err
+    assert "amide.rst7 not found: going on from the copies in run" in err
+    amber.unlink()
+    for verb in (["sample", "run", "-n", "10"], ["report", "run"], ["run", *args]):
+        code, _, err = gencg(*verb)
+        assert code == 0, err
+    code, _, err = gencg("run", *args, "--override")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no topology file at amide.prmtop" in err
+    assert gencg("run", "amide.prmtop", *TINY, "--out", "other")[0] == 2
 
 
 def test_systems_are_listed(gencg) -> None:
