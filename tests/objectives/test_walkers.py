@@ -254,7 +254,7 @@ def test_values_are_remembered_while_it_is_hot() -> None:
 def test_the_value_is_the_bound_and_calls_are_those_asked_for() -> None:
     energy, model = DoubleWell(), _model()
     objective = CoveringKL(_target(energy), n_samples=64)
-    alone = ReverseKL(_target(DoubleWell()), n_samples=56, order=0.5)
+    alone = ReverseKL(_target(DoubleWell()), n_samples=48, order=0.5)
     for _ in range(3):
         before = energy.n_energy_calls
         torch.manual_seed(4)
@@ -408,7 +408,7 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
         ({"moves": 1.0}, r"`moves` must lie in \[0, 1\), got 1.0"),
         ({"n_samples": 8, "moves": 0.9}, "`n_samples` must leave two fresh samples, got 8"),
         ({"weight": -1.0}, "`weight` must not be negative or infinite, got -1.0"),
-        ({"n_walkers": 3}, "`n_walkers` must be at least 64, got 3"),
+        ({"n_walkers": 3}, "`n_walkers` must be at least 128, got 3"),
         ({"n_kept": 0}, "`n_kept` must be at least 1, got 0"),
         ({"order": 3.0}, r"`order` must lie in \[0, 2\], got 3.0"),
     ],
