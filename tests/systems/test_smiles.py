@@ -22,6 +22,7 @@ from gencg.coordinates.symmetry import relabelled
 from gencg.energies.mmff import MMFF
 from gencg.systems import default_force_field, from_sdf, from_smiles, load
 from gencg.systems.energies import structure_energy
+from gencg.systems.inputs import input_files
 from gencg.target import BoltzmannTarget
 from gencg.testing import check_coordinate_map
 
@@ -414,9 +415,20 @@ def test_load_takes_smiles_and_sdf(write, save) -> None:
     assert system.description == "CCO, MMFF94s in vacuum"
     path = save(write("CCO"), name="ethanol.mol")
     assert load(str(path)).name == "ethanol"
-    # A copy under another name keeps the name of the target
-    copied = save(write("CCO"), name="structure.pdb")
-    assert load("elsewhere/ethanol.mol", structure=copied).name == "ethanol"
+    # A molecule of many, and the copy that a run keeps of it
+    many = str(save(write("CCO"), write("CO"), name="many.sdf"))
+    second = load(f"{many}#1")
+    assert (second.name, second.molecule.n_atoms) == ("many-1", 6)
+    (kept,) = input_files(f"{many}#1", {})
+    assert kept.content.count(b"$$$$") == 1
+    copied = Path(many).parent / "copies" / kept.name
+    copied.parent.mkdir()
+    copied.write_bytes(kept.content)
+    again = load(f"{many}#1", kept={f"{many}#1": copied})
+    assert (again.name, again.molecule.n_atoms) == ("many-1", 6)
+    assert_close(again.coordinates.centre, second.coordinates.centre)
+    with pytest.raises(ValueError, match="implicit_solvent.* does not apply to the SMILES"):
+        load("smiles:CCO", implicit_solvent="OBC2")
     assert default_force_field("smiles:CCO") == default_force_field("my.sdf") == ("MMFF94",)
     with pytest.raises(ValueError, match=r"`forcefield` must be MMFF94 or MMFF94s .*got amber"):
         load("smiles:CCO", forcefield=["amber96.xml"])
