@@ -389,7 +389,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     return {_ALIASES.get(k.replace("-", "_"), k.replace("-", "_")): v for k, v in content.items()}
 
 
-_ALIASES = {"cvs": "n_cvs", "samples": "n_samples", "format": "formats"}
+_ALIASES = {"cvs": "n_cvs", "samples": "n_samples", "format": "formats", "define": "defines"}
 
 
 def file_checksum(path: str | Path) -> str:

@@ -14,7 +14,12 @@ from gencg.systems.assembly import MAX_BARRIER, Bond, assemble, check_settings
 from gencg.systems.base import System
 from gencg.systems.files import check_n_atoms
 from gencg.systems.force_fields import create_system, force_field_words, load_force_field
-from gencg.systems.hydrogens import hydrogens_in_words, with_hydrogens
+from gencg.systems.hydrogens import (
+    added_atoms,
+    hydrogens_in_words,
+    settle_hydrogens,
+    with_hydrogens,
+)
 from gencg.systems.parametrised import Parametrised
 from gencg.systems.serialized import read_objects
 from gencg.systems.structure import read_structure
@@ -149,15 +154,17 @@ def read_pdb(
     ph: float = 7.0,
 ) -> Parametrised:
     """A structure file with its force field; arguments and errors as of `from_pdb`."""
-    topology, positions = read_structure(path)
+    given, positions = read_structure(path)
     loaded = load_force_field(forcefield)
+    topology = given
     if add_hydrogens:
-        before = topology
-        topology, positions = with_hydrogens(topology, positions, ph=ph)
-        logger.warning("%s: %s", path, hydrogens_in_words(before, topology))
+        topology, positions = with_hydrogens(given, positions, ph=ph)
+        logger.warning("%s: %s", path, hydrogens_in_words(given, topology))
     system = create_system(loaded, topology, source=str(path), is_protonated=add_hydrogens)
+    if added := added_atoms(given, topology):
+        positions = settle_hydrogens(system, positions, added)
     words = force_field_words(forcefield)
-    return Parametrised(system, topology, positions, words, is_rough=add_hydrogens)
+    return Parametrised(system, topology, positions, words, is_rough=bool(added))
 
 
 def from_system(

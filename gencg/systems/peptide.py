@@ -11,7 +11,7 @@ from gencg.geometry import place_atoms
 from gencg.systems.files import check_n_atoms
 from gencg.systems.hydrogens import with_hydrogens
 from gencg.systems.residues import Residue
-from gencg.systems.side_chains import CHI1, PLANAR_CHI2, SIDE_CHAINS
+from gencg.systems.side_chains import CHI1, CHI2, SIDE_CHAINS, TETRAHEDRAL_CHI2
 
 Array = NDArray[np.float64]
 Atoms = dict[str, Array]
@@ -21,6 +21,8 @@ STRAND = (-120.0, 130.0)
 PROLINE = (-65.0, 140.0)
 PROLINE_PHI = (-100.0, -35.0)
 """Range of phi in degrees that the ring of an L-proline allows."""
+ROOM = 0.34
+"""Distance in nm between heavy atoms that leaves room for their hydrogens."""
 NEAREST = 0.2
 """Heavy atoms more than three bonds apart are no nearer than this in nm."""
 
@@ -30,8 +32,8 @@ def build_peptide(
 ) -> tuple[Any, Array]:
     """All atoms of a peptide with given backbone torsions and trans amide bonds.
 
-    Bond lengths and angles are ideal ones, side chains take the most frequent first torsion that
-    has room, and hydrogens are OpenMM's (`Modeller.addHydrogens`).
+    Bond lengths and angles are ideal ones, side chains take the most frequent torsions that have
+    room, and hydrogens are OpenMM's (`Modeller.addHydrogens`).
 
     Args:
         residues: As of `parse_sequence`.
@@ -47,8 +49,7 @@ def build_peptide(
     """
     torsions = _backbone_torsions(residues, phi_psi)
     chain = _backbone(residues, torsions)
-    for i, residue in enumerate(residues):
-        _add_side_chain(chain, i, residue)
+    _place_side_chains(chain, residues)
     topology, positions = _heavy_atoms(residues, chain)
     check_n_atoms("`sequence`", len(positions))
     _check_room(topology, positions)
@@ -167,40 +168,49 @@ def _proline_ring(atoms: Atoms, phi: float, hand: float) -> Atoms:
     return {"CG": cg, "CD": cd}
 
 
-def _add_side_chain(chain: list[Atoms], index: int, residue: Residue) -> None:
-    """Add the side chain whose atoms keep furthest from everything placed, the usual one first."""
-    rows = SIDE_CHAINS.get(residue.name, ())
-    if not rows:
-        return
-    own = chain[index]
-    others = np.array(
-        [x for i, atoms in enumerate(chain) for x in atoms.values() if i != index]
-        + [own["O"], *(own[name] for name in ("OXT",) if name in own)]
-    )
-    best, widest = dict(own), -1.0
-    for chi1 in CHI1:
-        atoms = _side_chain(own, residue, chi1)
+def _place_side_chains(chain: list[Atoms], residues: Sequence[Residue]) -> None:
+    """Give every side chain the most frequent torsions that have room, or the roomiest ones.
+
+    Each is chosen anew once all others are there.
+    """
+    backbones = [dict(atoms) for atoms in chain]
+    for _ in range(2):
+        for i, residue in enumerate(residues):
+            if SIDE_CHAINS.get(residue.name):
+                chain[i] = _roomiest(backbones[i], chain[:i] + chain[i + 1 :], residue)
+
+
+def _roomiest(own: Atoms, others: list[Atoms], residue: Residue) -> Atoms:
+    rows = SIDE_CHAINS[residue.name]
+    # Its own carbonyl is near whatever the side chain does
+    placed = [own[name] for name in ("O", "OXT") if name in own]
+    placed += [x for atoms in others for x in atoms.values()]
+    best, widest = own, -1.0
+    for chis in _rotamers(residue):
+        atoms = _side_chain(own, residue, chis)
         new = np.array([atoms[row.atom] for row in rows])
-        room = float(np.linalg.norm(new[:, None] - others, axis=-1).min())
+        room = float(np.linalg.norm(new[:, None] - np.array(placed), axis=-1).min())
         if room > widest + 1e-6:
             best, widest = atoms, room
-        if room > 0.3:
+        if room > ROOM:
             break
-    own |= best
+    return best
 
 
-def _side_chain(own: Atoms, residue: Residue, chi1: float) -> Atoms:
+def _rotamers(residue: Residue) -> list[tuple[float, float]]:
+    has_chi2 = any(row.chi == 2 for row in SIDE_CHAINS[residue.name])
+    second = CHI2.get(residue.name, TETRAHEDRAL_CHI2) if has_chi2 else (180.0,)
+    return [(chi1, chi2) for chi2 in second for chi1 in CHI1]
+
+
+def _side_chain(own: Atoms, residue: Residue, chis: tuple[float, float]) -> Atoms:
     atoms = dict(own)
     sign = -1.0 if residue.is_dextro else 1.0
+    turned = (0.0, *chis, 180.0, 180.0)
     for row in SIDE_CHAINS[residue.name]:
-        chi = 0.0
-        if row.chi == 1:
-            chi = chi1
-        elif row.chi:
-            chi = PLANAR_CHI2.get(residue.name, 180.0) if row.chi == 2 else 180.0
         atoms[row.atom] = _place(
             atoms[row.bonded], atoms[row.second], atoms[row.third],
-            length=row.length, angle=row.angle, torsion=sign * (chi + row.torsion),
+            length=row.length, angle=row.angle, torsion=sign * (turned[row.chi] + row.torsion),
         )  # fmt: skip
     return atoms
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from gencg.systems.base import System
 from gencg.systems.force_fields import create_system, force_field_words, load_force_field
+from gencg.systems.hydrogens import settle_hydrogens
 from gencg.systems.molecules import DEFAULT_FORCE_FIELD, SystemOptions, build
 from gencg.systems.parametrised import Parametrised
 from gencg.systems.peptide import build_peptide
@@ -68,11 +69,10 @@ def read_sequence(
     source = f"`sequence` {sequence!r}"
     system = create_system(loaded, topology, source=source, is_protonated=True)
     built = zip(topology.residues(), residues, strict=True)
-    mirror_maps(system, {
-        atom.index
-        for ours, residue in built if residue.is_dextro
-        for atom in ours.atoms() if atom.name == "CA"
-    })  # fmt: skip
+    dextro = [ours for ours, residue in built if residue.is_dextro]
+    mirror_maps(system, {a.index for ours in dextro for a in ours.atoms() if a.name == "CA"})
+    hydrogens = [a.index for a in topology.atoms() if a.element.symbol == "H"]
+    positions = settle_hydrogens(system, positions, hydrogens)
     words = force_field_words(forcefield)
     return Parametrised(system, topology, positions, words, is_rough=True)
 

@@ -73,10 +73,15 @@ _ROWS = {
 SIDE_CHAINS: dict[str, tuple[Placement, ...]] = {"GLY": (), "ALA": (), "PRO": ()}
 """Atoms beyond CB, in an order in which each finds its three others placed."""
 
-PLANAR_CHI2 = {"PHE": 90.0, "TYR": 90.0, "TRP": 95.0, "HIS": -80.0, "ASP": 0.0, "ASN": -20.0}
-"""The second torsion of a flat side chain, in degrees; all other torsions are trans."""
 CHI1 = (-65.0, 180.0, 60.0)
-"""First torsions to choose from, the most frequent one first."""
+"""First torsions to choose from in degrees, the most frequent one first."""
+CHI2 = {
+    "PHE": (90.0, 60.0, 120.0), "TYR": (90.0, 60.0, 120.0), "TRP": (95.0, -95.0, 0.0),
+    "HIS": (-80.0, 80.0, 180.0), "ASP": (0.0, 60.0, -60.0), "ASN": (-20.0, 60.0, 180.0),
+}  # fmt: skip
+"""Second torsions of flat side chains, likewise."""
+TETRAHEDRAL_CHI2 = (180.0, 65.0, -65.0)
+"""Second torsions of the other ones; later torsions are trans."""
 
 
 def _placement(row: str) -> Placement:

@@ -82,6 +82,17 @@ def test_every_residue_has_its_hand_before_and_after_minimising(name: str, prefi
     assert_close(energy(x), OpenMMEnergy(parts.system)(x), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("phi_psi", [None, [(-60.0, -45.0)], [(-75.0, 145.0)]])
+def test_large_side_chains_have_room(phi_psi) -> None:
+    for text in ("FGIFHWIYLA", "wkrmefyhwq"):
+        turned = phi_psi and [(-a, -b) if text.islower() else (a, b) for a, b in phi_psi]
+        parts = read_sequence(text, forcefield=VACUUM, phi_psi=turned)
+        # Its own checks find no bent ring and no long bond
+        molecule = molecule_of(parts.topology, parts.positions)
+        x = torch.tensor(parts.positions)[None]
+        assert not bool(clashes(x, distant_pairs(molecule)))
+
+
 def test_handedness_is_what_rdkit_calls_it() -> None:
     pytest.importorskip("rdkit")
     from openmm import app, unit
