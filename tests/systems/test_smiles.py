@@ -427,7 +427,7 @@ def test_load_takes_smiles_and_sdf(write, save) -> None:
     again = load(f"{many}#1", kept={f"{many}#1": copied})
     assert (again.name, again.molecule.n_atoms) == ("many-1", 6)
     assert_close(again.coordinates.centre, second.coordinates.centre)
-    with pytest.raises(ValueError, match="implicit_solvent.* does not apply to the SMILES"):
+    with pytest.raises(ValueError, match=r"implicit_solvent.* does not apply to the SMILES"):
         load("smiles:CCO", implicit_solvent="OBC2")
     assert default_force_field("smiles:CCO") == default_force_field("my.sdf") == ("MMFF94",)
     with pytest.raises(ValueError, match=r"`forcefield` must be MMFF94 or MMFF94s .*got amber"):
