@@ -1,6 +1,7 @@
 """Ready-made problems with their known answers, and molecules from files."""
 
 from gencg.systems.base import System as System
+from gencg.systems.from_energy import from_energy as from_energy
 from gencg.systems.molecules import alanine_dipeptide as alanine_dipeptide
 from gencg.systems.molecules import alanine_hexapeptide as alanine_hexapeptide
 from gencg.systems.molecules import alanine_tetrapeptide as alanine_tetrapeptide
