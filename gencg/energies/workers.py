@@ -23,7 +23,7 @@ Evaluator = Callable[[Array, bool], tuple[Array, Array]]
 """From positions ``(n, n_atoms, 3)`` in nm, and whether gradients are asked for, to energies
 ``(n,)`` and gradients ``(n, n_atoms, 3)``; without gradient the latter is empty."""
 
-LARGEST_PART = 64
+LARGEST_PART = 32
 """Configurations a worker takes at once: what still has to end after Ctrl-C."""
 
 
