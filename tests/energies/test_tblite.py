@@ -59,9 +59,7 @@ def test_energy_and_gradient_are_those_of_tblite(molecule, options) -> None:
     for k, one in enumerate(x):
         expected, slope = by_tblite(one, energy.settings.numbers, **options)
         assert float(value[k] + energy.offset) == pytest.approx(HARTREE * expected, abs=1e-8)
-        assert_close(
-            gradient[k], torch.as_tensor(HARTREE / BOHR * slope), rtol=0, atol=1e-8 / BOHR
-        )
+        assert_close(gradient[k], torch.as_tensor(HARTREE / BOHR * slope), rtol=0, atol=1e-8 / BOHR)
 
 
 @pytest.mark.parametrize("molecule, options", ENERGIES.values(), ids=ENERGIES.keys())
