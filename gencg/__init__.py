@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gencg.fit import fit as fit
     from gencg.ensemble import Ensemble as Ensemble
     from gencg.ensemble import draw as draw
+    from gencg.targeted import stiff_shift as stiff_shift
     from gencg.reweighting import reweight as reweight
     from gencg import analysis as analysis
     from gencg import plots as plots
@@ -63,6 +64,7 @@ _HOMES = {
     "fit": "fit",
     "Ensemble": "ensemble",
     "draw": "ensemble",
+    "stiff_shift": "targeted",
     "reweight": "reweighting",
     "analysis": "analysis",
     "plots": "plots",

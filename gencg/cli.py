@@ -389,6 +389,7 @@ def systems(**options: Any) -> None:
 @click.option("--charge", type=int, default=0, show_default=True, help="Total charge.")
 @click.option("--unpaired", type=int, default=0, show_default=True, help="Unpaired electrons.")
 @click.option("--solvent", metavar="NAME", help="Solvent, by ALPB.  [vacuum]")
+@click.option("--no-shift", is_flag=True, help="Leave lengths and angles as they were drawn.")
 @click.option("--processes", type=COUNT, default=1, show_default=True, help="To compute with.")
 @click.option("--seed", type=_Seed(), default=0, show_default=True, help="Seed of the choice.")
 @click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/draws/...]")
@@ -397,12 +398,16 @@ def systems(**options: Any) -> None:
 def reweight(folder: str, n_samples: int, **options: Any) -> None:
     """Weigh samples of RUN for a quantum-chemical energy.
 
-    RUN may be any folder with a samples.h5. Run again with the same settings, it resumes.
+    Lengths and angles are moved to the minimum of that energy first, exactly (the weights know it).
+    RUN may be any folder with a samples.h5; they stay as they are where it is no run. Run again
+    with the same settings, it resumes.
     """
     from gencg.energies.tblite import TbliteEnergy
     from gencg.export import read_samples, write_samples
     from gencg.reweighting import reweight as weigh_again
+    from gencg.run import RunFolder
     from gencg.run.record import finite, write_json
+    from gencg.targeted import stiff_shift
 
     ensemble = read_samples(folder)
     if ensemble.molecule is None:
@@ -426,17 +431,25 @@ def reweight(folder: str, n_samples: int, **options: Any) -> None:
     _refuse_existing(out / "samples.h5", options, "--seed or --out")
     if options["override"]:
         checkpoint.unlink(missing_ok=True)
+    shift = None
+    if (home / "config.json").exists() and not options["no_shift"]:
+        shift = stiff_shift(RunFolder.open(home).system().coordinates, energy)
+    n_calls = energy.n_energy_calls
     with _counter(options) as reporters:
         found = weigh_again(
             ensemble,
             energy,
             n_samples=n_samples,
+            shift=shift,
             seed=options["seed"],
             checkpoint=checkpoint,
             reporters=reporters,
         )
     written = write_samples(out, found.ensemble)
-    numbers = {"energy": repr(energy), "offset": energy.offset, **found.numbers()}
+    numbers: dict[str, Any] = {"energy": repr(energy), "offset": energy.offset}
+    numbers |= {"shifted": shift is not None, **found.numbers()}
+    # The minimum, too
+    numbers["energy_calls"] += n_calls
     write_json(out / "reweighting.json", numbers)
     if options["as_json"]:
         files = [str(path) for path in written]

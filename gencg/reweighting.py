@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from gencg.coordinates.base import CoordinateMap
 from gencg.energies.base import Energy
 from gencg.ensemble import Ensemble
 from gencg.importance import log_partition_ratio
+from gencg.targeted import Shift
 from gencg.units import BOLTZMANN_CONSTANT, inverse_temperature
 
 logger = logging.getLogger("gencg")
@@ -38,8 +40,8 @@ class Reweighting:
 
     Args:
         before: The samples with their weights for U.
-        ensemble: The same samples with energies and weights for U'. Its own ``log_z_error`` leaves
-            out what thinning has averaged; use that of this class.
+        ensemble: The same samples, where they were shifted to, with energies and weights for U'.
+            Its own ``log_z_error`` leaves out what thinning has averaged; use that of this class.
         pool_error: Standard error of log Z of the ensemble that `before` was thinned from; 0
             where it was not.
     """
@@ -76,7 +78,7 @@ class Reweighting:
     def overlap(self) -> float:
         r"""Effective sample size of the second step alone, as a fraction.
 
-        .. math:: \frac{E_p[r]^2}{E_p[r^2]}, \qquad r = e^{-\beta (U' - U)}
+        .. math:: \frac{E_p[r]^2}{E_p[r^2]}, \qquad r = w' / w
 
         with averages over the distribution p of U: what a perfect ensemble of the first level
         would keep.
@@ -120,7 +122,7 @@ class Reweighting:
 
     @property
     def _failed(self) -> Tensor:
-        return self.before.valid & ~self.ensemble.valid
+        return self.before.valid & self.ensemble.energy.isnan()
 
     def __repr__(self) -> str:
         e, (difference, error) = self.ensemble, self.free_energy_difference
@@ -136,6 +138,7 @@ def reweight(
     energy: Energy,
     *,
     n_samples: int | None = None,
+    shift: Shift | None = None,
     seed: int = 0,
     batch_size: int = 64,
     checkpoint: str | Path | None = None,
@@ -150,15 +153,24 @@ def reweight(
     which the second is exponential averaging. With `n_samples`, U' is asked at that many of the
     samples alone, chosen by their weights so that they stand for all (`Ensemble.thin`).
 
-    The two energies have to agree on every stiff coordinate: with d of them whose means differ by
-    :math:`\delta` widths, the effective sample size falls as :math:`e^{-d \delta^2}`. Where little
-    is left, train on to the second energy (`gencg.fit` with `model`).
+    The two energies have to agree on every stiff coordinate: where their means differ by
+    :math:`\delta_k` widths, the effective sample size falls as :math:`e^{-\sum_k \delta_k^2}`. A
+    `shift` takes most of it back,
+
+    .. math:: w'_i = w_i\, e^{-\beta (U'(x'_i) - U(x_i))}\,
+              \left|\det \frac{\partial x'}{\partial y'}\right|_i
+              \left|\det \frac{\partial x}{\partial y}\right|_i^{-1},
+              \qquad y'_i = y_i + d
+
+    and training on to the second energy (`gencg.fit` with `model`) nearly all.
 
     Args:
         ensemble: Weighted samples of U.
         energy: U'. Its calls are counted; a sample for which it is nan has no weight.
         n_samples: How many samples to ask; by default every valid one.
-        seed: Seed of the choice.
+        shift: Where samples go before they are asked, such as `stiff_shift` of the coordinates
+            that the ensemble was drawn in.
+        seed: Seed of the choice, and of the copies of rotors after a shift.
         batch_size: Configurations per call.
         checkpoint: File to write the energies to; if it exists, the reweighting goes on from it.
         checkpoint_seconds: Wall time between two writings; it is written as well when an
@@ -166,7 +178,7 @@ def reweight(
         reporters: Called with the number of energies computed and that of all.
 
     Raises:
-        ValueError: If the shapes differ, no sample has weight, or a number is not positive.
+        ValueError: If shapes differ, no sample has weight, or a number is not positive.
         CheckpointError: If `checkpoint` is damaged, or of other samples or another energy.
         RuntimeError: If more than half of the samples have no energy.
     """
@@ -178,10 +190,13 @@ def reweight(
     for name, value in (("n_samples", n_samples), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}")
+    if shift is not None and not _drawn_in(ensemble, shift.coordinates):
+        raise ValueError("`shift` has other coordinates than those that `ensemble` was drawn in")
     if bool(ensemble.log_weights.isneginf().all()):
         raise ValueError("`ensemble` has no sample with weight, so there is nothing to reweight")
     before = ensemble if n_samples is None else ensemble.thin(n_samples, seed)
-    task = _Task(before.x[before.valid], energy, None if checkpoint is None else Path(checkpoint))
+    moved, log_volume = _moved(before, shift, seed)
+    task = _Task(moved.x[before.valid], energy, None if checkpoint is None else Path(checkpoint))
     values = task.run(batch_size, checkpoint_seconds, reporters)
     n_failed = int(values.isnan().sum())
     if n_failed > MAX_FAILED * len(values):
@@ -191,23 +206,47 @@ def reweight(
         )
     return Reweighting(
         before=before,
-        ensemble=_reweighted(before, values, task.n_calls),
+        ensemble=_reweighted(moved, values, log_volume, task.n_calls),
         pool_error=0.0 if n_samples is None else ensemble.log_z_error,
     )
 
 
-def _reweighted(before: Ensemble, values: Tensor, n_calls: int) -> Ensemble:
+def _drawn_in(ensemble: Ensemble, coordinates: CoordinateMap) -> bool:
+    """Whether a sample's y means its x: in shape, up to rigid motion and equal labels."""
+    x, y = ensemble.x[ensemble.valid][:1], ensemble.y[ensemble.valid][:1]
+    if y.shape[1] != coordinates.dim:
+        return False
+    again, _ = coordinates.inverse(y)
+    if again.shape != x.shape:
+        return False
+    if x.ndim == 3:
+        x, again = (torch.pdist(points[0]).sort().values for points in (x, again))
+    return bool(torch.allclose(x, again, rtol=0, atol=1e-6))
+
+
+def _moved(ensemble: Ensemble, shift: Shift | None, seed: int) -> tuple[Ensemble, Tensor]:
+    """Samples after the shift, still with their energies, and the change of their log volume."""
+    if shift is None:
+        return ensemble, torch.zeros_like(ensemble.energy)
+    y, x, log_volume = shift(ensemble.y, seed=seed)
+    # What loses its handedness on the way has no weight
+    kept = shift.coordinates.valid(x) & torch.isfinite(log_volume)
+    log_weights = torch.where(kept, ensemble.log_weights, -math.inf)
+    return replace(ensemble, x=x, y=y, log_weights=log_weights), log_volume
+
+
+def _reweighted(moved: Ensemble, values: Tensor, log_volume: Tensor, n_calls: int) -> Ensemble:
     """The samples with energies of the second level, given for the valid ones."""
-    energy = torch.full_like(before.energy, math.nan)
-    energy[before.valid] = values
-    valid = before.valid & ~energy.isnan()
-    beta = inverse_temperature(before.temperature)
+    energy = torch.full_like(moved.energy, math.nan)
+    energy[moved.valid] = values
+    valid = moved.valid & ~energy.isnan()
+    beta = inverse_temperature(moved.temperature)
     # A weight of zero stays one: the difference of two infinite energies is no number
-    counted = valid & ~before.log_weights.isneginf()
-    step = torch.where(counted, -beta * (energy - before.energy), 0.0)
-    log_weights = torch.where(counted, before.log_weights + step, -math.inf)
+    counted = valid & ~moved.log_weights.isneginf()
+    step = torch.where(counted, log_volume - beta * (energy - moved.energy), 0.0)
+    log_weights = torch.where(counted, moved.log_weights + step, -math.inf)
     return replace(
-        before, energy=energy, log_weights=log_weights, valid=valid, n_energy_calls=n_calls
+        moved, energy=energy, log_weights=log_weights, valid=valid, n_energy_calls=n_calls
     )
 
 

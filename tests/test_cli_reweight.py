@@ -13,8 +13,11 @@ import torch
 from molecules import MOLECULES
 
 from gencg import cli
+from gencg.config import RunConfig, file_checksum
 from gencg.ensemble import Ensemble
 from gencg.export import read_samples, write_samples
+from gencg.run import RunFolder
+from gencg.systems import load
 from gencg.units import inverse_temperature
 
 pytest.importorskip("tblite")
@@ -98,6 +101,38 @@ def test_it_goes_on_where_it_was_stopped(water, gencg) -> None:
     code, _, err = gencg("reweight", water, "-n", 20, "--out", "new", "--energy", "gfn1")
     assert code == 2
     assert "of another energy" in err
+
+
+def test_samples_of_a_run_are_shifted_first(gencg, tmp_path) -> None:
+    MOLECULES["water"]().to_mdtraj().save_pdb("water.pdb")
+    text = Path("water.pdb").read_text().replace("MOL", "HOH")
+    Path("water.pdb").write_text(text)
+    system = load("water.pdb", forcefield=["tip3p.xml"])
+    config = RunConfig(target="water.pdb", forcefield=("tip3p.xml",), n_samples=200)
+    folder = RunFolder.create("run", config.resolve(system, checksum=file_checksum("water.pdb")))
+    # Independent Gaussians about the minimum are near enough to the force field
+    c = folder.system().coordinates
+    width = torch.tensor([0.0024, 0.0024, 0.083])
+    y = c.centre + width * torch.randn(200, 3)
+    x, log_det = c.inverse(y)
+    energy = system.energy(x)
+    log_q = -0.5 * (((y - c.centre) / width) ** 2).sum(-1)
+    log_weights = log_det - log_q - inverse_temperature(300.0) * energy
+    ensemble = Ensemble(x, y, y[:, :0], energy, log_weights, c.valid(x), 300.0, system.molecule)
+    assert ensemble.ess > 0.5
+    write_samples("run", ensemble)
+
+    found = {}
+    for name, options in {"moved": [], "still": ["--no-shift"]}.items():
+        code, out, err = gencg("reweight", "run", "-n", 50, "--json", "--out", name, *options)
+        assert code == 0, err
+        found[name] = json.loads(out)
+        assert found[name]["shifted"] == (name == "moved")
+    assert found["still"]["energy_calls"] == 50 < found["moved"]["energy_calls"]
+    assert found["moved"]["ess"] > found["still"]["ess"]
+    moved = read_samples("moved")
+    again, _ = c.forward(moved.x)
+    assert torch.allclose(again, moved.y)
 
 
 def test_a_bar_counts_the_samples(water, gencg) -> None:

@@ -34,6 +34,7 @@ ORDER = [
     "objectives",
     "tempering",
     "checkpoint",
+    "targeted",
     "reweighting",
     "testing",
     "optimisers",

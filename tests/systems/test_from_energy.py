@@ -12,7 +12,7 @@ from molecules import MOLECULES
 
 from gencg import systems
 from gencg.energies.base import Energy
-from gencg.systems.from_energy import nearest_minimum
+from gencg.energies.minimum import nearest_minimum
 
 WATER = MOLECULES["water"]()
 
