@@ -68,12 +68,13 @@ def stiff_shift(coordinates: CoordinateMap, energy: Energy) -> Shift:
 
     Args:
         coordinates: Their centre is the reference structure, a minimum of the first energy.
-        energy: The second energy; some 20 to 200 of its gradients are asked for.
+        energy: The second energy; some 20 to 100 of its gradients are asked for.
 
     Raises:
         ValueError: If the energy has no minimum near the reference structure.
     """
     x, _ = coordinates.inverse(coordinates.centre)
-    minimum = torch.as_tensor(nearest_minimum(energy, x.double().numpy()))
+    # Good to a tenth of a width; soft coordinates would go on for long
+    minimum = torch.as_tensor(nearest_minimum(energy, x.double().numpy(), tolerance=30.0))
     y, _ = coordinates.forward(minimum)
     return Shift(coordinates, torch.where(coordinates.soft, 0.0, y - coordinates.centre))
