@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gencg.energies.base import Energy as Energy
     from gencg.energies.forcefield import ForceField as ForceField
     from gencg.energies.openmm import OpenMMEnergy as OpenMMEnergy
+    from gencg.energies.tblite import TbliteEnergy as TbliteEnergy
     from gencg.target import BoltzmannTarget as BoltzmannTarget
     from gencg.models.coarse_grained import CoarseGrainedModel as CoarseGrainedModel
     from gencg.objectives.base import Objective as Objective
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from gencg.fit import fit as fit
     from gencg.ensemble import Ensemble as Ensemble
     from gencg.ensemble import draw as draw
+    from gencg.targeted import stiff_shift as stiff_shift
+    from gencg.reweighting import reweight as reweight
     from gencg import analysis as analysis
     from gencg import plots as plots
     from gencg import export as export
@@ -47,6 +50,7 @@ _HOMES = {
     "Energy": "energies.base",
     "ForceField": "energies.forcefield",
     "OpenMMEnergy": "energies.openmm",
+    "TbliteEnergy": "energies.tblite",
     "BoltzmannTarget": "target",
     "CoarseGrainedModel": "models.coarse_grained",
     "Objective": "objectives.base",
@@ -60,6 +64,8 @@ _HOMES = {
     "fit": "fit",
     "Ensemble": "ensemble",
     "draw": "ensemble",
+    "stiff_shift": "targeted",
+    "reweight": "reweighting",
     "analysis": "analysis",
     "plots": "plots",
     "export": "export",

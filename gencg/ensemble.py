@@ -22,6 +22,7 @@ from gencg.importance import (
     pareto_smooth,
     pareto_verdict,
     resample_indices,
+    thinned,
     weighted_average,
 )
 from gencg.models.coarse_grained import CoarseGrainedModel
@@ -213,6 +214,14 @@ class Ensemble:
         """Ensemble of `n` samples of equal weight, drawn by weight; it keeps `log_z`."""
         chosen = self.select(resample_indices(self.log_weights, n, seed))
         return replace(chosen, log_weights=torch.full_like(chosen.log_weights, self.log_z))
+
+    def thin(self, n: int, seed: int = 0) -> Ensemble:
+        """`n` of the samples, each once, with weights that stand for all of them (`thinned`).
+
+        It keeps `log_z`; what `raw` averages say of it is of no generator any more.
+        """
+        index, log_weights = thinned(self.log_weights, n, seed)
+        return replace(self.select(index), log_weights=log_weights)
 
     def to_mdtraj(self) -> Any:
         """MDTraj trajectory of all samples, in their order, without time and unit cell.

@@ -130,7 +130,9 @@ def fit(
             "path" or "plain" (`ReverseKL` with either gradient). A model with collective
             variables, or without soft coordinates apart from stiff ones, takes "path" for
             "covering".
-        model: A model to train in place of the default one.
+        model: A model to train in place of the default one, such as that of another energy with
+            the same coordinates, then with `NoTempering`. It is the one that moves: give a copy
+            of one that is to stay as it is.
         objective: A loss in place of that of `estimator`; one that keeps samples goes on with
             them, so that each training wants its own.
         seed: Decides everything random, initial parameters included.

@@ -106,6 +106,44 @@ def log_partition(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return value, torch.sqrt(relative_variance / (n - 1))
 
 
+def log_partition_ratio(log_weights: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Log ratio of two partition functions on the same samples, and its standard error.
+
+    .. math:: \log \frac{Z'}{Z} = \log \frac{\sum_i w'_i}{\sum_i w_i}, \qquad
+              \mathrm{se}^2 = \tfrac{n}{n-1} \sum_i (\tilde w'_i - \tilde w_i)^2
+
+    with normalised weights :math:`\tilde w`: the weighted average of :math:`w'/w`, as exponential
+    averaging has it, with the error of the delta method, in which what both weights share cancels.
+
+    Args:
+        log_weights: :math:`\log w'_i`, shape ``(n,)``.
+        reference: :math:`\log w_i`, shape ``(n,)``.
+
+    Returns:
+        Value and standard error, scalar tensors; ``(-inf, inf)`` if no sample has weight
+        :math:`w'`, and an infinite error for a single sample.
+
+    Raises:
+        ValueError: If the shapes differ, or no sample has weight :math:`w`.
+
+    References:
+        | High-temperature equation of state by a perturbation method (Zwanzig, 1954),
+          https://doi.org/10.1063/1.1740409
+    """
+    _check(log_weights)
+    _check(reference)
+    n = log_weights.shape[0]
+    if reference.shape[0] != n:
+        raise ValueError(f"`reference` must have shape ({n},), got {tuple(reference.shape)}")
+    if _all_zero(reference):
+        raise ValueError("`reference` is all -inf: no sample counts, so there is no ratio")
+    value = torch.logsumexp(log_weights, 0) - torch.logsumexp(reference, 0)
+    if n == 1 or _all_zero(log_weights):
+        return value, log_weights.new_tensor(math.inf)
+    influence = torch.softmax(log_weights, 0) - torch.softmax(reference, 0)
+    return value, torch.sqrt(n / (n - 1) * (influence**2).sum())
+
+
 def weighted_average(values: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     r"""Self-normalised average over the target, with its standard error by the delta method.
 
@@ -259,6 +297,69 @@ def resample_indices(log_weights: Tensor, n: int, seed: int = 0) -> Tensor:
     last = int(torch.nonzero(~log_weights.isneginf()).max())
     order = torch.randperm(n, generator=generator)
     return indices.clamp(max=last)[order].to(log_weights.device)
+
+
+def thinned(log_weights: Tensor, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    r"""Choose `n` of many weighted samples, each once, to stand for all of them.
+
+    Sample i is kept with probability :math:`\pi_i`, and its weight grows to :math:`w_i / \pi_i`,
+
+    .. math:: \pi_i = \min(1, w_i / c), \quad \textstyle\sum_i \pi_i = n,
+              \qquad \frac{w_i}{\pi_i} = \max(w_i, c)
+
+    so that sums over the kept ones have the sums over all as their means, and the sum of the
+    weights stays as it is. Of all such choices this one changes the weights least. The kept are
+    drawn systematically, in random order; samples without weight never are.
+
+    Args:
+        log_weights: :math:`\log w_i`, shape ``(n_samples,)``.
+        n: How many to keep; all that have weight, as they are, if there are no more.
+        seed: Seed of the choice.
+
+    Returns:
+        Indices in ascending order, shape ``(n,)``, int64, and log weights ``(n,)``, which have
+        the mean weight of all samples as their mean.
+
+    References:
+        | On-line inference for hidden Markov models via particle filters (Fearnhead, Clifford,
+          2003), section 3, https://doi.org/10.1111/1467-9868.00421
+    """
+    _check(log_weights)
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1, got {n}")
+    counted = torch.nonzero(~log_weights.isneginf())[:, 0]
+    if not len(counted):
+        raise ValueError("`log_weights` are all -inf: there is no sample to keep")
+    w = torch.softmax(log_weights[counted].detach().double().cpu(), 0)
+    kept, log_cut = torch.arange(len(counted)), -math.inf
+    if n < len(counted):
+        cut = _cut(w, n)
+        kept = _systematic((w / cut).clamp(max=1.0), n, seed)
+        log_cut = math.log(cut) + float(torch.logsumexp(log_weights[counted], 0))
+    index = counted[kept.to(counted.device)]
+    # The mean is over the kept now, and was over all
+    scale = math.log(len(index) / log_weights.shape[0])
+    return index, log_weights[index].clamp(min=log_cut) + scale
+
+
+def _cut(w: Tensor, n: int) -> float:
+    r"""The weight c with :math:`\sum_i \min(1, w_i/c) = n`, for n below the number of weights."""
+    w = w.sort(descending=True).values
+    # With the m largest kept for certain, c is the rest over the places left
+    rest = w.flip(0).cumsum(0).flip(0)[:n]
+    candidates = rest / (n - torch.arange(n))
+    return float(candidates[torch.nonzero(w[:n] <= candidates)[0, 0]])
+
+
+def _systematic(probabilities: Tensor, n: int, seed: int) -> Tensor:
+    """Indices kept with given probabilities, which sum to `n`, in ascending order."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(probabilities), generator=generator)
+    start = torch.rand((), generator=generator, dtype=torch.float64)
+    cumulative = probabilities[order].cumsum(0)
+    points = (torch.arange(n, dtype=torch.float64) + start) * (cumulative[-1] / n)
+    at = torch.searchsorted(cumulative, points, right=True).clamp(max=len(order) - 1)
+    return order[at].sort().values
 
 
 def _check(log_weights: Tensor) -> None:

@@ -4,6 +4,10 @@ import math
 
 BOLTZMANN_CONSTANT = 8.31446261815324e-3
 """Molar Boltzmann constant in kJ/(mol K) (CODATA 2018, exact)."""
+BOHR = 0.0529177210903
+"""Atomic unit of length in nm (CODATA 2018)."""
+HARTREE = 2625.4996394798254
+"""Atomic unit of energy in kJ/mol (CODATA 2018)."""
 
 
 def check_temperature(temperature: float) -> float:

@@ -34,6 +34,8 @@ ORDER = [
     "objectives",
     "tempering",
     "checkpoint",
+    "targeted",
+    "reweighting",
     "testing",
     "optimisers",
     "training",
@@ -62,6 +64,7 @@ GUESTS = {
     "openmm": ("energies/openmm.py", "energies/openmm_values.py", "systems/"),
     "mdtraj": ("molecule.py", "ensemble.py", "export/", "systems/"),
     "rdkit": ("energies/mmff.py", "systems/"),
+    "tblite": ("energies/tblite_values.py",),
 }
 
 
@@ -134,6 +137,7 @@ def test_imports_point_down(path: Path) -> None:
         ("energies/bonded.py", "import openmm.app"),
         ("analysis/torsions.py", "import mdtraj as md"),
         ("coordinates/zmatrix.py", "from rdkit import Chem"),
+        ("energies/tblite.py", "from tblite.interface import Calculator"),
     ],
 )
 def test_a_planted_violation_is_caught(file: str, line: str) -> None:
@@ -180,7 +184,7 @@ before = set(sys.modules)
 sys.addaudithook(refuse_writing)
 for name in gencg.__all__:
     getattr(gencg, name)
-heavy = {"openmm", "arviz", "rdkit"} & (set(sys.modules) - before)
+heavy = {"openmm", "arviz", "rdkit", "tblite"} & (set(sys.modules) - before)
 assert not heavy, heavy
 """)
 

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from gencg.energies.base import Energy
 from gencg.energies.openmm_checks import check_system
-from gencg.energies.openmm_values import UnreadableForceError, create_context, type_name
-from gencg.energies.openmm_workers import OpenMMWorkers, evaluate
+from gencg.energies.openmm_values import (
+    UnreadableForceError,
+    build_evaluator,
+    create_context,
+    evaluate,
+    to_xml,
+    type_name,
+)
 from gencg.energies.reader import read_system as read_system
+from gencg.energies.workers import Workers
 
 logger = logging.getLogger("gencg")
 
@@ -66,7 +73,7 @@ class OpenMMEnergy(Energy):
         self.context = create_context(system, platform)
         self.workers = None
         if n_processes > 1:
-            self.workers = OpenMMWorkers(system, platform, n_processes)
+            self.workers = Workers("OpenMM", n_processes, build_evaluator, to_xml(system), platform)
 
     def energy(self, x: Tensor) -> Tensor:
         return self._evaluate(x, gradient=False)[0]
@@ -79,7 +86,7 @@ class OpenMMEnergy(Energy):
         if self.workers is None:
             values, gradients = evaluate(self.context, positions, gradient)
         else:
-            values, gradients = self.workers.evaluate(positions, gradient)
+            values, gradients = self.workers(positions, gradient)
         return (
             torch.as_tensor(values).to(dtype=x.dtype, device=x.device),
             torch.as_tensor(gradients).to(dtype=x.dtype, device=x.device),

@@ -1,10 +1,13 @@
-"""Plain numbers out of OpenMM's objects, and its contexts."""
+"""Plain numbers out of OpenMM's objects, its contexts, and what they evaluate."""
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gencg.energies.workers import Evaluator
 
 Array = NDArray[np.float64]
 
@@ -80,3 +83,23 @@ def from_xml(text: str) -> Any:
     import openmm
 
     return openmm.XmlSerializer.deserialize(text)
+
+
+def evaluate(context: Any, positions: Array, gradient: bool) -> tuple[Array, Array]:
+    """Energies ``(n,)`` and gradients ``(n, n_atoms, 3)``; without gradient the latter is empty."""
+    values, gradients = (
+        np.empty(len(positions)),
+        np.empty_like(positions if gradient else positions[:0]),
+    )
+    for k, configuration in enumerate(positions):
+        context.setPositions(configuration)
+        state = context.getState(energy=True, forces=gradient)
+        values[k] = state.getPotentialEnergy()._value
+        if gradient:
+            gradients[k] = -state.getForces(asNumpy=True)._value
+    return values, gradients
+
+
+def build_evaluator(system: str, platform: str) -> Evaluator:
+    """What evaluates a system given as text, on a platform."""
+    return partial(evaluate, create_context(from_xml(system), platform))

@@ -24,7 +24,7 @@ from gencg.run.collective import Discovery
 
 PACKAGES = (
     "gencg", "torch", "pyro-ppl", "normflows", "numpy", "scipy", "mdtraj", "matplotlib", "openmm",
-    "arviz", "h5py",
+    "arviz", "h5py", "tblite",
 )  # fmt: skip
 
 

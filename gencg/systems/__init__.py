@@ -2,6 +2,7 @@
 
 from gencg.systems.amber import from_prmtop as from_prmtop
 from gencg.systems.base import System as System
+from gencg.systems.from_energy import from_energy as from_energy
 from gencg.systems.gromacs import from_gromacs as from_gromacs
 from gencg.systems.molecules import alanine_dipeptide as alanine_dipeptide
 from gencg.systems.molecules import alanine_hexapeptide as alanine_hexapeptide

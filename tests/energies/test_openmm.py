@@ -245,7 +245,7 @@ def test_several_processes_give_the_same_and_count_the_same() -> None:
         assert (shared.n_energy_calls, shared.n_gradient_calls) == (10, 5)
         assert shared(x[:0]).shape == (0,)
         with pytest.raises(RuntimeError, match="OpenMM failed in a worker process"):
-            shared.workers.evaluate(x[:, :-1].numpy(), True)
+            shared.workers(x[:, :-1].numpy(), True)
         assert_close(shared(x[:1]), alone(x[:1]))
     finally:
         shared.workers.close()
