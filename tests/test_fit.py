@@ -107,8 +107,8 @@ def test_training_ends_at_the_target_temperature() -> None:
     assert result.history[0].temperature == pytest.approx(4 * system.temperature, rel=0.01)
     betas = [rung.beta for rung in result.ladder]
     assert betas == sorted(betas)
-    # An eighth of the configurations are walkers' moves
-    assert result.ladder[0].y.shape == (56, 2)
+    # A quarter of the configurations are walkers' moves
+    assert result.ladder[0].y.shape == (48, 2)
 
 
 class _Watching(TemperingSchedule):
@@ -133,7 +133,7 @@ def test_a_schedule_sees_weights_at_the_present_beta() -> None:
     # Six batches are shown, three of them for the second time and after a change of beta
     (beta_1, first), (beta_2, second) = schedule.shown[2:4]
     assert beta_2 == 1.1 * beta_1
-    n = 3 * 56
+    n = 3 * 48
     assert len(second.energy) == 2 * n
     again = first.log_weights[n:] - (beta_2 - beta_1) * first.energy[n:]
     assert torch.equal(first.energy[n:], second.energy[:n])
