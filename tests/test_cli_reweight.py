@@ -13,7 +13,7 @@ import torch
 from molecules import MOLECULES
 
 from gencg import cli
-from gencg.config import RunConfig, file_checksum
+from gencg.config import RunConfig
 from gencg.ensemble import Ensemble
 from gencg.export import read_samples, write_samples
 from gencg.run import RunFolder
@@ -109,7 +109,7 @@ def test_samples_of_a_run_are_shifted_first(gencg, tmp_path) -> None:
     Path("water.pdb").write_text(text)
     system = load("water.pdb", forcefield=["tip3p.xml"])
     config = RunConfig(target="water.pdb", forcefield=("tip3p.xml",), n_samples=200)
-    folder = RunFolder.create("run", config.resolve(system, checksum=file_checksum("water.pdb")))
+    folder = RunFolder.create("run", config.resolve(system))
     # Independent Gaussians about the minimum are near enough to the force field
     c = folder.system().coordinates
     width = torch.tensor([0.0024, 0.0024, 0.083])
