@@ -660,27 +660,31 @@ def _configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System
     RunConfig.check_names(settings, source=f"config file {options['config_file']}")
     config = RunConfig(**{**settings, **given, "target": target})
     path = _out(target, options)
-    there = None if options["override"] else _with_lost_inputs(path, target)
-    kept = None if there is None else there.inputs
-    system = load(target, temperature=config.temperature, kept=kept, **config.loader_options)
-    if there is None:
+    try:
+        system = load(target, temperature=config.temperature, **config.loader_options)
         return config.resolve(system), system, path
-    lost = [given for given in there.inputs if not Path(given).exists()]
-    _speaker(options)(f"{', '.join(lost)} not found: going on from the copies in {path}")
+    except FileNotFoundError as error:
+        there = None if options["override"] else _run_of(path, target)
+        if there is None or not there.inputs:
+            raise
+        _speaker(options)(f"{error}: going on from the copies in {path}")
+    there.check_inputs()
     config = replace(config, coordinates=config.coordinates or there.config.coordinates)
+    system = load(
+        target, temperature=config.temperature, kept=there.inputs, **config.loader_options
+    )
     return config.resolve(system, inputs=there.config.inputs), system, path
 
 
-def _with_lost_inputs(path: Path, target: str) -> "RunFolder | None":
-    """The run of a target in a folder, where it keeps input files that are gone elsewhere."""
+def _run_of(path: Path, target: str) -> "RunFolder | None":
+    """The run of a target in a folder, if there is one."""
     from gencg.run import RunFolder
 
     try:
         there = RunFolder.open(path)
     except ValueError:
-        return None  # none, or none that can be read: creating the folder says so
-    is_lost = there.config.target == target and any(not Path(p).exists() for p in there.inputs)
-    return there if is_lost else None
+        return None  # creating the folder says why
+    return there if there.config.target == target else None
 
 
 def _pairs(numbers: tuple[float, ...]) -> tuple[tuple[float, float], ...]:

@@ -512,7 +512,8 @@ def test_a_run_goes_on_without_its_files_but_not_with_others(gencg) -> None:
     Path("amide.rst7").unlink()
     code, _, err = gencg("run", *[a for a in args if a != "--quiet"])
     assert code == 0, err
-    assert "amide.rst7 not found: going on from the copies in run" in err
+    assert "no coordinates beside amide.prmtop" in err
+    assert "going on from the copies in run" in err
     amber.unlink()
     for verb in (["sample", "run", "-n", "10"], ["report", "run"], ["run", *args]):
         code, _, err = gencg(*verb)
@@ -521,6 +522,15 @@ def test_a_run_goes_on_without_its_files_but_not_with_others(gencg) -> None:
     assert (code, err.count("\n")) == (2, 1)
     assert "no topology file at amide.prmtop" in err
     assert gencg("run", "amide.prmtop", *TINY, "--out", "other")[0] == 2
+
+
+def test_a_run_goes_on_without_what_its_files_include(gencg) -> None:
+    top = write_gromacs(Path(), include="share/field.itp")
+    top.write_text(top.read_text().replace("share/field", "field"))
+    args = ["amide.top", *TINY, "--out", "run", "--include-dir", "share"]
+    assert gencg("fit", *args)[0] == 0
+    shutil.rmtree("share")
+    assert gencg("run", *args)[0] == 0
 
 
 def test_systems_are_listed(gencg) -> None:

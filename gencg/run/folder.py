@@ -142,13 +142,18 @@ class RunFolder:
     def _keep_inputs(self) -> None:
         """Copy the input files, so that the run does not need the originals again."""
         if all(copy.exists() for copy in self.inputs.values()):
-            return self._check_inputs()
+            return self.check_inputs()
         (self.path / INPUTS).mkdir(exist_ok=True)
         for file in input_files(self.config.target, self.config.loader_options):
             write_atomically(self.path / INPUTS / file.name, file.content)
-        self._check_inputs()
+        self.check_inputs()
 
-    def _check_inputs(self) -> None:
+    def check_inputs(self) -> None:
+        """Refuse copies of input files that are gone or not what they were.
+
+        Raises:
+            ValueError: If there are any.
+        """
         for given, copy, checksum in self.config.inputs:
             path = self.path / copy
             try:
@@ -177,7 +182,7 @@ class RunFolder:
                 they were kept), is not what the run was made with.
         """
         config, kept = self.config, self.inputs
-        self._check_inputs()
+        self.check_inputs()
         unkept = [name for name in config.forcefield if name not in kept]
         if len(unkept) == len(config.forcefield) and (
             forcefield_checksum(unkept) != config.forcefield_checksum

@@ -29,7 +29,8 @@ def load_force_field(names: Sequence[str]) -> Any:
         names: Protein or ligand files first, then implicit solvent if any.
 
     Raises:
-        FileNotFoundError: If a file is not known; the message lists similar names.
+        FileNotFoundError: If a file, or one that it includes, is not known; the message lists
+            similar names.
         ValueError: If there is none, a file is no force field, or two do not go together.
     """
     from openmm import app
@@ -44,9 +45,10 @@ def load_force_field(names: Sequence[str]) -> Any:
     try:
         return app.ForceField(*names)
     except Exception as error:  # the XML parser and OpenMM's own checks
-        raise ValueError(
-            f"`forcefield` {' '.join(names)} cannot be loaded: {_line(error)}"
-        ) from error
+        message = f"`forcefield` {' '.join(names)} cannot be loaded: {_line(error)}"
+        if "Could not locate file" in message:
+            raise FileNotFoundError(message) from error
+        raise ValueError(message) from error
 
 
 def force_field_words(names: Sequence[str]) -> str:

@@ -121,12 +121,12 @@ def written_out(
         within: Files that are being read.
 
     Raises:
-        FileNotFoundError: If the topology does not exist.
+        FileNotFoundError: If the topology or `include_dir` does not exist.
         ValueError: If a file is not text, too large, or includes itself.
     """
     path = Path(path).absolute()
     if include_dir is not None and not Path(include_dir).is_dir():
-        raise ValueError(f"`include_dir` must be a folder, got {include_dir}")
+        raise FileNotFoundError(f"`include_dir` must be a folder, got {include_dir}")
     if path in within:
         raise ValueError(f"{path} includes itself; repair the topology")
     within = (*within, path)

@@ -193,7 +193,7 @@ def test_includes_are_written_out(tmp_path: Path) -> None:
     (fields / "field" / "field.itp").write_text('#include "field.itp"\n')
     with pytest.raises(ValueError, match=r"field\.itp includes itself"):
         from_gromacs(top, include_dir=fields)
-    with pytest.raises(ValueError, match="`include_dir` must be a folder, got nowhere"):
+    with pytest.raises(FileNotFoundError, match="`include_dir` must be a folder, got nowhere"):
         from_gromacs(top, include_dir="nowhere")
 
 
