@@ -34,8 +34,11 @@ from gencg.molecule import Molecule
 
 Bond = tuple[int, int]
 
-_WINDOWS = {4: 90.0, 5: 80.0, 6: 110.0, 7: 130.0}
+_WINDOWS = {4: 90.0, 5: 100.0, 6: 110.0, 7: 130.0}
 """How far in degrees the torsions of a ring of so many atoms go from those of the flat ring."""
+_NEARLY_STRAIGHT = math.radians(165.0)
+_MARGIN = math.radians(60.0)
+"""How far a window reaches beyond the reference structure, at least."""
 BOND_SCALE, ANGLE_SCALE, STIFF_SCALE = 0.0035, 0.06, 0.12
 """Thermal spread at 300 K of a bond length (nm), an angle and a stiff torsion (rad)."""
 SOFT_SCALE = math.pi / math.sqrt(3)
@@ -130,7 +133,7 @@ class InternalCoordinates(CoordinateMap):
         self.zmatrix = z = build_zmatrix(molecule)
         soft = _soft_bonds(molecule, stiff_bonds, soft_bonds)
         self.rotors = find_rotors(molecule, z, soft) if fold_rotors else ()
-        self._groups = disjoint(self.rotors)
+        self._groups = disjoint(self.rotors, [z.quad(rotor.atoms[0]) for rotor in self.rotors])
         n = molecule.n_atoms
         self.event_shape, self.dim = (n, 3), 3 * n - 6
         begin = 2 * n - 3  # of the torsions
@@ -149,6 +152,7 @@ class InternalCoordinates(CoordinateMap):
         stretch = self.fold[begin:].double()
         windows = {row[k]: window for k in turning if (window := ring_window(molecule, z, k))}
         stretch[list(windows)] = stretch.new_tensor([math.pi / w for _, w in windows.values()])
+        self._windows = torch.tensor(sorted(windows), dtype=torch.long)
         self._log_stretch = sum(math.log(math.pi / half) for _, half in windows.values())
         self._tables = build_tables(
             molecule,
@@ -157,6 +161,7 @@ class InternalCoordinates(CoordinateMap):
             soft=self.soft[begin:],
             stretch=stretch,
             windows={i: middle for i, (middle, _) in windows.items()},
+            held=_held_in_rings(molecule, soft),
         )
         stiff_quads = self._tables.quads[self._tables.stiff].tolist()
         ends = [[j for j in molecule.neighbours[p] if j != g] for _, p, g, _ in stiff_quads]
@@ -244,14 +249,26 @@ class InternalCoordinates(CoordinateMap):
         return ~near.any(-1)
 
     def flipped(self, x: Tensor) -> Tensor:
-        """Which have a stiff acyclic axis turned by over 90 degrees, ``(*batch,)`` bool."""
+        """Which have a stiff axis turned by over 90 degrees, ``(*batch,)`` bool.
+
+        Acyclic ones, and those of rings of eight atoms and more, which can turn there.
+        """
         t = self._on(x)
         turned = wrap(dihedrals(x, t.quads[t.stiff]) - t.middle[t.stiff])
-        return (turned.abs() > math.pi / 2).any(-1)
+        in_ring = wrap(dihedrals(x, t.held) - t.held_at)
+        return (torch.cat([turned, in_ring], -1).abs() > math.pi / 2).any(-1)
 
     def valid(self, x: Tensor) -> Tensor:
         """Finite, rings closed, hands and double bonds of the reference, ``(*batch,)`` bool."""
-        return super().valid(x) & self.closed(x) & ~self.inverted(x) & ~self.flipped(x)
+        there = super().valid(x) & self.closed(x) & self.inside(x)
+        return there & ~self.inverted(x) & ~self.flipped(x)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Which have all torsions of small rings in their windows, ``(*batch,)`` bool."""
+        t = self._on(x)
+        rows = self._windows.to(x.device)
+        turned = wrap(dihedrals(x, t.quads[rows]) - t.middle[rows]) * t.stretch[rows]
+        return (turned.abs() <= math.pi + 1e-4).all(-1)
 
     def match_labels(self, x: Tensor) -> Tensor:
         """Swap equivalent terminal atoms of ``x`` where that gives the reference's handedness.
@@ -331,17 +348,45 @@ def ring_window(molecule: Molecule, z: ZMatrix, atom: int) -> tuple[float, float
         ring = shortest_ring(molecule, p, g)
     else:
         return None
-    if len(ring) not in _WINDOWS:
+    if len(ring) not in _WINDOWS or (closes and last not in ring):
         return None
-    half = math.radians(_WINDOWS[len(ring)])
+    half, x = math.radians(_WINDOWS[len(ring)]), torch.as_tensor(molecule.positions)
     if closes:
-        return math.pi, half
-    # The ring's own torsion about this axis, zero in the flat ring
-    ends = [ring[(ring.index(i) + turn) % len(ring)] for i in (p, g) for turn in (1, -1)]
-    before, after = (next(j for j in pair if j not in (p, g)) for pair in (ends[:2], ends[2:]))
-    x = torch.as_tensor(molecule.positions)
-    own, along = dihedrals(x, torch.tensor([(k, p, g, last), (before, p, g, after)])).tolist()
-    return math.remainder(own - along, 2 * math.pi), half
+        middle = math.pi
+        (own,) = dihedrals(x, torch.tensor([(k, p, g, last)])).tolist()
+    else:
+        # The ring's own torsion about this axis, zero in the flat ring
+        ends = [ring[(ring.index(i) + turn) % len(ring)] for i in (p, g) for turn in (1, -1)]
+        before, after = (next(j for j in pair if j not in (p, g)) for pair in (ends[:2], ends[2:]))
+        # What hangs on nitrogen that turns over is not where the reference has it
+        turned = {n for n, end in ((p, k), (g, last)) if end not in (before, after)}
+        if turned & set(inverting_atoms(molecule)):
+            return None
+        own, along = dihedrals(x, torch.tensor([(k, p, g, last), (before, p, g, after)])).tolist()
+        middle = math.remainder(own - along, 2 * math.pi)
+    # A bridge may hold a torsion farther out than a ring alone does
+    half = max(half, abs(math.remainder(own - middle, 2 * math.pi)) + _MARGIN)
+    return (middle, half) if half < 0.9 * math.pi else None
+
+
+def _held_in_rings(molecule: Molecule, soft: set[Bond]) -> list[tuple[int, int, int, int]]:
+    """Torsions along rings of eight atoms and more about the bonds that are not soft."""
+    found = []
+    for i, j in molecule.bonds[molecule.ring_bonds].tolist():
+        ring = shortest_ring(molecule, i, j)
+        if (i, j) in soft or len(ring) < 8:
+            continue
+        at = ring.index(i)
+        step = 1 if ring[(at + 1) % len(ring)] == j else -1
+        quad = tuple(ring[(at + k * step) % len(ring)] for k in (-1, 0, 1, 2))
+        straight = (_angle(molecule, quad[n : n + 3]) > _NEARLY_STRAIGHT for n in (0, 1))
+        if not any(straight):
+            found.append((quad[0], quad[1], quad[2], quad[3]))
+    return found
+
+
+def _angle(molecule: Molecule, triple: tuple[int, ...]) -> float:
+    return float(angles(torch.as_tensor(molecule.positions), torch.tensor([triple])))
 
 
 def _puckers(molecule: Molecule, z: ZMatrix, k: int, soft: set[Bond]) -> bool:

@@ -1,7 +1,7 @@
 """Placement: from bond lengths, angles and torsions to positions, a block of the tree at a time."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -59,6 +59,8 @@ class Tables(NamedTuple):
     centres: Tensor  # atoms whose volume has a hand, [n_centres, 4]
     hands: Tensor
     stiff: Tensor  # leading rows of stiff acyclic axes
+    held: Tensor  # torsions along large rings about bonds that do not turn, [n_held, 4]
+    held_at: Tensor  # and their values in the reference
     closing: Tensor  # which placed atoms close a ring
     ring: Tensor  # they and their two ring neighbours, [n_closing, 3]
     linear: Tensor  # which placed atoms are linear
@@ -219,6 +221,7 @@ def build_tables(
     soft: Tensor,
     stretch: Tensor,
     windows: Mapping[int, float],
+    held: Sequence[tuple[int, int, int, int]] = (),
 ) -> Tables:
     """Tables of a Z-matrix.
 
@@ -230,6 +233,7 @@ def build_tables(
         stretch: How far a row's coordinate goes as its torsion does, ``(n-3,)``: the order of a
             rotor, half a turn over half the window of a ring.
         windows: The middle of each row that stays in a window.
+        held: Torsions along large rings that keep the side of the reference.
     """
     z, n, x = zmatrix, molecule.n_atoms, torch.as_tensor(molecule.positions)
     placed = z.atoms[2:]
@@ -278,6 +282,8 @@ def build_tables(
         centres=centres,
         hands=signed_volumes(x, centres).sign(),
         stiff=_index(row[k] for k in z.leading if not soft[row[k]] and z.axis(k) in acyclic),
+        held=_index(held, 4),
+        held_at=dihedrals(x, _index(held, 4)),
         closing=_index(i for i, k in enumerate(placed) if z.closes[k] >= 0),
         ring=_index(((k, z.parent[k], z.closes[k]) for k in placed if z.closes[k] >= 0), 3),
         linear=_index(i for i, k in enumerate(placed) if z.linear[k]),

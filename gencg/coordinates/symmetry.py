@@ -178,19 +178,26 @@ def relabelled(x: Tensor, copies: Tensor, rotors: tuple[Rotor, ...]) -> Tensor:
     return _taken(x, atoms, atoms[begin + (place + copies[..., owner]) % order])
 
 
-def disjoint(rotors: Sequence[Rotor]) -> list[list[int]]:
-    """Numbers of the rotors in groups that share no atoms, those of large branches first."""
+def disjoint(rotors: Sequence[Rotor], quads: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of the rotors in groups, from the root outwards, that do not touch each other.
+
+    A rotor that carries another, or an atom that the torsion of another is measured from, comes
+    before it.
+
+    Args:
+        rotors: In order of placement.
+        quads: Atoms of the torsion of each.
+    """
     groups: list[list[int]] = []
-    taken: list[set[int]] = []
-    for n in sorted(range(len(rotors)), key=lambda n: -len(rotors[n].orbits)):
-        atoms = {k for orbit in rotors[n].orbits for k in orbit}
-        alike = bool(groups) and len(rotors[n].orbits) == len(rotors[groups[-1][0]].orbits)
-        if alike and not atoms & taken[-1]:
+    moved: set[int] = set()
+    for n, rotor in enumerate(rotors):
+        atoms = {k for orbit in rotor.orbits for k in orbit}
+        if groups and not moved & (atoms | set(quads[n])):
             groups[-1].append(n)
-            taken[-1] |= atoms
+            moved |= atoms
         else:
             groups.append([n])
-            taken.append(atoms)
+            moved = atoms
     return groups
 
 

@@ -17,7 +17,7 @@ from gencg.objectives.walkers import Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
 
 MOST_PULLED = 5.0
-"""A walker pulls by how many times too little density it meets there is, and no more than this."""
+"""A walker pulls by p/q - 1, with p/q cut here."""
 
 
 class CoveringKL(Objective):

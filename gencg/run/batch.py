@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gencg.report import write_atomically
+from gencg.systems.sdf import read_blocks
 
 COLUMNS = (
     "name", "target", "status", "n_atoms", "n_soft", "ess", "pareto_k", "kept", "log_z",
@@ -61,11 +62,15 @@ def expand(targets: Sequence[str]) -> list[Item]:
         else:
             stem = path.stem if path.suffix and path.is_file() else target.split(":", 1)[-1]
             items.append(Item(_safe(stem), target))
-    taken: dict[str, int] = {}
-    unique = []
+    # The table lies beside the folders; a file system may not tell small letters from capitals
+    taken, unique = {"summary.csv", "summary.md"}, []
     for item in items:
-        n = taken[item.name] = taken.get(item.name, 0) + 1
-        unique.append(item if n == 1 else Item(f"{item.name}-{n}", item.target))
+        name, n = item.name, 1
+        while name.lower() in taken:
+            n += 1
+            name = f"{item.name}-{n}"
+        taken.add(name.lower())
+        unique.append(Item(name, item.target))
     return unique
 
 
@@ -96,15 +101,16 @@ def run_batch(
     for n, item in enumerate(items, 1):
         announce(f"[{n}/{len(items)}] {item.name}: {item.target}")
         command = [sys.executable, "-m", "gencg", "run", item.target, *arguments]
-        command += ["--out", str(out / item.name), "--json"]
+        command += ["--out", str(out / item.name)]
         log = out / f"{item.name}.log"
         with log.open("wb") as file:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=file)
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=file)
         row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"name": item.name, "target": item.target}
         if done.returncode:
             row |= {"status": "failed", "reason": _last_line(log, done.returncode)}
         else:
-            row |= {"status": "done"} | _numbers(json.loads(done.stdout))
+            summary = json.loads((out / item.name / "summary.json").read_text())
+            row |= {"status": "done"} | _numbers(summary)
         rows.append(row)
         announce(f"    {describe_row(row)}")
         write_atomically(out / "summary.csv", _csv(rows).encode())
@@ -170,7 +176,7 @@ def _from_smi(path: Path) -> list[Item]:
     if not path.is_file():
         raise FileNotFoundError(f"no file of molecules at {path}; give lines of SMILES and name")
     found = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
         words = line.split(maxsplit=1)
         if words and not words[0].startswith("#"):
             name = words[1] if len(words) > 1 else words[0]
@@ -185,9 +191,12 @@ def _n_in_sdf(target: str) -> int:
     path = Path(target)
     if path.suffix.lower() not in (".sdf", ".sd") or not path.is_file():
         return 0
-    ends = sum(line.strip() == b"$$$$" for line in path.read_bytes().splitlines())
-    return max(ends, 1)
+    try:
+        return len(read_blocks(path))
+    except ValueError:
+        return 1  # loading it says what is wrong
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name).strip("_") or "molecule"
+    safe = re.sub(r"[^\w.+-]+", "_", name).strip("_").lstrip(".")
+    return safe[:80] or "molecule"

@@ -86,7 +86,8 @@ def embedded(mol: Any, *, seed: int, source: str) -> Any:
 
     mol = Chem.Mol(mol)
     parameters: Any = rdDistGeom.ETKDGv3()
-    parameters.randomSeed = seed
+    # RDKit multiplies the seed by the number of the conformer
+    parameters.randomSeed = seed + 1
     parameters.numThreads = 1
     with rdBase.BlockLogs():
         for random_start in (False, True):

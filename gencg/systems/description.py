@@ -151,7 +151,7 @@ def _held_rows(coordinates: InternalCoordinates, barriers: dict[Bond, float]) ->
     }
     rows = []
     for bond in molecule.rotatable_bonds():
-        if bond not in soft and z.axis(z.third) != bond and bond in _turned(coordinates):
+        if bond not in soft and bond in _turned(coordinates):
             high = barriers.get(bond)
             reason = (
                 "flat double or amide bond by its length"
@@ -184,8 +184,8 @@ def _notes(coordinates: InternalCoordinates) -> list[str]:
     n_handed = len(handed_atoms(molecule))
     if n_handed:
         notes.append(
-            f"All {n_handed} atoms with four neighbours keep the hand of the structure file; a "
-            "sample of another hand has weight zero."
+            f"All {n_handed} atoms with four neighbours, and pyramidal sulfur and phosphorus, keep "
+            "the hand of the structure file; a sample of another hand has weight zero."
         )
     flat = [k for k, near in enumerate(molecule.neighbours)
             if molecule.elements[k] == "N" and len(near) == 3]  # fmt: skip
@@ -198,7 +198,7 @@ def _notes(coordinates: InternalCoordinates) -> list[str]:
 def _turned(coordinates: InternalCoordinates) -> set[Bond]:
     """Axes that a torsion of the Z-matrix turns about."""
     z = coordinates.zmatrix
-    return {z.axis(k) for k in z.leading}
+    return {z.axis(k) for k in z.leading} | {_pair(*z.atoms[:2])}
 
 
 def _rigid_rings(molecule: Molecule) -> list[list[int]]:

@@ -92,6 +92,50 @@ def test_every_molecule(smiles: str) -> None:
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize(
+    "smiles",
+    ["C12C3C4C1C5C2C3C45", "C1CC2C3C4C1C5C2C3C45", "C1CC2CC1C2", "C1CC2CCC1C2", "CN1CN(C)CN(C)C1"],
+)
+def test_windows_hold_the_reference_with_room_to_spare(smiles: str) -> None:
+    coordinates = InternalCoordinates(from_smiles(smiles))
+    y = coordinates.centre[coordinates.soft]
+    assert (y.abs() < 0.75 * math.pi).sum() + (coordinates._tables.stretch[
+        coordinates.soft[2 * coordinates.molecule.n_atoms - 3 :]] == 1).sum() >= len(y)  # fmt: skip
+    x = torch.as_tensor(coordinates.molecule.positions)
+    again, _ = coordinates.inverse(coordinates.forward(x)[0])
+    pairs = torch.triu_indices(len(x), len(x), 1).T
+    assert_close(distances(again, pairs), distances(x, pairs))
+    assert coordinates.valid(x)
+
+
+def test_every_conformer_of_an_inverting_ring_is_inside() -> None:
+    chem, all_chem = (pytest.importorskip(f"rdkit.Chem{name}") for name in ("", ".AllChem"))
+    coordinates = InternalCoordinates(from_smiles("CN1CCCC1"))
+    mol = chem.AddHs(chem.MolFromSmiles("CN1CCCC1"))
+    ids = list(all_chem.EmbedMultipleConfs(mol, 30, randomSeed=7))
+    all_chem.MMFFOptimizeMoleculeConfs(mol, maxIters=2000)
+    x = torch.stack([torch.tensor(mol.GetConformer(i).GetPositions()) / 10 for i in ids])
+    x = coordinates.match_labels(x)
+    again, _ = coordinates.inverse(coordinates.forward(x)[0])
+    pairs = torch.triu_indices(x.shape[1], x.shape[1], 1).T
+    # Hydrogens of the methyl group may have traded places
+    assert_close(distances(again, pairs).sort(1)[0], distances(x, pairs).sort(1)[0])
+
+
+def test_a_double_bond_in_a_large_ring_keeps_its_side() -> None:
+    molecule = from_smiles("C1CCC/C=C/CC1")
+    double = [k for k, near in enumerate(molecule.neighbours)
+              if molecule.elements[k] == "C" and len(near) == 3]  # fmt: skip
+    i, j = double
+    coordinates = InternalCoordinates(molecule, stiff_bonds=[(i, j)])
+    a, b = (next(k for k in molecule.neighbours[p] if molecule.elements[k] == "C" and k != q)
+            for p, q in ((i, j), (j, i)))  # fmt: skip
+    x, _ = coordinates.inverse(anywhere(coordinates, 4000))
+    x = x[coordinates.valid(x)]
+    assert len(x)
+    assert (dihedrals(x, torch.tensor([(a, i, j, b)])).abs() > math.pi / 6).all()
+
+
 def test_lengths_that_do_not_reach_are_told() -> None:
     coordinates = InternalCoordinates(cyclohexane())
     y = coordinates.centre.clone()
@@ -184,6 +228,8 @@ def test_nitrogen_turns_over() -> None:
         "OCC(C)C": {"3x1": 2},
         "CC(=O)[O-]": {"3x1": 1},  # one turn about C-C has one rotor
         "FC(F)(F)CO": {"3x1": 1},
+        # What hangs on a phenylene is measured from atoms that trade places
+        "CC(C)(C)c1ccc(CCCCCCCC)cc1": {"3x4": 1, "2x4": 1, "3x1": 4},
     }.items(),
 )
 def test_equivalent_branches_are_one_rotor(smiles: str, orders: dict[str, int]) -> None:
