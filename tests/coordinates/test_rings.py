@@ -1,6 +1,6 @@
 """Theorems of coordinates where a tree is not enough: rings, straight bonds, inverting nitrogen.
 
-Cannot detect: puckers outside the windows of small rings, which no force field allows.
+Cannot detect: puckers far outside the windows of small rings.
 """
 
 import math
