@@ -17,7 +17,8 @@ from torch.testing import assert_close
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     "double_well.run", "alanine_dipeptide.run", "alanine_dipeptide.evaluate",
-    "alanine_dipeptide.agreement", "slow_functions.run", "one_stage.run", "benchmarks.energy",
+    "alanine_dipeptide.agreement", "slow_functions.run", "one_stage.run", "two_levels.run",
+    "benchmarks.energy",
 ]  # fmt: skip
 EXPECTED = sorted((ROOT / "experiments").glob("*/expected.json"))
 
