@@ -16,7 +16,9 @@ SMALL = ["--cvs", "0", "--energy-calls", "3000", "--samples", "500", "--batch-si
 
 def test_files_of_molecules_are_taken_apart(tmp_path: Path) -> None:
     smi = tmp_path / "few.smi"
-    smi.write_text("CCO ethanol\n\n# a comment\nC1CCCCC1\nCCO ethanol\nCC#N a nitrile\n")
+    smi.write_text(
+        "SMILES name\nCCO ethanol\n\n# a comment\nC1CCCCC1\nCCO ethanol\nCC#N a nitrile\n"
+    )
     assert is_batch([str(smi)])
     assert expand([str(smi)]) == [
         Item("ethanol", "smiles:CCO"),

@@ -46,7 +46,7 @@ def expand(targets: Sequence[str]) -> list[Item]:
     """The molecules of targets, files of many (.smi, .sdf) taken apart, with names of their own.
 
     A line of an .smi file is a SMILES and, after a space, a name; lines that are empty or begin
-    with # are left out.
+    with # are left out, and so is a header that begins with the word SMILES.
 
     Raises:
         FileNotFoundError: If an .smi file does not exist.
@@ -97,21 +97,22 @@ def run_batch(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for n, item in enumerate(items, 1):
+    rows: list[dict[str, Any]] = [
+        dict.fromkeys(COLUMNS) | {"name": i.name, "target": i.target, "status": "waiting"}
+        for i in items
+    ]
+    for n, (item, row) in enumerate(zip(items, rows, strict=True), 1):
         announce(f"[{n}/{len(items)}] {item.name}: {item.target}")
         command = [sys.executable, "-m", "gencg", "run", item.target, *arguments]
         command += ["--out", str(out / item.name)]
         log = out / f"{item.name}.log"
         with log.open("wb") as file:
             done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=file)
-        row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"name": item.name, "target": item.target}
         if done.returncode:
             row |= {"status": "failed", "reason": _last_line(log, done.returncode)}
         else:
             summary = json.loads((out / item.name / "summary.json").read_text())
             row |= {"status": "done"} | _numbers(summary)
-        rows.append(row)
         announce(f"    {describe_row(row)}")
         write_atomically(out / "summary.csv", _csv(rows).encode())
         write_atomically(out / "summary.md", markdown(rows).encode())
@@ -178,7 +179,7 @@ def _from_smi(path: Path) -> list[Item]:
     found = []
     for line in path.read_text(encoding="utf-8-sig").splitlines():
         words = line.split(maxsplit=1)
-        if words and not words[0].startswith("#"):
+        if words and not words[0].startswith("#") and words[0].lower() != "smiles":
             name = words[1] if len(words) > 1 else words[0]
             found.append(Item(_safe(name), f"smiles:{words[0]}"))
     if not found:
