@@ -94,13 +94,13 @@ class Ensemble:
 
     @cached_property
     def clashes(self) -> Tensor:
-        """Samples with two atoms beyond 1-4 closer than 0.12 nm, ``(n,)`` bool; none for toys.
+        """Valid samples with two atoms beyond 1-4 closer than 0.12 nm, ``(n,)`` bool; none for toys.
 
         They are kept: the energy weighs them, near zero for any force field with repulsion.
         """
         if self.molecule is None:
             return torch.zeros(self.n_samples, dtype=torch.bool)
-        return clashes(self.x, distant_pairs(self.molecule))
+        return self.valid & clashes(self.x, distant_pairs(self.molecule))
 
     @property
     def n_clashes(self) -> int:
