@@ -94,7 +94,7 @@ class Ensemble:
 
     @cached_property
     def clashes(self) -> Tensor:
-        """Valid samples with two atoms beyond 1-4 closer than 0.12 nm, ``(n,)`` bool; none for toys.
+        """Valid samples with two atoms beyond 1-4 closer than 0.12 nm, ``(n,)`` bool.
 
         They are kept: the energy weighs them, near zero for any force field with repulsion.
         """

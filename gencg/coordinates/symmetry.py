@@ -311,7 +311,8 @@ def inverting_atoms(molecule: Molecule) -> list[int]:
     """Nitrogen atoms with three neighbours that can pass through their plane to the other side.
 
     Pyramidal in the reference structure. One whose two hydrogens are equivalent has the same
-    structure on the other side, and counts only where it is nearly flat.
+    structure on the other side, and counts only where it is nearly flat; one in the corner of a
+    cage, where any two of its bonds are in a ring of up to eight atoms, stays where it is.
     """
     found = []
     for atom, bonded in enumerate(molecule.neighbours):
@@ -321,7 +322,9 @@ def inverting_atoms(molecule: Molecule) -> list[int]:
         arms /= np.linalg.norm(arms, axis=1, keepdims=True)
         total = np.degrees(np.arccos(np.clip((arms @ arms.T)[np.triu_indices(3, 1)], -1, 1))).sum()
         least = 340.0 if equivalent_pair(molecule, bonded) else 0.0
-        if least < total < 355.0:
+        rings = [shortest_ring(molecule, i, atom, j) for i, j in combinations(bonded, 2)]
+        caged = all(0 < len(ring) <= 8 for ring in rings)
+        if least < total < 355.0 and not caged:
             found.append(atom)
     return found
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 
 from gencg.molecule import Molecule
@@ -307,7 +307,7 @@ def _root_bond(molecule: Molecule) -> tuple[int, int]:
     """
     degree = np.array([len(bonded) for bonded in molecule.neighbours])
     i, j = molecule.bonds.T
-    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(molecule.n_atoms, molecule.n_atoms))
+    graph = csr_matrix((np.ones(len(i)), (i, j)), shape=(molecule.n_atoms, molecule.n_atoms))
     steps = shortest_path(graph, directed=False, unweighted=True)
     nearest = np.minimum(steps[i], steps[j])
     backbone = np.all(np.isin(molecule.bonds, molecule.backbone()), axis=1)
@@ -347,15 +347,23 @@ def equal_ends(molecule: Molecule, atom: int, other: int) -> bool:
 
 
 def _tree(molecule: Molecule, a: int, b: int) -> tuple[list[int], list[list[int]]]:
-    """Breadth-first order and children of each atom, the one with the torsion in front."""
+    """Breadth-first order and children of each atom, the one with the torsion in front.
+
+    A straight group is one step, so that a ring is never left open in the middle of it.
+    """
     children: list[list[int]] = [[] for _ in range(molecule.n_atoms)]
     queue, seen = [b, a], {a, b}
     for p in queue:
         for k in molecule.neighbours[p]:
-            if k not in seen:
+            last = p
+            while k not in seen:
                 seen.add(k)
                 queue.append(k)
-                children[p].append(k)
+                children[last].append(k)
+                ends = [j for j in molecule.neighbours[k] if j != last]
+                if not ends or not _straight(molecule, last, k, ends[0]):
+                    break
+                last, k = k, ends[0]
     heavy = [int(element != "H") for element in molecule.elements]
     for p in reversed(queue):
         heavy[p] += sum(heavy[k] for k in children[p])

@@ -106,13 +106,16 @@ def run_batch(
         command = [sys.executable, "-m", "gencg", "run", item.target, *arguments]
         command += ["--out", str(out / item.name)]
         log = out / f"{item.name}.log"
-        with log.open("wb") as file:
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=file)
-        if done.returncode:
-            row |= {"status": "failed", "reason": _last_line(log, done.returncode)}
-        else:
-            summary = json.loads((out / item.name / "summary.json").read_text())
-            row |= {"status": "done"} | _numbers(summary)
+        try:
+            with log.open("wb") as file:
+                done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=file)
+            if done.returncode:
+                row |= {"status": "failed", "reason": _last_line(log, done.returncode)}
+            else:
+                summary = json.loads((out / item.name / "summary.json").read_text())
+                row |= {"status": "done"} | _numbers(summary)
+        except (OSError, ValueError) as error:
+            row |= {"status": "failed", "reason": str(error)}
         announce(f"    {describe_row(row)}")
         write_atomically(out / "summary.csv", _csv(rows).encode())
         write_atomically(out / "summary.md", markdown(rows).encode())

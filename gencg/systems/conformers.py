@@ -90,8 +90,10 @@ def embedded(mol: Any, *, seed: int, source: str) -> Any:
     parameters.randomSeed = seed + 1
     parameters.numThreads = 1
     with rdBase.BlockLogs():
-        for random_start in (False, True):
+        # Strained rings, such as with a triple bond, have angles that are not the usual ones
+        for random_start, usual_angles in ((False, True), (True, True), (True, False)):
             parameters.useRandomCoords = random_start
+            parameters.useBasicKnowledge = usual_angles
             # One alone tells an impossible molecule in a twentieth of the time
             if rdDistGeom.EmbedMolecule(mol, parameters) >= 0:
                 rdDistGeom.EmbedMultipleConfs(mol, N_CONFORMERS, parameters)

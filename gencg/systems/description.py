@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.coordinates.symmetry import (
     handed_atoms,
-    inverting_atoms,
     shortest_ring,
     turning_bonds,
 )
@@ -159,8 +158,8 @@ def _held_rows(coordinates: InternalCoordinates, barriers: dict[Bond, float]) ->
                 else f"barrier of {high:.0f} kJ/mol"
             )
             rows.append(Row(_names(label, bond), "stiff bond", False, reason, bond))
-    ring_bonds = {(i, j) for i, j in molecule.bonds[molecule.ring_bonds].tolist()}
-    for bond in sorted(molecule.multiple_bonds() - ring_bonds):
+    # Double bonds of small rings cannot turn
+    for bond in sorted(b for b in molecule.multiple_bonds() if not _in_small_ring(molecule, b)):
         if bond not in barriers and min(len(molecule.neighbours[i]) for i in bond) > 1:
             rows.append(Row(_names(label, bond), "multiple bond", False, "marked as such", bond))
     for ring in _rigid_rings(molecule):
@@ -179,7 +178,7 @@ def _held_rows(coordinates: InternalCoordinates, barriers: dict[Bond, float]) ->
 
 
 def _notes(coordinates: InternalCoordinates) -> list[str]:
-    molecule = coordinates.molecule
+    z, molecule = coordinates.zmatrix, coordinates.molecule
     notes = []
     n_handed = len(handed_atoms(molecule))
     if n_handed:
@@ -189,10 +188,20 @@ def _notes(coordinates: InternalCoordinates) -> list[str]:
         )
     flat = [k for k, near in enumerate(molecule.neighbours)
             if molecule.elements[k] == "N" and len(near) == 3]  # fmt: skip
-    still = [molecule.names[k] for k in flat if k not in inverting_atoms(molecule)]
+    turning = {z.parent[k] for k in _turning_over(coordinates)}
+    still = [molecule.names[k] for k in flat if k not in turning]
     if still:
-        notes.append(f"Nitrogen that does not turn over: {', '.join(still)} (flat, or NH2).")
+        notes.append(
+            f"Nitrogen that does not turn over: {', '.join(still)} (flat, NH2, or held by rings)."
+        )
     return notes
+
+
+def _turning_over(coordinates: InternalCoordinates) -> list[int]:
+    """Atoms on nitrogen whose torsion relative to another is soft."""
+    z, first = coordinates.zmatrix, 2 * coordinates.molecule.n_atoms - 3
+    soft = [k for i, k in enumerate(z.torsion_atoms) if coordinates.soft[first + i]]
+    return [k for k in soft if not z.turns(k) and z.closes[k] < 0]
 
 
 def _turned(coordinates: InternalCoordinates) -> set[Bond]:
@@ -211,6 +220,10 @@ def _rigid_rings(molecule: Molecule) -> list[list[int]]:
         if not any(_pair(*bond) in turning for bond in bonds):
             found[frozenset(ring)] = ring
     return list(found.values())
+
+
+def _in_small_ring(molecule: Molecule, bond: Bond) -> bool:
+    return 0 < len(shortest_ring(molecule, *bond)) < 8
 
 
 def _stereocentres(molecule: Molecule) -> list[int]:

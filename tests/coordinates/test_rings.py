@@ -35,6 +35,9 @@ SOFT = {
     "C#CCO": 1,
     "N#CC1CCN(C)C1": 4,
     "CNC": 3,
+    "C1CCCC#CCCCCCC1": 8,  # a ring that is straight where a breadth-first tree would meet
+    "C1CN2CCC1CC2": 4,  # nitrogen in a cage stays on its side
+    "C1CCN2CCCCC2C1": 6,  # in two rings side by side it turns over
 }
 
 
@@ -42,7 +45,8 @@ def from_smiles(smiles: str) -> Molecule:
     chem = pytest.importorskip("rdkit.Chem")
     all_chem = pytest.importorskip("rdkit.Chem.AllChem")
     mol = chem.AddHs(chem.MolFromSmiles(smiles))
-    assert all_chem.EmbedMolecule(mol, randomSeed=1) == 0
+    unusual = {"useRandomCoords": True, "useBasicKnowledge": False} if "#" in smiles else {}
+    assert all_chem.EmbedMolecule(mol, randomSeed=1, **unusual) == 0
     all_chem.MMFFOptimizeMolecule(mol, maxIters=2000)
     import mdtraj
 

@@ -377,7 +377,7 @@ def test_files_that_are_none(tmp_path, write, save) -> None:
         ("CB(O)O", r"`smiles` 'CB\(O\)O': MMFF94 has no type for B \(atom 2\)"),
         ("C[Fe]C", r"MMFF94 has no type for Fe \(atom 2\)"),
         ("C[CH]C", r"got a radical at C \(atom 2\); MMFF94 describes closed shells"),
-        ("C1#CC1", "could not be embedded in space; are its rings.*give an .sdf file"),
+        ("C1C[C@@H]2CC[C@@H]1C2", "could not be embedded in space; are its rings.*an .sdf"),
     ],
 )
 def test_a_smiles_that_is_none(smiles, message, capfd) -> None:
