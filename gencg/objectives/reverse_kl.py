@@ -7,16 +7,20 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import ImproperUniform, TorchDistribution
+from scipy.optimize import brentq
 from torch import Tensor
 from torch.distributions.constraints import real_vector
 
 from gencg import parallel
 from gencg.energies.regularize import compress
-from gencg.importance import truncated
+from gencg.importance import effective_sample_size, truncated
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.path import PathDistribution, frozen_twin
 from gencg.target import BoltzmannTarget
+
+LEAST_ESS = 0.3
+"""Effective sample size, as a share, that the weights of a gradient of some order have at least."""
 
 
 class ReverseKL(Objective):
@@ -43,8 +47,10 @@ class ReverseKL(Objective):
               \nabla_y \log (q_\theta/p)\big]}{E_q[w^\alpha]}
 
     the same path gradients with weights :math:`w^\alpha` in place of equal ones, cut at
-    :math:`\sqrt n` times their mean. 0 is the reverse KL, 1 the forward KL. The value of the loss
-    is the bound at every order.
+    :math:`\sqrt n` times their mean. 0 is the reverse KL, 1 the forward KL. Where a few samples
+    have all the weight, as while rings do not close yet, there would be no gradient for the others:
+    the order of a step is lowered until its weights have an ESS of `LEAST_ESS`. The value of the
+    loss is the bound at every order.
 
     Args:
         target: The Boltzmann density.
@@ -193,7 +199,7 @@ class ReverseKL(Objective):
         share = kept.to(everyone) / kept.sum()
         bound = torch.where(kept, share * everyone, 0.0).sum()
         if self.order > 0:
-            share = truncated(torch.where(kept, self.order * log_weights, -torch.inf))
+            share = weights_of_order(self.order, torch.where(kept, log_weights, -torch.inf))
         # Not a product: what was left out may be no number, and so would be its gradient
         terms = torch.where(kept[own], losses, torch.zeros_like(losses)) * share[own]
         pull = parallel.summed(terms.sum())
@@ -235,6 +241,19 @@ class ReverseKL(Objective):
         reference = beta * self._reference_energy
         compressed, touched = compress(u - reference, self.compress_above)
         return compressed + reference, touched
+
+
+def weights_of_order(order: float, log_weights: Tensor) -> Tensor:
+    """Weights of power `order`, or of the highest below that leaves an ESS of `LEAST_ESS`."""
+    there = torch.isfinite(log_weights)
+    some = log_weights[there]
+
+    def spare(power: float) -> float:
+        return float(effective_sample_size(power * some)) - LEAST_ESS
+
+    if spare(order) < 0:
+        order = float(brentq(spare, 0.0, order, xtol=1e-12))
+    return truncated(torch.where(there, order * log_weights, log_weights))
 
 
 class _Flat(ImproperUniform):  # type: ignore[misc]

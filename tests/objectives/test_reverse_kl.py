@@ -16,7 +16,7 @@ from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder
 from gencg.models.priors import GaussianPrior
 from gencg.objectives.path import frozen_twin
-from gencg.objectives.reverse_kl import ReverseKL
+from gencg.objectives.reverse_kl import LEAST_ESS, ReverseKL, weights_of_order
 from gencg.target import BoltzmannTarget
 from gencg.units import temperature_of
 
@@ -244,6 +244,28 @@ def test_the_twin_follows_an_optimiser_and_a_loaded_state() -> None:
 def test_nothing_enters_the_store_of_pyro() -> None:
     ReverseKL(_target(DoubleWell()), n_samples=8).loss(_gaussian(), BETA)
     assert not list(pyro.get_param_store().keys())
+
+
+def test_the_order_falls_where_few_samples_have_all_the_weight() -> None:
+    """The weights are a power of the true ones: the order's, or one that leaves the least ESS."""
+    torch.manual_seed(0)
+    even, uneven = 0.5 * torch.randn(500), 300.0 * torch.randn(500)
+    for log_w, expected in ((even, 0.5), (uneven, None)):
+        log_w[7] = -torch.inf
+        share = weights_of_order(0.5, log_w)
+        there = torch.isfinite(log_w)
+        assert share[7] == 0
+        assert_close(share.sum(), torch.tensor(1.0, dtype=share.dtype))
+        log_share = share[there].log()
+        moved = log_w[there] - log_w[there].mean()
+        power = (log_share @ moved) / (moved @ moved)
+        assert_close(log_share - log_share.mean(), power * moved)
+        if expected is None:
+            assert 0 < power < 0.5
+            ess = 1 / share.square().sum() / there.sum()
+            assert_close(ess, torch.tensor(LEAST_ESS, dtype=ess.dtype), atol=1e-6, rtol=0)
+        else:
+            assert_close(power, torch.tensor(expected, dtype=power.dtype))
 
 
 def test_no_order_for_a_model_with_collective_variables() -> None:
