@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gencg.tempering import NoTempering as NoTempering
     from gencg.fit import FitResult as FitResult
     from gencg.fit import fit as fit
+    from gencg import pretrained as pretrained
     from gencg.ensemble import Ensemble as Ensemble
     from gencg.ensemble import draw as draw
     from gencg.targeted import stiff_shift as stiff_shift
@@ -62,6 +63,7 @@ _HOMES = {
     "NoTempering": "tempering",
     "FitResult": "fit",
     "fit": "fit",
+    "pretrained": "pretrained",
     "Ensemble": "ensemble",
     "draw": "ensemble",
     "stiff_shift": "targeted",

@@ -40,6 +40,7 @@ ORDER = [
     "optimisers",
     "training",
     "fit",
+    "pretrained",
     "discover",
     "analysis",
     "plots",

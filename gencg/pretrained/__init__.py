@@ -1,0 +1,111 @@
+"""Generators that are trained already, to draw from in seconds.
+
+Each file holds the parameters of the recommended model of a ready-made system and how it was made.
+Matrices are stored as 16-bit fractions of their largest entry: half the size, and an exact density
+all the same, since it is that of the parameters as they are read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gencg import systems
+from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from gencg.fit import FitResult, as_result
+from gencg.models.build import build_model
+from gencg.target import BoltzmannTarget
+
+FOLDER = Path(__file__).parent
+LARGEST_FILE = 5_000_000
+"""Bytes of a file at most."""
+_STEPS = 2**15 - 1
+
+
+def names() -> list[str]:
+    """Systems that have a trained generator."""
+    return sorted(path.stem for path in FOLDER.glob("*.pt"))
+
+
+def about(name: str) -> dict[str, Any]:
+    """How a generator was made and what it reached, as plain values.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    found: dict[str, Any] = _read(name)["about"]
+    return found
+
+
+def load(name: str) -> FitResult:
+    """A trained generator, as `gencg.fit` would give it.
+
+    Args:
+        name: One of `names`.
+
+    Raises:
+        ValueError: If there is none of that name.
+        CheckpointError: If its file is damaged.
+    """
+    content = _read(name)
+    system = systems.load(name)
+    if content["coordinates"] != list(system.coordinates.names):
+        raise CheckpointError(
+            f"the trained generator of {name} was made for other coordinates; train it again with "
+            f"{content['about']['command']}"
+        )
+    model = build_model(system.coordinates)
+    model.load_state_dict({key: _unpacked(*value) for key, value in content["model"].items()})
+    target = BoltzmannTarget(system.energy, system.coordinates, content["temperature"])
+    return as_result(system, model, target=target, seed=content["about"]["seed"])
+
+
+def write(result: FitResult, path: str | Path, *, about: dict[str, Any]) -> None:
+    """Write the file of a generator without collective variables, of the recommended model.
+
+    Args:
+        result: A training of a ready-made system.
+        path: File to write.
+        about: How it was made, as plain values; the ``command`` and the ``seed`` at least.
+
+    Raises:
+        ValueError: If the model has collective variables, `about` lacks something, or the file
+            would be larger than `LARGEST_FILE`.
+    """
+    if result.model.n_cvs:
+        raise ValueError(f"`result` must have no collective variables, got {result.model.n_cvs}")
+    if missing := {"command", "seed"} - about.keys():
+        raise ValueError(f"`about` must hold command and seed, lacks {', '.join(sorted(missing))}")
+    content = {
+        "coordinates": list(result.system.coordinates.names),
+        "temperature": result.target.temperature,
+        "model": {key: _packed(value) for key, value in result.model.state_dict().items()},
+        "about": about,
+    }
+    save_checkpoint(path, content)
+    size = Path(path).stat().st_size
+    if size > LARGEST_FILE:
+        Path(path).unlink()
+        raise ValueError(f"`result` must fit into {LARGEST_FILE:,} bytes, got {size:,}")
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name not in names():
+        raise ValueError(
+            f"`name` must be one of {', '.join(names())}, got {name!r}; train others with gencg.fit"
+        )
+    return load_checkpoint(FOLDER / f"{name}.pt")
+
+
+def _packed(value: Tensor) -> tuple[Tensor, float]:
+    """A matrix as 16-bit fractions and its largest entry; anything else as it is, and zero."""
+    value = value.detach().cpu()
+    largest = float(value.abs().max()) if value.numel() else 0.0
+    if not value.is_floating_point() or value.ndim < 2 or largest == 0:
+        return value, 0.0
+    return torch.round(value.double() / largest * _STEPS).to(torch.int16), largest
+
+
+def _unpacked(value: Tensor, largest: float) -> Tensor:
+    return (value.double() * (largest / _STEPS)).float() if largest else value

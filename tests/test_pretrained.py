@@ -1,0 +1,85 @@
+"""Generators that come with the package reach what their files say, on the energies of now.
+
+Cannot detect: a state that the generator and its own search for lost modes both missed.
+"""
+
+import pytest
+import torch
+
+import gencg
+from gencg import pretrained
+from gencg.checkpoint import CheckpointError
+from gencg.fit import as_result
+from gencg.models.build import build_model
+from gencg.systems import double_well
+
+NAMES = pretrained.names()
+ABOUT = {"command": "gencg run double-well", "seed": 3}
+
+
+def untrained(n_cvs: int = 0):
+    system = double_well()
+    model = build_model(system.coordinates, n_cvs=n_cvs)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    target = gencg.BoltzmannTarget(system.energy, system.coordinates, system.temperature)
+    return as_result(system, model, target=target)
+
+
+def test_the_peptides_are_there() -> None:
+    assert set(NAMES) >= {"alanine-tetrapeptide"}
+    assert gencg.pretrained is pretrained
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trained_generator_reaches_what_its_file_says(name: str) -> None:
+    torch.set_default_dtype(torch.float32)
+    about, found = pretrained.about(name), pretrained.load(name)
+    assert (pretrained.FOLDER / f"{name}.pt").stat().st_size < 5e6
+    ensemble = gencg.draw(found.model, found.target, 4000, molecule=found.system.molecule, seed=5)
+    assert ensemble.ess > about["ess"] - 0.1
+    # No matter which machine and threads: by its own standard error
+    assert abs(ensemble.log_z - about["log_z"]) < 5 * ensemble.log_z_error
+    assert ensemble.n_invalid < 0.01 * ensemble.n_samples
+    assert "gencg run" in about["command"]
+
+
+def test_a_file_gives_back_the_density_it_was_written_from(tmp_path, monkeypatch) -> None:
+    result = untrained()
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    pretrained.write(result, tmp_path / "double-well.pt", about=ABOUT)
+    assert pretrained.names() == ["double-well"]
+    assert pretrained.about("double-well") == ABOUT
+    again = pretrained.load("double-well")
+    assert again.target.temperature == result.target.temperature
+    _, y, log_q = result.model.sample(200)
+    log_q_again = again.model.decoder(again.model.rows(200)).log_prob(y.float())
+    torch.testing.assert_close(log_q_again.double(), log_q.double(), atol=2e-2, rtol=0)
+    # Rounded to 16 bits: near, and not the same
+    for key, value in result.model.state_dict().items():
+        other = again.model.state_dict()[key]
+        if value.is_floating_point() and value.ndim > 1:
+            assert (other - value).abs().max() <= value.abs().max() / 2**16 * 1.01
+        else:
+            torch.testing.assert_close(other, value, check_dtype=False)
+
+
+def test_what_cannot_be_loaded_or_written_is_told(tmp_path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match=r"`name` must be one of alanine-.*, got 'benzene'"):
+        pretrained.load("benzene")
+    with pytest.raises(ValueError, match="`result` must have no collective variables, got 1"):
+        pretrained.write(untrained(n_cvs=1), tmp_path / "a.pt", about=ABOUT)
+    with pytest.raises(ValueError, match="`about` must hold command and seed, lacks seed"):
+        pretrained.write(untrained(), tmp_path / "a.pt", about={"command": "gencg run"})
+    monkeypatch.setattr(pretrained, "LARGEST_FILE", 1000)
+    with pytest.raises(ValueError, match="`result` must fit into 1,000 bytes, got "):
+        pretrained.write(untrained(), tmp_path / "a.pt", about=ABOUT)
+    assert not list(tmp_path.iterdir())
+
+    monkeypatch.setattr(pretrained, "LARGEST_FILE", 10**7)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    result = untrained()
+    monkeypatch.setattr(result.system.coordinates, "names", ("a", "b"))
+    pretrained.write(result, tmp_path / "double-well.pt", about=ABOUT)
+    with pytest.raises(CheckpointError, match="made for other coordinates; train it again with"):
+        pretrained.load("double-well")
