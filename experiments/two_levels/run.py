@@ -10,24 +10,35 @@ from gencg.tempering import NoTempering
 from gencg.training import Optimisation
 
 STRUCTURES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.pdb"))}
+DIPEPTIDE = "alanine-dipeptide"
 FORCE_FIELD = "charmm36.xml"
 BATCH_SIZE = 256
 
 
 def main() -> None:
-    """Print a table of the ways from CHARMM36 to GFN2-xTB in vacuum at 300 K."""
+    """Print a table of the ways to GFN2-xTB at 300 K.
+
+    Methanol and ethanol come from CHARMM36 in vacuum, the dipeptide from amber96 in OBC1 to ALPB
+    water.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("molecule", choices=STRUCTURES)
+    parser.add_argument("molecule", choices=[*STRUCTURES, DIPEPTIDE])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cheap-calls", type=float, default=3e5, help="to train on CHARMM36")
+    parser.add_argument(
+        "--cheap-calls", type=float, default=3e5, help="to train on the force field"
+    )
     parser.add_argument("--calls", type=float, default=1e4, help="of GFN2-xTB to train with")
     parser.add_argument("--samples", type=int, default=2000, help="to ask GFN2-xTB for")
     given = parser.parse_args()
 
-    system = gencg.systems.from_pdb(STRUCTURES[given.molecule], forcefield=[FORCE_FIELD])
+    if given.molecule == DIPEPTIDE:
+        system, solvent = gencg.systems.alanine_dipeptide(), "water"
+    else:
+        path, solvent = STRUCTURES[given.molecule], None
+        system = gencg.systems.from_pdb(path, forcefield=[FORCE_FIELD])
     cheap = gencg.fit(system, energy_calls=given.cheap_calls, seed=given.seed)
     pool = gencg.draw(cheap.model, cheap.target, 20_000, molecule=system.molecule, seed=given.seed)
-    gfn2 = gencg.TbliteEnergy(system.molecule)
+    gfn2 = gencg.TbliteEnergy(system.molecule, solvent=solvent)
     print("| way | GFN2 calls to train | ESS | log Z | Pareto k |\n|---|---|---|---|---|")
     row("force field itself", 0, pool, pool.log_z_error)
 
