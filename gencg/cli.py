@@ -446,6 +446,8 @@ def describe(target: str, **options: Any) -> None:
     loading["phi_psi"] = _pairs(options["phi_psi"])
     system = load(target, temperature=options["temperature"], **loading)
     description = describe_system(system)
+    if options["out"] and system.molecule is None:
+        raise click.UsageError(f"--out draws a molecule, and {system.name} is a toy")
     if options["out"] and system.molecule is not None:
         from gencg.plots.molecule import plot_molecule
         from gencg.plots.style import new_figure, style

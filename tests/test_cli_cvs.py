@@ -101,7 +101,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dipeptide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the dipeptide, with two CVs."""
-    return finished(tmp_path_factory, "alanine-dipeptide", "--cvs", "2")
+    return finished(tmp_path_factory, "alanine-dipeptide", "--cvs", "2", "--energy-calls", "3e4")
 
 
 @pytest.fixture(scope="module")

@@ -71,10 +71,12 @@ def test_what_cannot_be_loaded_or_written_is_told(tmp_path, monkeypatch) -> None
         pretrained.write(untrained(n_cvs=1), tmp_path / "a.pt", about=ABOUT)
     with pytest.raises(ValueError, match="`about` must hold command and seed, lacks seed"):
         pretrained.write(untrained(), tmp_path / "a.pt", about={"command": "gencg run"})
+    (tmp_path / "a.pt").write_bytes(b"a good one")
     monkeypatch.setattr(pretrained, "LARGEST_FILE", 1000)
     with pytest.raises(ValueError, match="`result` must fit into 1,000 bytes, got "):
         pretrained.write(untrained(), tmp_path / "a.pt", about=ABOUT)
-    assert not list(tmp_path.iterdir())
+    assert (tmp_path / "a.pt").read_bytes() == b"a good one"
+    (tmp_path / "a.pt").unlink()
 
     monkeypatch.setattr(pretrained, "LARGEST_FILE", 10**7)
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)

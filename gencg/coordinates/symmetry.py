@@ -311,8 +311,8 @@ def inverting_atoms(molecule: Molecule) -> list[int]:
     """Nitrogen atoms with three neighbours that can pass through their plane to the other side.
 
     Pyramidal in the reference structure. One whose two hydrogens are equivalent has the same
-    structure on the other side, and counts only where it is nearly flat; one in the corner of a
-    cage, where any two of its bonds are in a ring of up to eight atoms, stays where it is.
+    structure on the other side, and counts only where it is nearly flat. In a ring of three, and in
+    the corner of a cage, where any two bonds are in a ring of up to eight atoms, it stays.
     """
     found = []
     for atom, bonded in enumerate(molecule.neighbours):
@@ -324,7 +324,8 @@ def inverting_atoms(molecule: Molecule) -> list[int]:
         least = 340.0 if equivalent_pair(molecule, bonded) else 0.0
         rings = [shortest_ring(molecule, i, atom, j) for i, j in combinations(bonded, 2)]
         caged = all(0 < len(ring) <= 8 for ring in rings)
-        if least < total < 355.0 and not caged:
+        strained = any(len(ring) == 3 for ring in rings)
+        if least < total < 355.0 and not caged and not strained:
             found.append(atom)
     return found
 

@@ -228,8 +228,11 @@ class _Tree:
                 first[k] = self.children[p][0]
                 if k in closes and k != self.third:
                     reference[k], first[k] = self._ring_reference(k, closes[k]), k
-                elif self.linear[k] or (p in ring and closes.get(ring[p]) == k):
+                elif self.linear[k]:
                     first[k] = k
+                elif p in ring and closes.get(ring[p]) == k:
+                    # On B the torsion of the axis is zero by definition, that of C
+                    first[k] = first[k] if p == self.b else k
                 elif p in ring and k != self.third:
                     reference[k] = first[k] = ring[p]
         parent[self.b], reference[self.third] = self.a, -1
@@ -302,8 +305,8 @@ def _straight(molecule: Molecule, i: int, j: int, k: int) -> bool:
 def _root_bond(molecule: Molecule) -> tuple[int, int]:
     """The bond from which the farthest atom is nearest, between atoms with other neighbours.
 
-    Backbone bonds go first. It is oriented so that a group of equal terminal atoms (CH3) sits on
-    A, where it counts as the rotor of the axis.
+    Backbone bonds go first. It is oriented so that a group of equal atoms or branches (CH3,
+    phenyl) sits on A, where it counts as the rotor of the axis.
     """
     degree = np.array([len(bonded) for bonded in molecule.neighbours])
     i, j = molecule.bonds.T
@@ -326,7 +329,7 @@ def _root_bond(molecule: Molecule) -> tuple[int, int]:
             "must have an angle below 165 degrees"
         )
     a, b = int(i[best]), int(j[best])
-    ends = [len(molecule.neighbours[k]) * equal_ends(molecule, k, a + b - k) for k in (a, b)]
+    ends = [len(molecule.neighbours[k]) * _alike(molecule, k, a + b - k) for k in (a, b)]
     swap = not bent[best][0] or (ends[1] > ends[0] and bent[best][1])
     return (b, a) if swap else (a, b)
 
@@ -334,6 +337,13 @@ def _root_bond(molecule: Molecule) -> tuple[int, int]:
 def _bends(molecule: Molecule, a: int, b: int) -> bool:
     """Whether a third atom on b can set the plane of the root bond a - b."""
     return any(k != a and not _straight(molecule, k, b, a) for k in molecule.neighbours[b])
+
+
+def _alike(molecule: Molecule, atom: int, other: int) -> bool:
+    """Whether the neighbours of `atom` besides `other`, two or more, are equivalent."""
+    classes = molecule.equivalence_classes()
+    kinds = {int(classes[k]) for k in molecule.neighbours[atom] if k != other}
+    return len(molecule.neighbours[atom]) > 2 and len(kinds) == 1
 
 
 def equal_ends(molecule: Molecule, atom: int, other: int) -> bool:

@@ -246,13 +246,15 @@ class ReverseKL(Objective):
 def weights_of_order(order: float, log_weights: Tensor) -> Tensor:
     """Weights of power `order`, or of the highest below that leaves an ESS of `LEAST_ESS`."""
     there = torch.isfinite(log_weights)
-    some = log_weights[there]
+    some = log_weights[there].double()
 
-    def spare(power: float) -> float:
-        return float(effective_sample_size(power * some)) - LEAST_ESS
+    def spare(log_power: float) -> float:
+        return float(effective_sample_size(math.exp(log_power) * some)) - LEAST_ESS
 
-    if spare(order) < 0:
-        order = float(brentq(spare, 0.0, order, xtol=1e-12))
+    # Clashes have weights of any size
+    lowest = -math.log(1 + float(some.max() - some.min()))
+    if spare(math.log(order)) < 0:
+        order = math.exp(brentq(spare, lowest, math.log(order), xtol=1e-6))
     return truncated(torch.where(there, order * log_weights, log_weights))
 
 

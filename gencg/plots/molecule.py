@@ -72,11 +72,31 @@ def plot_molecule(
 
 
 def _projected(molecule: Molecule) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions along the two widest directions, ``(n_atoms, 2)``, and along the third."""
+    """Positions in the plane of a view, ``(n_atoms, 2)``, and along it.
+
+    Of many views, turned about the direction in which the molecule is longest and tilted, the one
+    that shows heavy atoms farthest apart.
+    """
     x = molecule.positions - molecule.positions.mean(0)
-    axes = np.linalg.svd(x, full_matrices=False)[2]
-    along = x @ axes.T
-    return along[:, :2], along[:, 2]
+    x = x @ np.linalg.svd(x, full_matrices=False)[2].T
+    heavy = [k for k, element in enumerate(molecule.elements) if element != "H"]
+    heavy = heavy if len(heavy) > 1 else list(range(molecule.n_atoms))
+    i, j = np.triu_indices(len(heavy), 1)
+
+    def view(turn: float, tilt: float) -> NDArray[np.float64]:
+        about, across = np.cos([turn, tilt]), np.sin([turn, tilt])
+        first = np.array([[1, 0, 0], [0, about[0], -across[0]], [0, across[0], about[0]]])
+        second = np.array([[about[1], 0, across[1]], [0, 1, 0], [-across[1], 0, about[1]]])
+        return np.asarray(x @ first.T @ second.T)
+
+    def spread(seen: NDArray[np.float64]) -> float:
+        flat = seen[heavy, :2]
+        return float(np.minimum(np.linalg.norm(flat[i] - flat[j], axis=1), 0.12).mean())
+
+    turns = np.linspace(0, np.pi, 18, endpoint=False)
+    views = [view(turn, tilt) for tilt in (0.0, 0.35, -0.35) for turn in turns]
+    best = max(views, key=spread)
+    return best[:, :2], best[:, 2]
 
 
 def _on_carbon(molecule: Molecule, k: int) -> bool:

@@ -6,6 +6,7 @@ all the same, since it is that of the parameters as they are read.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -83,11 +84,13 @@ def write(result: FitResult, path: str | Path, *, about: dict[str, Any]) -> None
         "model": {key: _packed(value) for key, value in result.model.state_dict().items()},
         "about": about,
     }
-    save_checkpoint(path, content)
-    size = Path(path).stat().st_size
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / "trial.pt"
+        save_checkpoint(trial, content)
+        size = trial.stat().st_size
     if size > LARGEST_FILE:
-        Path(path).unlink()
         raise ValueError(f"`result` must fit into {LARGEST_FILE:,} bytes, got {size:,}")
+    save_checkpoint(path, content)
 
 
 def _read(name: str) -> dict[str, Any]:

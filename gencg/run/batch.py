@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from gencg.report import write_atomically
+from gencg.systems.files import read_text
 from gencg.systems.sdf import read_blocks
 
 COLUMNS = (
-    "name", "target", "status", "n_atoms", "n_soft", "ess", "pareto_k", "kept", "log_z",
+    "name", "target", "status", "n_atoms", "n_soft", "ess", "pareto_k", "stereo", "kept", "log_z",
     "log_z_error", "energy_calls", "seconds", "reason",
 )  # fmt: skip
-"""Columns of summary.csv; ``kept`` is the share of samples of the right stereo without clash."""
-_TABLE = ("name", "n_atoms", "n_soft", "ess", "pareto_k", "kept", "energy_calls", "seconds")
+"""Columns of summary.csv: ``stereo`` is the share of the samples with closed rings whose atoms
+have the right hand and whose double bonds have not turned over, ``kept`` that of all samples that
+are the molecule and have no clash."""
+_TABLE = (
+    "name", "n_atoms", "n_soft", "ess", "pareto_k", "stereo", "kept", "energy_calls", "seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,8 @@ def describe_row(row: Mapping[str, Any]) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| molecule | atoms | soft | ESS | Pareto k | kept | energy calls | seconds | |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| molecule | atoms | soft | ESS | Pareto k | stereo | kept | energy calls | seconds | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [str(row["name"]), *(_number(row[name]) for name in _TABLE[1:])]
@@ -150,10 +155,20 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: summary[name] for name in ("n_atoms", "n_soft", "ess", "pareto_k", "log_z",
                                             "log_z_error", "energy_calls")},
+        "stereo": _stereo(summary),
         "kept": 1 - lost / summary["n_samples"],
         "seconds": summary["wall_seconds"],
         "reason": "" if summary["verdict_level"] == "good" else summary["verdict"],
     }  # fmt: skip
+
+
+def _stereo(summary: Mapping[str, Any]) -> float | None:
+    """Share of closed samples with the stereo of the reference; None for older runs and toys."""
+    if "n_inverted" not in summary:
+        return None
+    n_closed = summary["n_samples"] - summary["n_open_rings"]
+    wrong = summary["n_inverted"] + summary["n_flipped"]
+    return 1 - wrong / n_closed if n_closed else None
 
 
 def _number(value: Any) -> str:
@@ -180,7 +195,8 @@ def _from_smi(path: Path) -> list[Item]:
     if not path.is_file():
         raise FileNotFoundError(f"no file of molecules at {path}; give lines of SMILES and name")
     found = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    text = read_text(path, kind="molecule", suffixes="an .smi")
+    for line in text.removeprefix("\ufeff").splitlines():
         words = line.split(maxsplit=1)
         if words and not words[0].startswith("#") and words[0].lower() != "smiles":
             name = words[1] if len(words) > 1 else words[0]

@@ -17,10 +17,12 @@ from gencg.analysis.lost_modes import ModeCheck
 from gencg.analysis.probes import Probe
 from gencg.analysis.verdict import Verdict, judge_modes, overall, worse
 from gencg.config import RunConfig
+from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
 from gencg.fit import FitResult
 from gencg.report import write_atomically
 from gencg.run.collective import Discovery
+from gencg.systems.base import System
 
 PACKAGES = (
     "gencg", "torch", "pyro-ppl", "normflows", "numpy", "scipy", "mdtraj", "matplotlib", "openmm",
@@ -66,6 +68,7 @@ def summarise(
         "n_samples": ensemble.n_samples,
         "n_invalid": ensemble.n_invalid,
         "n_clashes": ensemble.n_clashes,
+        **_broken(result.system, ensemble),
         "n_soft": int(result.system.coordinates.soft.sum()),
         "seed": config.seed,
         "bound_gap": None,
@@ -74,6 +77,21 @@ def summarise(
         "mode_checks": _mode_checks(assessment.mode_checks),
         "verdict": verdict.text,
         "verdict_level": verdict.level,
+    }
+
+
+def _broken(system: System, ensemble: Ensemble) -> dict[str, int]:
+    """How many samples have open rings, the wrong hand of an atom, or a double bond turned over."""
+    coordinates, x = system.coordinates, ensemble.x
+    if not isinstance(coordinates, InternalCoordinates):
+        return {}
+    finite = torch.isfinite(x).flatten(1).all(1)
+    open_rings = finite & ~coordinates.closed(x)
+    closed = finite & ~open_rings
+    return {
+        "n_open_rings": int(open_rings.sum()),
+        "n_inverted": int((closed & coordinates.inverted(x)).sum()),
+        "n_flipped": int((closed & coordinates.flipped(x)).sum()),
     }
 
 

@@ -11,6 +11,9 @@ logger = logging.getLogger("gencg")
 N_CONFORMERS = 20
 """Structures that are embedded and minimised; the lowest is the reference."""
 
+SMALLEST_ALKYNE = 140.0
+"""Angle in degrees at a triple bond below which there is no such molecule; cyclooctyne has 158."""
+
 DEGENERATE = 0.01
 """Energies that are less apart, in kcal/mol, are equal."""
 
@@ -97,11 +100,34 @@ def embedded(mol: Any, *, seed: int, source: str) -> Any:
             # One alone tells an impossible molecule in a twentieth of the time
             if rdDistGeom.EmbedMolecule(mol, parameters) >= 0:
                 rdDistGeom.EmbedMultipleConfs(mol, N_CONFORMERS, parameters)
-                return mol
+                if usual_angles or not _bent_triple_bonds(mol):
+                    return mol
     raise ValueError(
         f"{source} could not be embedded in space; are its rings and its @ and / marks "
         "possible together? give an .sdf file with 3D coordinates instead"
     )
+
+
+def _bent_triple_bonds(mol: Any) -> bool:
+    """Whether a ring is too small for its triple bond, in a minimum of the force field."""
+    from rdkit import Chem
+    from rdkit.Chem import rdForceFieldHelpers, rdMolTransforms
+
+    copy = Chem.Mol(mol)
+    rdForceFieldHelpers.MMFFOptimizeMolecule(copy, maxIters=2000)
+    conformer = copy.GetConformer()
+    for bond in copy.GetBonds():
+        if bond.GetBondType() != Chem.BondType.TRIPLE:
+            continue
+        ends = bond.GetBeginAtom(), bond.GetEndAtom()
+        for atom, other in (ends, ends[::-1]):
+            for near in atom.GetNeighbors():
+                triple = near.GetIdx(), atom.GetIdx(), other.GetIdx()
+                if near.GetIdx() != other.GetIdx() and (
+                    rdMolTransforms.GetAngleDeg(conformer, *triple) < SMALLEST_ALKYNE
+                ):
+                    return True
+    return False
 
 
 def minimised(mol: Any, variant: str) -> list[Array]:

@@ -1,7 +1,10 @@
 """What of a molecule is sampled, what is held, and why: a table to read before training."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.coordinates.symmetry import (
@@ -10,10 +13,14 @@ from gencg.coordinates.symmetry import (
     turning_bonds,
 )
 from gencg.energies.forcefield import ForceField
+from gencg.geometry import angles, dihedrals
 from gencg.molecule import Molecule
 from gencg.systems.base import System
 
 Bond = tuple[int, int]
+
+_NO_SIDE = 150.0
+"""Angle in degrees at a multiple bond beyond which it has no sides, as a triple bond."""
 
 
 @dataclass(frozen=True)
@@ -148,20 +155,25 @@ def _held_rows(coordinates: InternalCoordinates, barriers: dict[Bond, float]) ->
         for i, k in enumerate(z.torsion_atoms)
         if coordinates.soft[first + i] and z.turns(k)
     }
+    straight = {_pair(*pair) for k in z.atoms if z.linear[k]
+                for pair in (z.angle(k)[:2], z.angle(k)[1:])}  # fmt: skip
     rows = []
     for bond in molecule.rotatable_bonds():
-        if bond not in soft and bond in _turned(coordinates):
+        # Torsions reach across straight groups
+        if bond not in soft | straight and bond in _turned(coordinates):
             high = barriers.get(bond)
             reason = (
                 "flat double or amide bond by its length"
                 if high is None
                 else f"barrier of {high:.0f} kJ/mol"
             )
+            reason = ", ".join(filter(None, (reason, _side(molecule, bond))))
             rows.append(Row(_names(label, bond), "stiff bond", False, reason, bond))
     # Double bonds of small rings cannot turn
     for bond in sorted(b for b in molecule.multiple_bonds() if not _in_small_ring(molecule, b)):
         if bond not in barriers and min(len(molecule.neighbours[i]) for i in bond) > 1:
-            rows.append(Row(_names(label, bond), "multiple bond", False, "marked as such", bond))
+            reason = _side(molecule, bond) or "marked as such"
+            rows.append(Row(_names(label, bond), "multiple bond", False, reason, bond))
     for ring in _rigid_rings(molecule):
         name = "-".join(label[k].split("-")[-1] for k in ring)
         reason = "three atoms cannot pucker" if len(ring) == 3 else "flat, of stiff bonds"
@@ -183,8 +195,8 @@ def _notes(coordinates: InternalCoordinates) -> list[str]:
     n_handed = len(handed_atoms(molecule))
     if n_handed:
         notes.append(
-            f"All {n_handed} atoms with four neighbours, and pyramidal sulfur and phosphorus, keep "
-            "the hand of the structure file; a sample of another hand has weight zero."
+            f"Every atom with four neighbours, and pyramidal sulfur and phosphorus ({n_handed} in "
+            "all), keeps the hand of the reference; a sample of another hand has weight zero."
         )
     flat = [k for k, near in enumerate(molecule.neighbours)
             if molecule.elements[k] == "N" and len(near) == 3]  # fmt: skip
@@ -227,7 +239,42 @@ def _in_small_ring(molecule: Molecule, bond: Bond) -> bool:
 
 
 def _stereocentres(molecule: Molecule) -> list[int]:
-    return [atom for atom, _, _ in molecule.stereocentres()]
+    """Atoms whose hand makes another molecule: four different neighbours, or sides of one ring."""
+    found = {atom for atom, _, _ in molecule.stereocentres()}
+    classes = molecule.equivalence_classes()
+    on_rings: dict[frozenset[int], list[int]] = {}
+    for atom, near in enumerate(molecule.neighbours):
+        kinds = [int(classes[k]) for k in near]
+        twins = [k for k in near if kinds.count(int(classes[k])) == 2]
+        if len(near) != 4 or len(twins) != 2 or len(set(kinds)) != 3:
+            continue
+        if ring := shortest_ring(molecule, twins[0], atom, twins[1]):
+            on_rings.setdefault(frozenset(ring), []).append(atom)
+    found |= {atom for atoms in on_rings.values() if len(atoms) > 1 for atom in atoms}
+    return sorted(found)
+
+
+def _angle(molecule: Molecule, i: int, j: int, k: int) -> float:
+    x = torch.as_tensor(molecule.positions)
+    return math.degrees(float(angles(x, torch.tensor([(i, j, k)]))))
+
+
+def _side(molecule: Molecule, bond: Bond) -> str:
+    """Which of the heaviest neighbours are cis or trans, where each end has one; else nothing."""
+    ends = []
+    for atom, other in (bond, bond[::-1]):
+        near = [k for k in molecule.neighbours[atom] if k != other]
+        near.sort(key=lambda k: -molecule.masses[k])
+        alike = len(near) > 1 and len({int(molecule.equivalence_classes()[k]) for k in near}) == 1
+        if not near or alike:
+            return ""
+        if _angle(molecule, near[0], atom, other) > _NO_SIDE:
+            return ""
+        ends.append(near[0])
+    quad = torch.tensor([(ends[0], *bond, ends[1])])
+    angle = float(dihedrals(torch.as_tensor(molecule.positions), quad))
+    side = "cis" if abs(angle) < math.pi / 2 else "trans"
+    return f"{molecule.names[ends[0]]} and {molecule.names[ends[1]]} stay {side}"
 
 
 def _consequences(coordinates: InternalCoordinates) -> list[Bond]:

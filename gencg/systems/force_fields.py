@@ -109,7 +109,8 @@ def _cure(message: str, missing: str, is_protonated: bool) -> str:
     if "externally bonded" in message:
         return (
             "Add the hydrogens of a free end with add_hydrogens=True (--add-hydrogens), or a cap "
-            "(ACE, NME)."
+            "(ACE, NME); a residue that is none of the force field's (a D one by its own name) is "
+            "built by sequence:ACE-D-ALA-NME."
         )
     if "no residue templates" in message:
         return "Name a force field before the solvent, such as amber14-all.xml."

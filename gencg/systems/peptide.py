@@ -53,7 +53,9 @@ def build_peptide(
     topology, positions = _heavy_atoms(residues, chain)
     check_n_atoms("`sequence`", len(positions))
     _check_room(topology, positions)
-    return _protonated(topology, positions, residues)
+    topology, positions = _protonated(topology, positions, residues)
+    check_n_atoms("`sequence`", len(positions))
+    return topology, positions
 
 
 def _backbone_torsions(

@@ -70,6 +70,12 @@ def read_positions(path: str | Path, topology: Any, *, source: str | Path) -> Ar
             f"{path} is not a coordinate file that OpenMM can read: {one_line(error)}"
         ) from error
     check_order(path, found or [""] * len(positions), other=source, expected=names)
+    if not np.isfinite(positions).all():
+        row = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
+        raise ValueError(
+            f"coordinates must be finite numbers, got {positions[row].tolist()} for atom {row + 1} "
+            f"({names[row]}) in {path}; repair the file"
+        )
     return positions
 
 

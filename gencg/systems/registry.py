@@ -125,6 +125,11 @@ def kind_of(target: str) -> Kind:
             f"`target` {target!r} holds coordinates alone; give the topology (.prmtop, .top) as "
             "target, and this file as coordinates (--coordinates)"
         )
+    if Path(target).suffix.lower() == ".smi" and Path(target).exists():
+        raise ValueError(
+            f"`target` {target!r} is a file of many molecules, which `gencg run` takes; give one "
+            "of its lines as smiles:..."
+        )
     if Path(target).exists():
         raise ValueError(
             f"`target` {target!r} is no file that gencg reads; it must be a .pdb, .cif, .sdf or "

@@ -8,6 +8,7 @@ from typing import Any
 from gencg.energies.mmff import check_rdkit, check_variant
 from gencg.systems.assembly import Bond, check_settings
 from gencg.systems.base import System
+from gencg.systems.files import MAX_BYTES
 from gencg.systems.small_molecules import MMFF_MAX_BARRIER, check_seed, mmff_system
 
 logger = logging.getLogger("gencg")
@@ -79,6 +80,11 @@ def read_blocks(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no structure file at {path}; give the path of an .sdf or .mol")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"{path} has {path.stat().st_size / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f} MB are "
+            "read; split it"
+        )
     data = path.read_bytes()
     if b"\0" in data:
         raise ValueError(f"{path} is not a text file; give an .sdf or .mol file")

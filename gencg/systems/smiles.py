@@ -1,5 +1,6 @@
 """Molecules from SMILES, with the Merck force field."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,8 @@ from gencg.energies.mmff import check_rdkit, check_variant
 from gencg.systems.assembly import Bond, check_settings
 from gencg.systems.base import System
 from gencg.systems.small_molecules import MMFF_MAX_BARRIER, check_seed, mmff_system
+
+logger = logging.getLogger("gencg")
 
 
 def from_smiles(
@@ -79,7 +82,45 @@ def parse_smiles(smiles: str) -> Any:
         mol = Chem.MolFromSmiles(smiles)
     if mol is None:
         raise ValueError(f"`smiles` {smiles!r} cannot be read: {_reason(log.messages)}")
+    if lost := _lost_marks(smiles):
+        logger.warning(
+            "`smiles` %r marks stereo at %s, where RDKit knows none (small rings hold Z alone): "
+            "the mark is left out",
+            smiles,
+            ", ".join(lost),
+        )
     return mol
+
+
+def _lost_marks(smiles: str) -> list[str]:
+    """Atoms and double bonds whose marks (@, /) are gone once RDKit has understood a SMILES."""
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        raw, mol = Chem.MolFromSmiles(smiles, sanitize=False), Chem.MolFromSmiles(smiles)
+    if raw.GetNumAtoms() != mol.GetNumAtoms():
+        # Hydrogens that are written become implicit
+        mol = Chem.Mol(raw)
+        Chem.SanitizeMol(mol)
+        Chem.AssignStereochemistry(mol, cleanIt=True)
+    unmarked = Chem.ChiralType.CHI_UNSPECIFIED
+    lost = [
+        f"{atom.GetSymbol()} (atom {atom.GetIdx() + 1})"
+        for atom in raw.GetAtoms()
+        if atom.GetChiralTag() != unmarked
+        and mol.GetAtomWithIdx(atom.GetIdx()).GetChiralTag() == unmarked
+    ]
+    for bond in raw.GetBonds():
+        ends = bond.GetBeginAtom(), bond.GetEndAtom()
+        marked = all(
+            any(near.GetBondDir() != Chem.BondDir.NONE for near in end.GetBonds()) for end in ends
+        )
+        stereo = mol.GetBondWithIdx(bond.GetIdx()).GetStereo()
+        double = bond.GetBondType() == Chem.BondType.DOUBLE
+        if double and marked and stereo == Chem.BondStereo.STEREONONE:
+            names = "=".join(end.GetSymbol() for end in ends)
+            lost.append(f"{names} (atoms {ends[0].GetIdx() + 1} and {ends[1].GetIdx() + 1})")
+    return lost
 
 
 def _reason(messages: str) -> str:

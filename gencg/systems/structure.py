@@ -50,7 +50,7 @@ def read_structure(path: str | Path) -> tuple[Any, NDArray[np.float64]]:
     if is_pdb:
         _check_pdb_lines(path, text)
     else:
-        check_n_atoms(path, _cif_atoms(text))
+        _check_cif(path, text)
     structure = _parse(path, is_pdb)
     if structure.getNumFrames() > 1:
         logger.warning("%s holds %d models, the first is used", path, structure.getNumFrames())
@@ -99,8 +99,23 @@ def _check_pdb_lines(path: Path, text: str) -> None:
         logger.warning("%s holds %d alternate locations, the first is used", path, n_alternate)
 
 
-def _cif_atoms(text: str) -> int:
-    """Atoms in the first model of an mmCIF file, without reading it whole."""
+def _check_cif(path: Path, text: str) -> None:
+    """Refuse another file than mmCIF, or one of too many atoms; note what is left."""
+    if "_atom_site." not in text:
+        raise ValueError(f"{path} is not an mmCIF file: it has no _atom_site lines")
+    check_n_atoms(path, _cif_atoms(text))
+    tags, rows = _cif_rows(text)
+    column = "_atom_site.label_alt_id"
+    if column in tags:
+        place = tags.index(column)
+        words = (row.split() for row in rows)
+        found = [each[place] for each in words if len(each) == len(tags)]
+        if n_alternate := sum(each not in (".", "?", "A", "1") for each in found):
+            logger.warning("%s holds %d alternate locations, the first is used", path, n_alternate)
+
+
+def _cif_rows(text: str) -> tuple[list[str], list[str]]:
+    """Names of the columns of the atoms of an mmCIF file, and their lines."""
     tags: list[str] = []
     rows: list[str] = []
     for line in text.splitlines():
@@ -108,6 +123,12 @@ def _cif_atoms(text: str) -> int:
             tags.append(line.split()[0])
         elif line.startswith(("ATOM", "HETATM")):
             rows.append(line)
+    return tags, rows
+
+
+def _cif_atoms(text: str) -> int:
+    """Atoms in the first model of an mmCIF file, without reading it whole."""
+    tags, rows = _cif_rows(text)
     column = "_atom_site.pdbx_PDB_model_num"
     if len(rows) <= MAX_ATOMS or column not in tags:
         return len(rows)

@@ -35,6 +35,10 @@ SOFT = {
     "C#CCO": 1,
     "N#CC1CCN(C)C1": 4,
     "CNC": 3,
+    "CC1(C)CC1": 2,  # the first torsion about the root's second atom is zero, ring or not
+    "CC1(C)CO1": 2,
+    "CC1(CC1)C#N": 1,
+    "CC1(C)NC1": 2,  # nitrogen in a ring of three keeps its side
     "C1CCCC#CCCCCCC1": 8,  # a ring that is straight where a breadth-first tree would meet
     "C1CN2CCC1CC2": 4,  # nitrogen in a cage stays on its side
     "C1CCN2CCCCC2C1": 6,  # in two rings side by side it turns over

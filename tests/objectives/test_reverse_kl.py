@@ -263,7 +263,7 @@ def test_the_order_falls_where_few_samples_have_all_the_weight() -> None:
         if expected is None:
             assert 0 < power < 0.5
             ess = 1 / share.square().sum() / there.sum()
-            assert_close(ess, torch.tensor(LEAST_ESS, dtype=ess.dtype), atol=1e-6, rtol=0)
+            assert_close(ess, torch.tensor(LEAST_ESS, dtype=ess.dtype), atol=1e-4, rtol=0)
         else:
             assert_close(power, torch.tensor(expected, dtype=power.dtype))
 

@@ -50,6 +50,25 @@ def test_every_kind(text: str, kinds: list[str]) -> None:
     assert sorted(row.kind for row in description.rows) == sorted(kinds)
 
 
+@pytest.mark.parametrize(
+    ("text", "centres", "sides"),
+    [
+        ("C[C@H]1CC[C@H](C)CC1", 2, []),  # sides of a ring, without four different neighbours
+        ("CC1CCCCC1", 0, []),
+        ("CC(C)(C)CO", 0, []),
+        ("C/C=C/C", 0, ["trans"]),
+        ("C/C=C\\C", 0, ["cis"]),
+        ("CC=C(C)C", 0, []),
+        ("CC#CC", 0, []),
+        ("CNC(C)=O", 0, ["cis"]),  # carbon on nitrogen, and oxygen
+    ],
+)
+def test_the_stereo_that_is_held(text: str, centres: int, sides: list[str]) -> None:
+    rows = describe_system(smiles(text)).rows
+    assert sum(row.kind == "stereocentre" for row in rows) == centres
+    assert [row.reason.split()[-1] for row in rows if " stay " in row.reason] == sides
+
+
 def test_toys_and_lengths_of_a_cage() -> None:
     toy = describe_system(load("double-well"))
     assert [row.sampled for row in toy.rows] == [True, True]

@@ -147,6 +147,27 @@ def test_mmcif_is_read_as_pdb_is(tmp_path: Path) -> None:
     assert np.abs(positions - read_structure(PDB)[1]).max() < 1e-6
 
 
+def test_alternate_locations_of_mmcif_are_noted(tmp_path: Path, caplog) -> None:
+    from openmm import app
+
+    pdb = app.PDBFile(str(PDB))
+    path = tmp_path / "my.cif"
+    with path.open("w") as file:
+        app.PDBxFile.writeFile(pdb.topology, pdb.positions, file)
+    lines = path.read_text().splitlines()
+    place = [k.strip() for k in lines if k.startswith("_atom_site.")].index(
+        "_atom_site.label_alt_id"
+    )
+    at = next(k for k, line in enumerate(lines) if line.startswith(("ATOM", "HETATM")))
+    words = lines[at].split()
+    both = [" ".join([*words[:place], letter, *words[place + 1 :]]) for letter in "AB"]
+    path.write_text("\n".join([*lines[:at], *both, *lines[at + 1 :]]) + "\n")
+    with caplog.at_level(logging.WARNING, logger="gencg"):
+        topology, _ = read_structure(path)
+    assert topology.getNumAtoms() == 22
+    assert "holds 1 alternate locations, the first is used" in caplog.text
+
+
 def test_models_and_alternate_locations_are_noted(write, caplog) -> None:
     path = write(lambda line: line)
     atoms = [line for line in path.read_text().splitlines() if line.startswith(("ATOM", "HETATM"))]
@@ -312,7 +333,7 @@ def test_missing_wrong_and_empty_files(tmp_path: Path) -> None:
         from_pdb(tmp_path)
     cif = tmp_path / "my.cif"
     cif.write_text("data_x\nloop_\n")
-    with pytest.raises(ValueError, match=r"my\.cif is not a mmCIF file that OpenMM can read"):
+    with pytest.raises(ValueError, match=r"my\.cif is not an mmCIF file"):
         from_pdb(cif)
 
 

@@ -24,6 +24,7 @@ from gencg.systems import default_force_field, from_sdf, from_smiles, load
 from gencg.systems.conformers import embedded
 from gencg.systems.energies import structure_energy
 from gencg.systems.inputs import input_files
+from gencg.systems.smiles import parse_smiles
 from gencg.target import BoltzmannTarget
 from gencg.testing import check_coordinate_map
 
@@ -385,6 +386,23 @@ def test_a_smiles_that_is_none(smiles, message, capfd) -> None:
         from_smiles(smiles)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "smiles, marked",
+    [
+        ("C1CC/C=C/CC1", r"C=C (atoms 4 and 5)"),
+        ("CC=[C@]=CC", "C (atom 3)"),
+        ("C/C=C/C", None),
+        ("[H]/C(C)=C/C", None),
+        ("C[C@H](O)CC", None),
+    ],
+)
+def test_marks_that_mean_nothing_are_told(smiles, marked, caplog) -> None:
+    with caplog.at_level(logging.WARNING, logger="gencg"):
+        parse_smiles(smiles)
+    assert ("marks stereo at" in caplog.text) == (marked is not None)
+    assert marked is None or marked in caplog.text
 
 
 def test_wrong_settings() -> None:
