@@ -60,6 +60,11 @@ class Term:
             atoms=tuple(dict.fromkeys(self.atoms + other.atoms)),
         )
 
+    def same_wells(self, other: "Term") -> bool:
+        """Whether both are wells, or products of wells, of the same torsions."""
+        wells = self.name.startswith("[") and other.name.startswith("[")
+        return wells and self.torsions == other.torsions
+
 
 @dataclass(frozen=True)
 class Torsion:
@@ -88,7 +93,40 @@ class Torsion:
                 found.append((self.term(label, "torsion"), function(k * self.angle)))
         return found
 
-    def wells(angle: Array, w: Array, *, bins: int = 72) -> list[tuple[float, float]]:
+    def wells(self, w: Array) -> list[tuple[Term, Array]]:
+        """Its wells, none where there is but one."""
+        found = []
+        for low, high in wells(self.angle, w):
+            label = f"[{np.degrees(low):.0f}° < {self.name} < {np.degrees(high):.0f}°]"
+            found.append((self.term(label, "well"), inside(self.angle, low, high)))
+        return found
+
+    def term(self, name: str, kind: str) -> Term:
+        """A term of this torsion."""
+        return Term(name, kind, (self.name,), (self.bond,), atoms=self.atoms)
+
+
+def soft_torsions(x: Tensor, coordinates: InternalCoordinates) -> list[Torsion]:
+    """The soft torsions of configurations ``(n, n_atoms, 3)``, named as the coordinates are."""
+    z = coordinates.zmatrix
+    begin = coordinates.dim - len(z.torsion_atoms)
+    soft = [i for i in coordinates.soft.nonzero()[:, 0].tolist() if i >= begin]
+    quads = [z.quad(z.torsion_atoms[i - begin]) for i in soft]
+    angles = torsion_angles(x, quads)
+    rotors = [int(coordinates.fold[i]) > 1 for i in soft]
+    if any(rotors):
+        # A rotor's phase is the same however its equal atoms are labelled
+        phases = to_array(coordinates.forward(x)[0][:, soft])
+        angles = np.where(rotors, wrap(phases), angles)
+    found = [
+        Torsion(coordinates.names[i], _sorted(quad[1], quad[2]), quad, angles[:, k], rotors[k])
+        for k, (i, quad) in enumerate(zip(soft, quads, strict=True))
+    ]
+    # Along the chain, rotors last
+    return sorted(found, key=lambda torsion: (torsion.rotor, torsion.bond))
+
+
+def wells(angle: Array, w: Array, *, bins: int = 72) -> list[tuple[float, float]]:
     """Wells of an angle as arcs (low, high) in rad with their middle on [-pi, pi).
 
     The arcs lie between the minima of the smoothed density, as `find_basins` cuts it: wells of at
