@@ -160,9 +160,7 @@ def inside(angle: Array, low: float, high: float) -> Array:
     return to_array(1 / (1 + np.exp(offset / EDGE)))
 
 
-def heavy_distances(
-    x: Tensor, coordinates: InternalCoordinates
-) -> tuple[list[Term], Array]:
+def heavy_distances(x: Tensor, coordinates: InternalCoordinates) -> tuple[list[Term], Array]:
     """Distances of heavy atoms four bonds apart or more, in nm, ``(n, n_terms)``.
 
     Atoms that trade places with equal ones (the two O of a carboxylate) are left out.

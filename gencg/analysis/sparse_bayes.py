@@ -145,18 +145,31 @@ def coefficients(gram: Array, cross: Array, chosen: Sequence[int]) -> Array:
     return np.asarray(np.linalg.solve(gram[np.ix_(s, s)] + _FLOOR * np.eye(len(s)), cross[s]))
 
 
+def gains(cross: Array, spread: Array, shared: Array, gram: Array, target: Array) -> Array:
+    r"""What each term would explain beside those chosen, ``(p,)``; -1 for none.
+
+    .. math:: \frac{(c_j - g_j^T G^{-1} c_S)^2}{C_{jj} - g_j^T G^{-1} g_j}
+
+    Args:
+        cross: Correlations :math:`c_j` of the terms with the target, ``(p,)``.
+        spread: Their variances :math:`C_{jj}`, ``(p,)``.
+        shared: Their correlations :math:`g_j` with the chosen terms, ``(p, m)``.
+        gram: Correlations G of the chosen terms, ``(m, m)``.
+        target: Those of these with the target, ``(m,)``.
+    """
+    if len(gram):
+        beside = shared @ np.linalg.inv(gram + _FLOOR * np.eye(len(gram)))
+        cross = cross - beside @ target
+        spread = spread - (beside * shared).sum(1)
+    found = np.where(spread > _COLLINEAR, cross**2 / np.maximum(spread, _COLLINEAR), -1.0)
+    return np.asarray(found, dtype=np.float64)
+
+
 def _gains(gram: Array, cross: Array, chosen: Sequence[int]) -> Array:
-    """What each further term would explain beside those chosen, ``(p,)``; -1 for none."""
     s = list(chosen)
-    left, spread = cross.copy(), np.diag(gram).copy()
-    if s:
-        inverse = np.linalg.inv(gram[np.ix_(s, s)] + _FLOOR * np.eye(len(s)))
-        beside = gram[:, s] @ inverse
-        left -= beside @ cross[s]
-        spread -= (beside * gram[:, s]).sum(1)
-    gains = np.where(spread > _COLLINEAR, left**2 / np.maximum(spread, _COLLINEAR), -1.0)
-    gains[s] = -1.0
-    return np.asarray(gains, dtype=np.float64)
+    found = gains(cross, np.diag(gram), gram[:, s], gram[np.ix_(s, s)], cross[s])
+    found[s] = -1.0
+    return found
 
 
 def _exchanged(gram: Array, cross: Array, chosen: Sequence[int]) -> list[int]:

@@ -1,9 +1,9 @@
 """Candidate terms: what a collective variable of a molecule may be written in."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -72,12 +72,16 @@ class Terms:
         """Values of the terms at `index`, ``(n, len(index))``."""
         return _products(self.columns, self.recipes[np.asarray(index, dtype=np.int64)])
 
-    def blocks(self, rows: IntArray) -> Iterator[tuple[slice, Array]]:
-        """All terms in turn, some hundred at once, for the samples at `rows`."""
-        columns = self.columns[rows]
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Values of all terms in turn, of some hundred at once."""
         for begin in range(0, len(self), _BLOCK):
             part = slice(begin, min(begin + _BLOCK, len(self)))
-            yield part, _products(columns, self.recipes[part])
+            yield part, _products(self.columns, self.recipes[part])
+
+    def select(self, rows: IntArray) -> "Terms":
+        """The same terms for some of the samples, by their place."""
+        w = self.weights[rows]
+        return replace(self, columns=self.columns[rows], weights=w / w.sum(), rows=self.rows[rows])
 
 
 def candidate_terms(
@@ -194,29 +198,27 @@ def _add_torsions(
     """Harmonics and wells, then the products of two torsions that move."""
     factors: list[list[list[tuple[Term, int]]]] = []
     for torsion in torsions:
-        moves = 1 - abs((w * np.exp(1j * torsion.angle)).sum()) > MOVES
-        families = []
-        for kind, pieces in (
-            ("torsion", torsion.harmonics(1 if torsion.rotor else 2)),
-            ("well", torsion.wells(w) if moves and not torsion.rotor else []),
-        ):
-            if kind not in kinds or not pieces:
-                families.append([])
-                continue
-            terms, values = zip(*pieces, strict=True)
-            index = found.add(terms, np.stack(values, 1))
-            # Products of higher harmonics are many and say little
-            families.append(list(zip(terms, index, strict=True))[: 2 if kind == "torsion" else None])
-        if moves and not torsion.rotor:
-            factors.append(families)
+        moves = 1 - abs((w * np.exp(1j * torsion.angle)).sum()) > MOVES and not torsion.rotor
+        harmonics = torsion.harmonics(1 if torsion.rotor else 2) if "torsion" in kinds else []
+        wells = torsion.wells(w) if moves and "well" in kinds else []
+        added = [_added(found, harmonics)[:2], _added(found, wells)]
+        if moves:
+            factors.append(added)
     if "product" not in kinds:
         return
     for one, other in combinations(factors, 2):
         for left, right in zip(one, other, strict=True):
-            for term, i in left:
-                for factor, j in right:
-                    found.terms.append(term.times(factor))
-                    found.recipes.append((i, j))
+            for (term, i), (factor, j) in product(left, right):
+                found.terms.append(term.times(factor))
+                found.recipes.append((i, j))
+
+
+def _added(found: _Collection, pieces: Sequence[tuple[Term, Array]]) -> list[tuple[Term, int]]:
+    """The pieces with the numbers of their columns."""
+    if not pieces:
+        return []
+    terms, values = zip(*pieces, strict=True)
+    return list(zip(terms, found.add(terms, np.stack(values, 1)), strict=True))
 
 
 def _products(columns: Array, recipes: IntArray) -> Array:
