@@ -70,7 +70,7 @@ class Explanation:
             c = item.coefficient
             sign = ("-" if c < 0 else "") if not text else (" - " if c < 0 else " + ")
             unit = f"/{item.term.unit}" if item.term.unit else ""
-            text += f"{sign}{_number(abs(c), item.error)}{unit} {item.term.name}"
+            text += f"{sign}{_number(abs(c), item.uncertainty)}{unit} {item.term.name}"
         if abs(self.constant) < 0.005 * self.deviation:
             return text
         return f"{text} {'-' if self.constant < 0 else '+'} {_number(abs(self.constant))}"
@@ -122,14 +122,12 @@ class Explanation:
         if not self.found:
             lines.append(f"  {self.attempt}")
         for item in self.terms:
-            sure = f"in {item.inclusion:.0%} of resamplings"
+            line = f"    {item.term.name}: {item.coefficient:.4g} ± {item.uncertainty:.2g}, adds "
+            line += f"{item.added:.3f} to R², in {item.inclusion:.0%} of resamplings"
             if item.stand_ins:
-                others = ", ".join(other.name for other in item.stand_ins[:3])
-                sure += f"; could be {others} as well (any: {item.inclusion_of_any:.0%})"
-            lines.append(
-                f"    {item.term.name}: {item.coefficient:.4g} ± {item.error:.2g}, adds "
-                f"{item.added:.3f} to R², {sure}"
-            )
+                near = ", ".join(f"{s.name} ({s.share:.0%})" for s in item.stand_ins[:3])
+                line += f"; nearly the same: {near}; one of them in {item.inclusion_of_any:.0%}"
+            lines.append(line)
         return "\n".join(lines)
 
 
@@ -245,29 +243,31 @@ def _rescaled(item: ExplainedTerm, factor: float) -> ExplainedTerm:
 
 
 def _checked_target(values: Any, terms: Terms) -> Array:
-    values = to_array(values)
-    if values.shape != (terms.n_given,):
+    given = to_array(values)
+    if given.shape != (terms.n_given,):
         raise ValueError(
             f"`values` must have shape ({terms.n_given},), one number per sample, got "
-            f"{values.shape}; explain several collective variables one by one"
+            f"{given.shape}; explain several collective variables one by one"
         )
-    values = values[terms.rows]
-    bad = np.flatnonzero(~np.isfinite(values))
+    target = given[terms.rows]
+    bad = np.flatnonzero(~np.isfinite(target))
     if bad.size:
         raise ValueError(
-            f"`values` must be finite for every sample with weight, got {values[bad[0]]} for "
-            f"sample {terms.rows[bad[0]]} and {bad.size} in all; give these a log weight of -inf"
+            f"`values` must be finite for every sample with weight, got {target[bad[0]]} for "
+            f"sample {terms.rows[bad[0]]} and {bad.size} such in all; give these a log weight of "
+            "-inf"
         )
     if terms.n_effective < FEWEST:
         raise ValueError(
             f"`samples` must hold at least {FEWEST} effective samples, got "
             f"{terms.n_effective:.0f} of {terms.n_given:,}; draw more"
         )
-    if np.ptp(values) <= 1e-9 * max(np.abs(values).max(), 1e-300):
+    if np.ptp(target) <= 1e-9 * max(float(np.abs(target).max()), 1e-300):
         raise ValueError(
-            f"`values` must vary, got {values[0]:.6g} for every sample: there is nothing to explain"
+            f"`values` must vary, got {target[0]:.6g} for every sample: a constant needs no "
+            "explanation"
         )
-    return values
+    return target
 
 
 def _check_options(max_terms: int, tolerance: float, min_r2: float, n_bootstraps: int) -> None:

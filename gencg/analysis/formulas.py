@@ -65,6 +65,11 @@ class ExplainedTerm:
     inclusion_of_any: float
     stand_ins: tuple[StandIn, ...]
 
+    @property
+    def uncertainty(self) -> float:
+        """The larger of both errors: what a formula leaves is rarely noise."""
+        return max(self.error, self.bootstrap_error)
+
 
 @dataclass(frozen=True, eq=False)
 class Search:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gencg.analysis.histogram import Array
+from gencg.analysis.histogram import Array, to_array
 
 IRRELEVANT = 1e6
 """Relevance above which a term is given up: its prior width is a thousandth of the target's."""
@@ -98,7 +98,7 @@ def relevance_determination(
     c, g = cross[kept], gram[np.ix_(kept, kept)]
     covariance = np.linalg.inv(np.diag(alpha) + n / noise * g)
     mean = n / noise * (covariance @ c)
-    return Relevance(tuple(kept.tolist()), mean, covariance, noise)
+    return Relevance(tuple(kept.tolist()), mean, to_array(covariance), noise)
 
 
 def best_subset(
@@ -130,7 +130,8 @@ def best_subset(
             break
         chosen = _exchanged(gram, cross, [*chosen, int(gains.argmax())])
     candidates.append(chosen)
-    return tuple(sorted(max(candidates, key=lambda s: explained(gram, cross, s))))
+    best = max(candidates, key=lambda s: explained(gram, cross, s))
+    return tuple(sorted(best))
 
 
 def explained(gram: Array, cross: Array, chosen: Sequence[int]) -> float:

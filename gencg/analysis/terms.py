@@ -243,10 +243,10 @@ def _configurations(x: Tensor, molecule: Molecule) -> Tensor:
 
 
 def _checked(name: str, values: Any, n: int) -> Array:
-    values = to_array(values)
-    if values.shape != (n,) or not np.isfinite(values).all():
+    array = to_array(values)
+    if array.shape != (n,) or not np.isfinite(array).all():
         raise ValueError(
-            f"`given` term {name!r} must hold {n} finite numbers, got shape {values.shape} with "
-            f"{int((~np.isfinite(values)).sum())} that are not finite"
+            f"`given` term {name!r} must hold {n} finite numbers, got shape {array.shape} with "
+            f"{int((~np.isfinite(array)).sum())} that are not finite"
         )
-    return values
+    return array
