@@ -107,20 +107,30 @@ class Torsion:
 
 
 def soft_torsions(x: Tensor, coordinates: InternalCoordinates) -> list[Torsion]:
-    """The soft torsions of configurations ``(n, n_atoms, 3)``, named as the coordinates are."""
+    """The soft torsions of configurations ``(n, n_atoms, 3)``.
+
+    Named as the coordinates are, but where a bond has a torsion with a chemical name (chi1) it is
+    that one, whatever atoms the coordinate goes by.
+    """
     z = coordinates.zmatrix
     begin = coordinates.dim - len(z.torsion_atoms)
     soft = [i for i in coordinates.soft.nonzero()[:, 0].tolist() if i >= begin]
-    quads = [z.quad(z.torsion_atoms[i - begin]) for i in soft]
-    angles = torsion_angles(x, quads)
+    known = {_sorted(q[1], q[2]): (name, q) for name, q in coordinates.molecule.named_torsions()}
     rotors = [int(coordinates.fold[i]) > 1 for i in soft]
+    named: list[tuple[str, tuple[int, ...]]] = []
+    for i, rotor in zip(soft, rotors, strict=True):
+        quad = z.quad(z.torsion_atoms[i - begin])
+        own = (coordinates.names[i], quad)
+        improper = not own[0].startswith("torsion(")
+        named.append(own if rotor or improper else known.get(_sorted(quad[1], quad[2]), own))
+    angles = torsion_angles(x, [quad for _, quad in named])
     if any(rotors):
         # A rotor's phase is the same however its equal atoms are labelled
         phases = to_array(coordinates.forward(x)[0][:, soft])
         angles = np.where(rotors, wrap(phases), angles)
     found = [
-        Torsion(coordinates.names[i], _sorted(quad[1], quad[2]), quad, angles[:, k], rotors[k])
-        for k, (i, quad) in enumerate(zip(soft, quads, strict=True))
+        Torsion(name, _sorted(quad[1], quad[2]), quad, angles[:, k], rotors[k])
+        for k, (name, quad) in enumerate(named)
     ]
     # Along the chain, rotors last
     return sorted(found, key=lambda torsion: (torsion.rotor, torsion.bond))

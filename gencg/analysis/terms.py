@@ -28,7 +28,7 @@ KINDS = ("torsion", "well", "product", "distance", "hydrogen bond", "gyration")
 """Families of terms, those that read most easily first."""
 MOVES = 0.05
 """Circular variance above which a torsion takes part in products."""
-_BLOCK = 512
+_BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Terms:
 
     Attributes:
         candidates: The terms.
-        columns: Values they are made of, ``(n, n_columns)``.
+        columns: Values they are made of, ``(n_columns, n)``.
         recipes: Columns whose product each term is, ``(n_terms, 2)``; the first one is all ones.
         weights: Weights of the samples, ``(n,)``, summing to one.
         rows: Number of each sample among all that were given, ``(n,)``.
@@ -81,7 +81,7 @@ class Terms:
     def select(self, rows: IntArray) -> "Terms":
         """The same terms for some of the samples, by their place."""
         w = self.weights[rows]
-        return replace(self, columns=self.columns[rows], weights=w / w.sum(), rows=self.rows[rows])
+        return replace(self, columns=self.columns[:, rows], weights=w / w.sum(), rows=self.rows[rows])
 
 
 def candidate_terms(
@@ -174,7 +174,7 @@ class _Collection:
 
     def __init__(self, n: int) -> None:
         self.terms: list[Term] = []
-        self.columns: list[Array] = [np.ones((n, 1))]
+        self.columns: list[Array] = [np.ones((1, n))]
         self.recipes: list[tuple[int, int]] = []
         self.n_columns = 1
 
@@ -182,14 +182,14 @@ class _Collection:
         """Terms with columns of their own; returns the numbers of these."""
         index = [self.n_columns + k for k in range(len(terms))]
         self.terms += terms
-        self.columns.append(values)
+        self.columns.append(np.ascontiguousarray(values.T))
         self.recipes += [(k, 0) for k in index]
         self.n_columns += len(terms)
         return index
 
     def arrays(self) -> tuple[Array, IntArray]:
         recipes = np.array(self.recipes, dtype=np.int64).reshape(-1, 2)
-        return np.concatenate(self.columns, axis=1), recipes
+        return np.concatenate(self.columns), recipes
 
 
 def _add_torsions(
@@ -222,11 +222,11 @@ def _added(found: _Collection, pieces: Sequence[tuple[Term, Array]]) -> list[tup
 
 
 def _products(columns: Array, recipes: IntArray) -> Array:
-    values = columns[:, recipes[:, 0]]
+    values = columns[recipes[:, 0]]
     two = recipes[:, 1] > 0
     if two.any():
-        values[:, two] *= columns[:, recipes[two, 1]]
-    return to_array(values)
+        values[two] *= columns[recipes[two, 1]]
+    return to_array(values.T)
 
 
 def _deviations(values: Array, w: Array) -> Array:
