@@ -81,7 +81,9 @@ class Terms:
     def select(self, rows: IntArray) -> "Terms":
         """The same terms for some of the samples, by their place."""
         w = self.weights[rows]
-        return replace(self, columns=self.columns[:, rows], weights=w / w.sum(), rows=self.rows[rows])
+        return replace(
+            self, columns=self.columns[:, rows], weights=w / w.sum(), rows=self.rows[rows]
+        )
 
 
 def candidate_terms(

@@ -42,8 +42,8 @@ def plot_explained_molecule(
             # A torsion is where it turns
             share = weight if not axis or k in axis else 0.4 * weight
             weights[k] = weights.get(k, 0.0) + share
-        names = [spelled(name).replace("(", " ").rstrip(")") for name in item.term.torsions]
-        bonds |= dict(zip(names, item.term.bonds, strict=True))
+        for name, bond in zip(item.term.torsions, item.term.bonds, strict=True):
+            bonds[_short(name, bond, molecule)] = bond
         links += item.term.pairs
     most = max(weights.values(), default=1.0) or 1.0
     return plot_molecule(
@@ -75,6 +75,7 @@ def plot_explained_terms(explanation: Explanation, *, ax: Axes | None = None) ->
                     xycoords=("axes fraction", "data"), fontsize=10)  # fmt: skip
     ax.axvline(0.0, color=EXACT, lw=0.9)
     ax.set_yticks([])
+    ax.locator_params(axis="x", nbins=5)
     ax.set_ylim(-0.6, len(explanation.terms) - 0.2)
     ax.set_xlabel("coefficient of the standardised term")
     ax.set_title("terms, and how often resampling finds them again", fontsize=11)
@@ -112,7 +113,7 @@ def explanation_figure(
 ) -> Figure:
     """All three beside each other, under the formula or the answer that there is none."""
     with style():
-        figure, axes = new_figure(3, width=4.6, height=4.2)
+        figure, axes = new_figure(3, width=5.2, height=4.2, width_ratios=[1.5, 1.0, 1.0])
         plot_explained_molecule(explanation, molecule, ax=axes[0])
         axes[0].set_title("")
         plot_explained_terms(explanation, ax=axes[1])
@@ -127,6 +128,14 @@ def explanation_figure(
 def spelled(text: str) -> str:
     """Greek letters in names of torsions: "sin phi(ALA2)" becomes "sin φ(ALA2)"."""
     return re.sub(r"\b(phi|psi|omega|chi)(?=\d?\()", lambda match: _LETTERS[match[1]], text)
+
+
+def _short(name: str, bond: tuple[int, int], molecule: Molecule) -> str:
+    """A label that fits on a bond: "phi(ALA2)" becomes "φ(2)", others go by their two atoms."""
+    chemical = re.fullmatch(r"((?:phi|psi|omega|chi)\d?)\([A-Za-z]*(\d+)\)", name)
+    if chemical:
+        return spelled(f"{chemical[1]}({chemical[2]})")
+    return "-".join(molecule.names[k].rpartition("-")[2] for k in bond)
 
 
 def _by_weight(weights: Array, n: int) -> Any:

@@ -64,6 +64,7 @@ def plot_molecule(
         size, colour = _SIZES.get(element, 110.0), _COLOURS.get(element, "#999999")
         ax.scatter(flat[k, 0], flat[k, 1], s=size, color=colour, edgecolors="#333333",
                    linewidths=0.8, zorder=2)  # fmt: skip
+    taken = [*flat[shown]]
     halo = [withStroke(linewidth=3.0, foreground="white")]
     for (i, j), labels in marked.items():
         middle = flat[[i, j]].mean(0)
@@ -71,8 +72,9 @@ def plot_molecule(
         across = across / max(float(np.linalg.norm(across)), 1e-6)
         # On the emptier side
         sides = [middle + 0.045 * across, middle - 0.045 * across]
-        gaps = [np.linalg.norm(flat[shown] - side, axis=1).min() for side in sides]
-        ax.annotate(", ".join(labels), sides[int(np.argmax(gaps))], ha="center", va="center",
+        gaps = [np.linalg.norm(np.array(taken) - side, axis=1).min() for side in sides]
+        taken.append(sides[int(np.argmax(gaps))])
+        ax.annotate(", ".join(labels), taken[-1], ha="center", va="center",
                     color=RAW, weight="bold", path_effects=halo, zorder=4)  # fmt: skip
     for k in shown:
         if molecule.elements[k] not in ("C", "H"):
