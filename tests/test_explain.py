@@ -103,6 +103,21 @@ def test_few_effective_samples_make_errors_large(ensemble: Ensemble) -> None:
     assert ratio == pytest.approx(np.sqrt(even.n_effective / uneven.n_effective), rel=0.3)
 
 
+def test_averages_are_over_the_weights(ensemble: Ensemble) -> None:
+    # Half of the samples, of nine tenths of the weight, follow +cos, the others -cos
+    sign = torch.where(torch.rand(N) < 0.5, 1.0, -1.0)
+    terms = candidate_terms(
+        ensemble.x, molecule=ensemble.molecule, log_weights=torch.log(5 + 4 * sign)
+    )
+    assert terms.n_effective == pytest.approx(N * 100 / 164, rel=0.03)
+    values = sign.numpy() * column(terms, "cos psi(ALA2)")
+    found = explain(terms, values, min_r2=0.5, max_terms=1)
+    (item,) = found.terms
+    assert item.term.name == "cos psi(ALA2)"
+    assert item.coefficient == pytest.approx(0.8, abs=0.05)
+    assert found.r2 == pytest.approx(0.64, abs=0.07)
+
+
 def test_rigid_motion_and_order_of_the_samples_do_not_matter(ensemble: Ensemble) -> None:
     turn, _ = torch.linalg.qr(torch.randn(3, 3))
     turn = turn * torch.linalg.det(turn)
