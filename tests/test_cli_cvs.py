@@ -18,12 +18,13 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
+from cv_samples import made_up_ensemble
 
 from gencg import cli
 from gencg.checkpoint import load_checkpoint
 from gencg.discover import find_slow_cvs, fit_joint
-from gencg.export import read_samples
-from gencg.run import collective
+from gencg.export import read_samples, write_samples
+from gencg.run import RunFolder, collective
 
 BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
 SHORT = """
@@ -351,6 +352,40 @@ def test_bad_input_is_one_line(name: str, dipeptide: Path, gencg) -> None:
     assert err.startswith("gencg: ")
     assert words in err
     assert sorted(dipeptide.rglob("*")) + sorted(Path().iterdir()) == before
+
+
+def test_explaining_the_dipeptide(dipeptide: Path, tmp_path: Path, gencg) -> None:
+    # Samples of a generator that is trained, as it were
+    run = tmp_path / "run"
+    shutil.copytree(dipeptide, run)
+    system = RunFolder.open(run).system()
+    torch.set_default_dtype(torch.float64)
+    write_samples(run, made_up_ensemble(system, 3000))
+    torch.set_default_dtype(torch.float32)
+    names = json.loads((run / "summary.json").read_text())["cv_names"]
+
+    code, out, _ = gencg("explain", run)
+    assert code == 0
+    for name in names:
+        assert f"cos {name} = 1.00 cos {name}\n" in out
+    written = json.loads((run / "figures" / "explain.json").read_text())["explanations"]
+    assert {"slow 1", *(f"sin {name}" for name in names)} <= {row["name"] for row in written}
+    pictures = list((run / "figures").glob("explain_*.png"))
+    assert len(pictures) == len(written)
+
+    code, out, _ = gencg("explain", run, "--json", "--max-terms", 1)
+    content = json.loads(out)
+    assert code == 0
+    assert all(len(row["terms"]) == 1 for row in content["explanations"])
+    assert all(Path(file).exists() for file in content["files"])
+    code, _, err = gencg("explain", run, "--max-terms", 0)
+    assert (code, err) == (2, "gencg: `max_terms` must be at least 1, got 0\n")
+
+
+def test_a_toy_has_no_chemical_terms(well: Path, gencg) -> None:
+    code, _, err = gencg("explain", well)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no chemical terms" in err
 
 
 def test_a_toy_has_no_atoms(well: Path, dipeptide: Path, gencg) -> None:

@@ -1,4 +1,4 @@
-"""What an ensemble says: free energies, torsions, states, coverage, and the verdict in words."""
+"""What an ensemble says: free energies, torsions, states, formulas, and the verdict in words."""
 
 from gencg.analysis.assessment import Assessment as Assessment
 from gencg.analysis.assessment import assess as assess
@@ -10,6 +10,9 @@ from gencg.analysis.coverage import Coverage as Coverage
 from gencg.analysis.coverage import LostBin as LostBin
 from gencg.analysis.coverage import check_coverage as check_coverage
 from gencg.analysis.exact_slow import ExactSlowFunctions as ExactSlowFunctions
+from gencg.analysis.explain import Explanation as Explanation
+from gencg.analysis.explain import explain as explain
+from gencg.analysis.explain import explain_angle as explain_angle
 from gencg.analysis.forward import ForwardCheck as ForwardCheck
 from gencg.analysis.forward import forward_ess as forward_ess
 from gencg.analysis.free_energy import FreeEnergySurface as FreeEnergySurface
@@ -24,6 +27,8 @@ from gencg.analysis.probes import probe_modes as probe_modes
 from gencg.analysis.states import ramachandran_basins as ramachandran_basins
 from gencg.analysis.states import rotamer_basins as rotamer_basins
 from gencg.analysis.states import states as states
+from gencg.analysis.terms import Terms as Terms
+from gencg.analysis.terms import candidate_terms as candidate_terms
 from gencg.analysis.torsions import Torsions as Torsions
 from gencg.analysis.torsions import ensemble_torsions as ensemble_torsions
 from gencg.analysis.torsions import ramachandran_total_variation as ramachandran_total_variation

@@ -88,12 +88,28 @@ def find_basins(
     )
     cell = _cells(z[:, :2], density)
     populations = to_array(np.bincount(cell[alive], w[alive], density.probabilities.size))
-    labels = _merge_small(*_watershed(density, min_barrier), populations, min_population)
+    labels = cell_basins(
+        density, populations, min_barrier=min_barrier, min_population=min_population
+    )
     found = [
         _basin(z, w, alive & (labels[cell] == k), _highest(density, labels == k), density)
         for k in np.unique(labels)
     ]
     return tuple(sorted(found, key=lambda basin: -basin.population))
+
+
+def cell_basins(
+    density: SmoothDensity, populations: Array, *, min_barrier: float, min_population: float
+) -> IntArray:
+    """Basin that each cell of a grid belongs to, as the number of its highest cell, ``(n_cells,)``.
+
+    Args:
+        density: Smoothed density of the samples.
+        populations: Weight in each cell, ``(n_cells,)``.
+        min_barrier: Smallest depth of a basin, in kT.
+        min_population: Smallest population of a basin.
+    """
+    return _merge_small(*_watershed(density, min_barrier), populations, min_population)
 
 
 def _cells(z: Array, density: SmoothDensity) -> IntArray:

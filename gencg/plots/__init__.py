@@ -8,6 +8,9 @@ from gencg.plots.collective import plot_spectrum as plot_spectrum
 from gencg.plots.density import plot_density as plot_density
 from gencg.plots.density import plot_density_map as plot_density_map
 from gencg.plots.energy import plot_energy_histogram as plot_energy_histogram
+from gencg.plots.explanation import plot_explained_molecule as plot_explained_molecule
+from gencg.plots.explanation import plot_explained_terms as plot_explained_terms
+from gencg.plots.explanation import plot_explained_values as plot_explained_values
 from gencg.plots.free_energy import plot_free_energy as plot_free_energy
 from gencg.plots.free_energy import plot_free_energy_error as plot_free_energy_error
 from gencg.plots.free_energy import plot_free_energy_profile as plot_free_energy_profile

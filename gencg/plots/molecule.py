@@ -1,6 +1,6 @@
 """A molecule as a drawing: its reference structure seen where it is widest, bonds that turn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +21,8 @@ def plot_molecule(
     molecule: Molecule,
     bonds: Mapping[str, tuple[int, int]] | None = None,
     *,
+    halos: Mapping[int, float] | None = None,
+    links: Sequence[tuple[int, int]] = (),
     hydrogens: bool = True,
     title: str = "",
     ax: Axes | None = None,
@@ -31,14 +33,18 @@ def plot_molecule(
         molecule: What to draw.
         bonds: Label of each bond to mark, such as the number of its torsion; several labels on
             one bond stand together.
+        halos: Atoms to mark and how much, in (0, 1]; they are drawn in any case.
+        links: Pairs of atoms to join by a dashed line, such as a distance.
         hydrogens: Draw hydrogens on carbon, too.
         title: Title of the axes.
         ax: Axes to draw on.
     """
     ax = axes_or_new(ax, width=7.0, height=5.0)
-    bonds = dict(bonds or {})
+    bonds, halos = dict(bonds or {}), dict(halos or {})
     flat, depth = _projected(molecule)
-    shown = [k for k in range(molecule.n_atoms) if hydrogens or not _on_carbon(molecule, k)]
+    shown = [
+        k for k in range(molecule.n_atoms) if hydrogens or k in halos or not _on_carbon(molecule, k)
+    ]
     marked: dict[tuple[int, int], list[str]] = {}
     for label, (i, j) in bonds.items():
         marked.setdefault((min(i, j), max(i, j)), []).append(label)
@@ -47,18 +53,28 @@ def plot_molecule(
             of_turn = (i, j) in marked
             ax.plot(*flat[[i, j]].T, color=ACCENT if of_turn else "#888888",
                     lw=4.0 if of_turn else 1.6, solid_capstyle="round", zorder=1)  # fmt: skip
+    for k, share in halos.items():
+        ax.scatter(flat[k, 0], flat[k, 1], s=150 + 550 * share, color=RAW, alpha=0.15 + 0.4 * share,
+                   linewidths=0, zorder=0.5)  # fmt: skip
+    for i, j in links:
+        ax.plot(*flat[[i, j]].T, color=RAW, lw=1.6, ls=(0, (4, 3)), zorder=1.5)
     # What lies behind is drawn first
     for k in sorted(shown, key=lambda k: depth[k]):
         element = molecule.elements[k]
         size, colour = _SIZES.get(element, 110.0), _COLOURS.get(element, "#999999")
         ax.scatter(flat[k, 0], flat[k, 1], s=size, color=colour, edgecolors="#333333",
                    linewidths=0.8, zorder=2)  # fmt: skip
+    taken = [*flat[shown]]
     halo = [withStroke(linewidth=3.0, foreground="white")]
     for (i, j), labels in marked.items():
         middle = flat[[i, j]].mean(0)
         across = np.array([flat[j, 1] - flat[i, 1], flat[i, 0] - flat[j, 0]])
         across = across / max(float(np.linalg.norm(across)), 1e-6)
-        ax.annotate(", ".join(labels), middle + 0.035 * across, ha="center", va="center",
+        # On the emptier side
+        sides = [middle + 0.045 * across, middle - 0.045 * across]
+        gaps = [np.linalg.norm(np.array(taken) - side, axis=1).min() for side in sides]
+        taken.append(sides[int(np.argmax(gaps))])
+        ax.annotate(", ".join(labels), taken[-1], ha="center", va="center",
                     color=RAW, weight="bold", path_effects=halo, zorder=4)  # fmt: skip
     for k in shown:
         if molecule.elements[k] not in ("C", "H"):

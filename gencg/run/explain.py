@@ -1,0 +1,101 @@
+"""Explaining the collective variables and slow functions of a finished run."""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gencg.analysis.explain import Explanation, explain
+from gencg.analysis.histogram import Array, to_array
+from gencg.analysis.terms import candidate_terms
+from gencg.checkpoint import load_checkpoint
+from gencg.coordinates.internal import InternalCoordinates
+from gencg.discover import restore_slow
+from gencg.ensemble import Ensemble
+from gencg.export.trajectory import read_samples
+from gencg.plots.explanation import explanation_figure
+from gencg.report import write_atomically
+from gencg.run.folder import RunFolder
+from gencg.run.record import write_json
+from gencg.run.use import with_cvs
+from gencg.systems.base import System
+
+
+@dataclass(frozen=True)
+class RunExplanations:
+    """What was found, and the files that tell it.
+
+    Attributes:
+        explanations: One of each slow function and each CV; two of an angle, its cos and sin.
+        files: explain.json and the figures.
+    """
+
+    explanations: tuple[Explanation, ...]
+    files: tuple[Path, ...]
+
+
+def explain_run(folder: RunFolder, *, max_terms: int = 4) -> RunExplanations:
+    """Explain the collective variables of a run and write what was found into its figures.
+
+    Args:
+        folder: A finished run of a molecule, with collective variables.
+        max_terms: Terms of a formula at most.
+
+    Raises:
+        ValueError: If the run is not finished, is of a toy, or has no collective variables.
+    """
+    if folder.summary is None:
+        raise ValueError(f"run {folder.path} is not finished; finish it with `gencg run`")
+    system = folder.system()
+    molecule, coordinates = system.molecule, system.coordinates
+    if molecule is None or not isinstance(coordinates, InternalCoordinates):
+        raise ValueError(
+            f"run {folder.path} is not of a molecule in internal coordinates, so that there are no "
+            "chemical terms; use gencg.analysis.explain with terms of your own"
+        )
+    ensemble = read_samples(folder.path)
+    values = dict(_values(system, folder, ensemble))
+    terms = candidate_terms(ensemble, coordinates=coordinates, seed=folder.config.seed)
+    found: list[Explanation] = []
+    files: list[Path] = []
+    for name, value in values.items():
+        explanation = explain(terms, value, name=name, max_terms=max_terms, seed=folder.config.seed)
+        figure = explanation_figure(explanation, molecule, terms, value)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=160)
+        slug = re.sub(r"\W+", "_", name).strip("_")[:60]
+        files.append(folder.path / "figures" / f"explain_{len(files) + 1}_{slug}.png")
+        write_atomically(files[-1], buffer.getvalue())
+        found.append(explanation)
+    path = folder.path / "figures" / "explain.json"
+    write_json(path, {"explanations": [explanation.numbers() for explanation in found]})
+    return RunExplanations(tuple(found), (path, *files))
+
+
+def _values(system: System, folder: RunFolder, ensemble: Ensemble) -> Iterator[tuple[str, Array]]:
+    """Slow functions and CVs of the samples, angles as cos and sin."""
+    if folder.config.discovers and folder.cvs.exists():
+        slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
+        s = ensemble.y[:, system.coordinates.soft].to(slow.map.matrix)
+        with torch.no_grad():
+            z, functions = to_array(slow.map(s)[0]), to_array(slow.functions(s))
+        names, periodic = slow.names, slow.map.periodic
+        for k, column in enumerate(functions.T):
+            yield f"slow {k + 1}", column
+    else:
+        model = with_cvs(system, folder)  # or says what is missing
+        z, names, periodic = model.cvs(ensemble.x), model.names, model.periodic
+    for name, column in zip(names, z.T, strict=True):
+        if periodic:
+            yield f"cos {_grouped(name)}", np.cos(column)
+            yield f"sin {_grouped(name)}", np.sin(column)
+        else:
+            yield name, column
+
+
+def _grouped(name: str) -> str:
+    return f"({name})" if " " in name else name
