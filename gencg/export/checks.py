@@ -31,18 +31,20 @@ class Check:
         file: Name of the file.
         n_structures: Number of structures compared.
         value: Largest deviation of a value, relative.
-        gradient: Largest deviation of a gradient with respect to positions, relative.
+        gradient: Largest deviation of a gradient with respect to positions, relative; None for
+            a file that gives no gradients.
     """
 
     file: str
     n_structures: int
     value: float
-    gradient: float
+    gradient: float | None
 
     def __str__(self) -> str:
+        gradient = "" if self.gradient is None else f", {self.gradient:.1e} in gradient"
         return (
-            f"{self.file}: loaded again, {self.n_structures} structures, largest deviation "
-            f"{self.value:.1e} in value, {self.gradient:.1e} in gradient"
+            f"{self.file}: loaded again, {self.n_structures:,} structures, largest deviation "
+            f"{self.value:.1e} in value{gradient}"
         )
 
 

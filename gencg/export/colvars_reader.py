@@ -27,7 +27,7 @@ def read_colvars(path: str | Path) -> Block:
     text = re.sub(r"#[^\n]*", "", Path(path).read_text())
     tokens = _TOKENS.findall(text)
     root: Block = {}
-    stack, words = [root], []
+    stack, words = [root], list[str]()
 
     def end_line() -> None:
         if words:

@@ -63,7 +63,7 @@ def write_torchscript(path: str | Path, function: CVFunction, x: Tensor) -> Path
     with _quietly(), replacing(path) as draft:
         traced = torch.jit.trace(module, arguments, check_trace=False)  # type: ignore[no-untyped-call]
         about = json.dumps(_about(function, columns.double()), indent=1)
-        torch.jit.save(torch.jit.freeze(traced), str(draft), _extra_files={ABOUT: about})  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.freeze(traced), str(draft), _extra_files={ABOUT: about})
     return path
 
 
@@ -193,5 +193,5 @@ def _quietly() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
         yield
