@@ -81,7 +81,7 @@ def colvars_quantities(path: str | Path, x: Array) -> Quantities:
         inputs = [_component(path, kind, block, x, units) for _, kind, block in parts]
         file = path.parent / _word(path, network, "modelfile")
         module, _ = load_torchscript(file, optimise=False)
-        module(torch.zeros(1, len(inputs)))
+        module(torch.zeros(1, len(inputs), dtype=torch.float32))
         k = int(_word(path, network, "output_component"))
         rows = torch.as_tensor(np.stack([value for value, _ in inputs], axis=1))
         pairs = [columns_and_slopes(module, row) for row in rows]

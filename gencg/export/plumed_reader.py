@@ -95,7 +95,7 @@ def hold_to_mdtraj(path: Path, label: str, value: Array, by_mdtraj: Array, slope
 def _model(arguments: list[tuple[Array, Array]], path: Path) -> list[tuple[Array, Array]]:
     """Columns of a model and their gradients, by the chain rule as PLUMED applies it."""
     module, _ = load_torchscript(path)
-    module(torch.zeros(1, len(arguments)))
+    module(torch.zeros(1, len(arguments), dtype=torch.float32))
     rows = torch.as_tensor(np.stack([value for value, _ in arguments], axis=1))
     found = [columns_and_slopes(module, row) for row in rows]
     values = np.stack([v.double().numpy() for v, _ in found])

@@ -110,7 +110,7 @@ def soft_cv_function(
     return CVFunction(
         torsions=dict(zip(labels, quads, strict=True)),
         distances={},
-        module=SoftTorsions(torch.tensor(middles), torch.tensor(rows), columns),
+        module=SoftTorsions(torch.tensor(middles).float(), torch.tensor(rows).float(), columns),
         columns=tuple(circles if heads is None else names),
         n_atoms=coordinates.event_shape[0],
         angles={name: 2 * k for k, name in enumerate(names)} if heads is None else {},
@@ -122,7 +122,7 @@ def soft_cv_function(
 def _that_matter(columns: nn.Module, n_soft: int) -> list[int]:
     """Soft coordinates on which the columns depend."""
     generator = torch.Generator().manual_seed(0)
-    s = (6.2 * torch.rand(64, n_soft, generator=generator) - 3.1).requires_grad_()
+    s = (6.2 * torch.rand(64, n_soft, generator=generator) - 3.1).float().requires_grad_()
     values = columns(s)
     slopes = [torch.autograd.grad(v.sum(), s, retain_graph=True)[0] for v in values.unbind(1)]
     return (torch.stack(slopes) != 0).any(1).any(0).nonzero()[:, 0].tolist()

@@ -29,7 +29,7 @@ class _Exported(nn.Module):
         super().__init__()
         self.module = module
         # A gradient of stride zero, such as that of a sum, is read as what lies behind it
-        self.register_buffer("ones", torch.ones(n_args))
+        self.register_buffer("ones", torch.ones(n_args, dtype=torch.float32))
 
     def forward(self, arguments: Tensor) -> Tensor:
         columns: Tensor = self.module(arguments * self.ones).float().contiguous()
@@ -95,12 +95,11 @@ def columns_and_slopes(module: Any, arguments: Tensor) -> tuple[Tensor, Tensor]:
     In the calls of PLUMED's PYTORCH_MODEL: float32, one row, one column after the other.
     """
     row = arguments.float().reshape(1, -1).clone().requires_grad_()
+    one = torch.ones(1, dtype=torch.float32).expand(1, 1)
     with torch.enable_grad():
         output = module(row)
         slopes = [
-            torch.autograd.grad(
-                output[:, k : k + 1], row, torch.ones(1).expand(1, 1), retain_graph=True
-            )[0]
+            torch.autograd.grad(output[:, k : k + 1], row, one, retain_graph=True)[0]
             for k in range(output.numel())
         ]
     return read_memory(output), torch.stack([read_memory(slope) for slope in slopes])
@@ -129,7 +128,7 @@ def check_contract(path: str | Path, function: CVFunction, x: Tensor) -> None:
         raise ExportError(f"{path} {what}; programs that load it would fail or be wrong")
 
     try:
-        output = module(torch.zeros(1, n_args))
+        output = module(torch.zeros(1, n_args, dtype=torch.float32))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"{path} fails on zeros of shape (1, {n_args}): {reason}") from error
