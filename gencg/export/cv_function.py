@@ -13,6 +13,9 @@ from gencg.geometry import dihedrals, distances
 Quad = tuple[int, int, int, int]
 Pair = tuple[int, int]
 
+RESERVED = ("cv", "metad")
+"""Labels that input files use themselves."""
+
 
 @dataclass(frozen=True, eq=False)
 class CVFunction:
@@ -79,12 +82,12 @@ class CVFunction:
     @property
     def labels(self) -> tuple[str, ...]:
         """The arguments' names in letters, digits and underscores, all different."""
-        return labels(self.arguments)
+        return labels(self.arguments, taken=RESERVED)
 
     @property
     def angle_labels(self) -> tuple[str, ...]:
         """Names of the angles in letters, digits and underscores, unlike those of arguments."""
-        return labels([f"cv {name}" for name in self.angles], taken=self.labels)
+        return labels([f"cv {name}" for name in self.angles], taken=(*RESERVED, *self.labels))
 
     @property
     def lines(self) -> tuple[int, ...]:

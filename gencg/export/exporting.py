@@ -28,6 +28,13 @@ from gencg.molecule import Molecule
 CV_FORMATS = ("torchscript", "plumed", "colvars", "openmm")
 """Programs that collective variables are written for."""
 MODEL_FILE = "cv.pt"
+_FILES = {
+    "plumed.dat": "plumed",
+    "colvars.in": "colvars",
+    "colvars_real.in": "colvars",
+    SOURCE.name: "openmm",
+}
+"""What stands beside the model's file and uses it, with the format that writes it."""
 NOISE = 0.02
 """How far random structures have their atoms from a sample, in nm."""
 
@@ -98,7 +105,8 @@ def export_cvs(
         What the comparison found, a `Check` per file.
 
     Raises:
-        ValueError: If a format is unknown, OpenMM is too old, or the samples have another shape.
+        ValueError: If a format is unknown, OpenMM is too old, the samples have another shape, or
+            the folder holds files of other formats: they would not fit the new ``cv.pt``.
         ExportError: If a file is not what its program or the model asks for. Files stay.
     """
     check_formats(formats)
@@ -107,6 +115,14 @@ def export_cvs(
             f"`samples` must have shape (n, {function.n_atoms}, 3), got {tuple(samples.shape)}"
         )
     folder = Path(folder)
+    stale = [
+        file for file, name in _FILES.items() if name not in formats and (folder / file).exists()
+    ]
+    if stale:
+        raise ValueError(
+            f"{folder / stale[0]} is of another export and would not fit the new {MODEL_FILE}; "
+            f"write the format {_FILES[stale[0]]} too, or choose another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     samples = samples.detach().double().cpu()
     generator = torch.Generator().manual_seed(seed)

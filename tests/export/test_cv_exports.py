@@ -290,6 +290,10 @@ def test_refusals_of_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         export(angles(), tmp_path, formats=[])
     with pytest.raises(ValueError, match=r"shape \(n, 22, 3\), got \(12, 21, 3\)"):
         export(angles(), tmp_path, samples=structures()[:, 1:])
+    (tmp_path / "plumed.dat").touch()
+    with pytest.raises(ValueError, match=r"would not fit the new cv.pt; write the format plumed"):
+        export(angles(), tmp_path, formats=["colvars"])
+    (tmp_path / "plumed.dat").unlink()
     monkeypatch.delattr(openmm, "PythonForce")
     with pytest.raises(ValueError, match=r"needs OpenMM 8\.5 or newer for its PythonForce"):
         export(angles(), tmp_path, formats=["openmm"])
