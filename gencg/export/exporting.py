@@ -206,7 +206,8 @@ def _write_openmm(job: _Job) -> list[Check]:
     names = [*columns, *job.function.angles]
     got = openmm_quantities(path, job.model_file, names, job.x)
     check = compare(path, job.function, got, job.model)
-    off = run_biased(path, job.model_file, columns, job.x[0], job.molecule.masses)
+    start = {name: got[name] for name in columns}
+    off = run_biased(path, job.model_file, start, job.x[0], job.molecule.masses)
     if not off < 0.01:
         raise ExportError(
             f"{path}: forces of a bias differ by {off:.2g} (relative) from differences of its "

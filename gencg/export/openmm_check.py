@@ -58,17 +58,17 @@ def openmm_quantities(script: Path, model: Path, names: list[str], x: Array) -> 
 
 
 def run_biased(
-    script: Path, model: Path, names: list[str], x: Array, masses: Array, *, n_steps: int = 20
+    script: Path, model: Path, start: Quantities, x: Array, masses: Array, *, n_steps: int = 20
 ) -> float:
     """Take a few steps with a harmonic bias on all variables, and hold its forces to differences.
 
-    The bias pulls each variable to half a unit above where it starts. Nothing else acts on the
-    atoms, so that only the bias is looked at.
+    The bias pulls each variable to half a unit above where it starts, with a force of at most
+    1000 kJ/mol/nm for each. Nothing else acts on the atoms, so that only the bias is looked at.
 
     Args:
         script: The written openmm_cv.py.
         model: The TorchScript file.
-        names: Columns.
+        start: Values and gradients of the columns at structures, of which the first is `x`.
         x: Where to start, ``(n_atoms, 3)`` in nm.
         masses: In amu, ``(n_atoms,)``.
         n_steps: Steps of 0.1 fs.
@@ -82,19 +82,20 @@ def run_biased(
     import openmm
 
     with _loaded(script) as written:
-        energy = "+".join(f"50*(v{k}-a{k})^2" for k in range(len(names)))
+        energy = "+".join(f"k{k}*(v{k}-a{k})^2" for k in range(len(start)))
         bias = openmm.CustomCVForce(energy)
-        start = written.CollectiveVariables(model)
-        for k, name in enumerate(names):
+        for k, (name, (value, gradient)) in enumerate(start.items()):
             force = written.cv_force(model, name, n_atoms=len(x))
+            slope = float(np.linalg.norm(gradient[0], axis=1).max())
             bias.addCollectiveVariable(f"v{k}", force)
-            bias.addGlobalParameter(f"a{k}", float(start(x[None], name)[0]) + 0.5)
+            bias.addGlobalParameter(f"a{k}", float(value[0]) + 0.5)
+            bias.addGlobalParameter(f"k{k}", min(50.0, 1000.0 / max(slope, 1e-6)))
         context = _context([bias], len(x), masses=masses)
         context.setPositions(x)
         before = _total_energy(context)
         context.getIntegrator().step(n_steps)
         after = _total_energy(context)
-        if not abs(after - before) < 1e-2 * max(1.0, abs(before)):
+        if not abs(after - before) < 1e-2 * abs(before):
             raise ExportError(
                 f"{script}: {n_steps} steps with a bias change the energy from {before:.4g} to "
                 f"{after:.4g} kJ/mol"
@@ -109,9 +110,9 @@ def _against_differences(context: Any, x: Array) -> float:
     size = float(np.linalg.norm(gradient))
     if size < 1e-6:
         return 0.0
-    step = 1e-3 * gradient / size
+    step = 3e-4 * gradient / size
     (up, _), (down, _) = (_energy_and_gradient(context, x + sign * step) for sign in (1, -1))
-    return abs((up - down) / 2e-3 / size - 1)
+    return abs((up - down) / 6e-4 / size - 1)
 
 
 def _context(forces: list[Any], n_atoms: int, *, masses: Array | None = None) -> Any:
