@@ -72,6 +72,7 @@ GUESTS = {
     "mdtraj": ("molecule.py", "ensemble.py", "export/", "systems/"),
     "rdkit": ("energies/mmff.py", "systems/"),
     "tblite": ("energies/tblite_values.py",),
+    "plumed": ("export/plumed_driver.py",),
 }
 
 

@@ -1,7 +1,7 @@
 """Exports of collective variables that are loaded again and held to the model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from gencg.export.engine_geometry import distance, torsion
 from gencg.export.openmm_check import SOURCE, check_openmm, openmm_quantities, run_biased
 from gencg.export.plumed import plumed_input, plumed_nodes
 from gencg.export.plumed_reader import plumed_quantities
+from gencg.export.plumed_run import plumed_itself
 from gencg.export.torchscript import (
     check_contract,
     columns_and_slopes,
@@ -181,9 +182,13 @@ def _write_plumed(job: _Job) -> list[Check]:
         title=job.title,
     )  # fmt: skip
     path = job.write("plumed.dat", text)
-    read = plumed_quantities(path, job.x)
-    got = {name: read[node] for name, node in plumed_nodes(job.function).items()}
-    return [compare(path, job.function, got, job.model)]
+    read, nodes = plumed_quantities(path, job.x), plumed_nodes(job.function)
+    got = {name: read[node] for name, node in nodes.items()}
+    checks = [compare(path, job.function, got, job.model)]
+    if (itself := plumed_itself(path, nodes, job.x)) is not None:
+        check = compare(path, job.function, itself, job.model)
+        checks.append(replace(check, file=f"{check.file} by PLUMED itself"))
+    return checks
 
 
 def _write_colvars(job: _Job) -> list[Check]:

@@ -32,6 +32,7 @@ from gencg.export.engine_geometry import distance, mdtraj_descriptors, torsion
 from gencg.export.exporting import export_cvs
 from gencg.export.openmm_check import _loaded
 from gencg.export.plumed_reader import plumed_quantities
+from gencg.export.plumed_run import plumed_itself
 from gencg.export.soft_cvs import soft_cv_function
 from gencg.geometry import wrap
 from gencg.models.cv_map import CollectiveMap
@@ -123,7 +124,8 @@ FUNCTIONS = {
 
 def export(function: CVFunction, folder: Path, **options: object) -> list[gencg.export.Check]:
     arguments = {"molecule": DIPEPTIDE.molecule, "samples": structures(), **options}
-    return export_cvs(function, folder, **arguments)
+    checks = export_cvs(function, folder, **arguments)
+    return [check for check in checks if "PLUMED itself" not in check.file]
 
 
 @pytest.mark.parametrize("build", FUNCTIONS.values(), ids=FUNCTIONS.keys())
@@ -243,6 +245,50 @@ def test_another_model_in_the_file_is_refused(
     other = CVFunction(**{**vars(function), "reference": lambda x: 1.001 * function.reference(x)})
     with pytest.raises(ExportError, match=r"cv.pt does not agree .* in the value of"):
         export(other, tmp_path)
+
+
+PLUMED = """
+import numpy as np
+
+class Plumed:
+    def cmd(self, name, value=None):
+        if name == "setPositions":
+            self.x = value
+        elif name == "setForces":
+            value += -2 * self.x
+        elif name == "getBias":
+            value[0] = (self.x**2).sum()
+        elif name == "readInputLine" and "PYTORCH_MODEL" in value:
+            {what}
+"""
+KINDS = {
+    "able": "pass",
+    "without models": """raise RuntimeError('Action "PYTORCH_MODEL" is not known.')""",
+    "of another LibTorch": "import os; os.kill(os.getpid(), 11)",
+}
+
+
+@pytest.mark.parametrize("what", KINDS.values(), ids=KINDS.keys())
+def test_plumed_itself_is_asked_where_it_is(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PLUMED that takes the sum of squares for everything."""
+    (tmp_path / "plumed.py").write_text(PLUMED.format(what=what))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if what == "pass":
+        with pytest.raises(ExportError, match=r"does not agree with the model"):
+            export(network(), tmp_path / "there", formats=["plumed"])
+        x = structures().numpy()
+        got = plumed_itself(tmp_path / "there" / "plumed.dat", {"first": "cv.node-0"}, x)
+        assert got is not None
+        assert_allclose(got["first"][0], (x**2).sum((1, 2)))
+        assert_allclose(got["first"][1], 2 * x)
+    else:
+        export(network(), tmp_path / "there", formats=["plumed"])
+    (tmp_path / "plumed.py").write_text(PLUMED.format(what="raise RuntimeError('a line')"))
+    with pytest.raises(ExportError, match=r"refused by PLUMED: a line"):
+        export(network(), tmp_path / "again", formats=["plumed"])
 
 
 REFUSED = {
