@@ -55,18 +55,15 @@ class CollectiveVariables:
         if not extra["cv.json"]:
             raise ValueError(f"{self.path} has no description of its atoms; gencg writes one")
         self.about: dict[str, Any] = json.loads(extra["cv.json"])
-        quads = list(self.about["torsions"].values())
-        pairs = list(self.about["distances"].values())
-        self.atoms: list[int] = sorted({i for group in (*quads, *pairs) for i in group})
+        groups = [*self.about["torsions"].values(), *self.about["distances"].values()]
+        self.atoms: list[int] = sorted({i for group in groups for i in group})
         place = {atom: k for k, atom in enumerate(self.atoms)}
-        self._quads = (
-            torch.tensor([[place[i] for i in quad] for quad in quads]).reshape(-1, 4).long()
-        )
-        self._pairs = (
-            torch.tensor([[place[i] for i in pair] for pair in pairs]).reshape(-1, 2).long()
-        )
+        local = [[place[i] for i in group] for group in groups]
+        self._quads = np.array([g for g in local if len(g) == 4], dtype=int).reshape(-1, 4).T
+        self._pairs = np.array([g for g in local if len(g) == 2], dtype=int).reshape(-1, 2).T
         self.columns: list[str] = self.about["columns"]
         self.angles: dict[str, int] = self.about["angles"]
+        self._last: tuple[bytes, Array, torch.Tensor, torch.Tensor] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -74,32 +71,69 @@ class CollectiveVariables:
         paired = {k for cosine in self.angles.values() for k in (cosine, cosine + 1)}
         return [*self.angles, *(c for k, c in enumerate(self.columns) if k not in paired)]
 
-    def of_atoms(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """One variable ``(n,)`` of the positions ``(n, len(atoms), 3)`` in nm of `atoms` alone."""
-        columns = self.module(self._arguments(x).float()).double()
-        if name in self.angles:
-            k = self.angles[name]
-            angle: torch.Tensor = torch.atan2(columns[:, k + 1], columns[:, k])
-            return angle
-        column: torch.Tensor = columns[:, self.columns.index(name)]
-        return column
-
     def __call__(self, positions: Array, name: str) -> Array:
         """One variable ``(n,)`` of positions ``(n, n_atoms, 3)`` in nm of the molecule."""
-        x = torch.as_tensor(np.asarray(positions)[:, self.atoms], dtype=torch.float64)
-        with torch.no_grad():
-            values: Array = self.of_atoms(x, name).numpy()
-        return values
+        found = [self.with_gradient(np.asarray(x)[self.atoms], name)[0] for x in positions]
+        return np.array(found)
 
-    def _arguments(self, x: torch.Tensor) -> torch.Tensor:
-        """Torsions in rad, then distances in nm, ``(n, n_args)``."""
-        i, j, k, last = (x[:, atoms] for atoms in self._quads.unbind(1))
+    def with_gradient(self, x: Array, name: str) -> tuple[float, Array]:
+        """A variable and its gradient ``(len(atoms), 3)`` at positions of `atoms` alone.
+
+        The module is asked once for all variables at the same positions.
+        """
+        key, last = x.tobytes(), self._last
+        if last is None or last[0] != key:
+            arguments, slopes = self._arguments(x)
+            row = torch.tensor(arguments[None], dtype=torch.float32, requires_grad=True)
+            with torch.enable_grad():
+                self._last = last = (key, slopes, row, self.module(row).double())
+        _, slopes, row, columns = last
+        with torch.enable_grad():
+            if name in self.angles:
+                k = self.angles[name]
+                value = torch.atan2(columns[0, k + 1], columns[0, k])
+            else:
+                value = columns[0, self.columns.index(name)]
+            (gradient,) = torch.autograd.grad(value, row, retain_graph=True)
+        chained = gradient[0].double().numpy() @ slopes.reshape(len(slopes), -1)
+        return float(value.detach()), chained.reshape(x.shape)
+
+    def _arguments(self, x: Array) -> tuple[Array, Array]:
+        """Torsions in rad, then distances in nm, and their gradients ``(n_args, n_atoms, 3)``.
+
+        Slopes of torsions by Blondel and Karplus (1996).
+        """
+        i, j, k, last = (x[atoms] for atoms in self._quads)
         f, g, h = i - j, j - k, last - k
-        a, b = torch.linalg.cross(f, g), torch.linalg.cross(h, g)
-        sine = (torch.linalg.cross(b, a) * g).sum(-1) / torch.linalg.vector_norm(g, dim=-1)
-        torsions = torch.atan2(sine, (a * b).sum(-1))
-        p, q = (x[:, atoms] for atoms in self._pairs.unbind(1))
-        return torch.cat([torsions, torch.linalg.vector_norm(p - q, dim=-1)], dim=1)
+        a, b = np.cross(f, g), np.cross(h, g)
+        length = np.sqrt((g * g).sum(1))
+        torsions = np.arctan2((np.cross(b, a) * g).sum(1) / length, (a * b).sum(1))
+        a, b = a / (a * a).sum(1)[:, None], b / (b * b).sum(1)[:, None]
+        along = ((f * g).sum(1) / length)[:, None] * a - ((h * g).sum(1) / length)[:, None] * b
+        a, b = length[:, None] * a, length[:, None] * b
+        p, q = (x[atoms] for atoms in self._pairs)
+        distances = np.sqrt(((p - q) ** 2).sum(1))
+        unit_arm = (p - q) / distances[:, None]
+        n = len(torsions)
+        slopes = np.zeros((n + len(distances), len(x), 3))
+        rows = np.arange(len(slopes))
+        parts = zip(self._quads, (-a, a + along, -b - along, b), strict=True)
+        for atoms, part in parts:
+            slopes[rows[:n], atoms] = part
+        for atoms, part in zip(self._pairs, (unit_arm, -unit_arm), strict=True):
+            slopes[rows[n:], atoms] = part
+        return np.concatenate([torsions, distances]), slopes
+
+
+_SHARED: dict[tuple[str, int], CollectiveVariables] = {}
+
+
+def _shared(path: str) -> CollectiveVariables:
+    """The variables of a file, read once, so that forces of one file share its evaluation."""
+    key = (path, Path(path).stat().st_mtime_ns)
+    if key not in _SHARED:
+        _SHARED[key] = CollectiveVariables(path)
+    return _SHARED[key]
 
 
 class Compute:
@@ -117,7 +151,7 @@ class Compute:
 
     def __init__(self, path: str, name: str, first_atom: int, n_atoms: int | None) -> None:
         self.given = (path, name, first_atom, n_atoms)
-        self.variables = CollectiveVariables(path)
+        self.variables = _shared(path)
         self.name, self.n_atoms = name, n_atoms
         self.index = [first_atom + i for i in self.variables.atoms]
 
@@ -128,16 +162,13 @@ class Compute:
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         if self.n_atoms is not None:
             positions = positions[self.index]
-        x = torch.tensor(positions, dtype=torch.float64)[None].requires_grad_()
-        with torch.enable_grad():
-            value = self.variables.of_atoms(x, self.name)[0]
-            (gradient,) = torch.autograd.grad(value, x)
-        forces: Array = -gradient[0].numpy()
+        value, gradient = self.variables.with_gradient(np.ascontiguousarray(positions), self.name)
+        forces = -gradient
         if self.n_atoms is not None:
             every = np.zeros((self.n_atoms, 3))
             every[self.index] = forces
             forces = every
-        return float(value.detach()), forces
+        return value, forces
 
 
 def cv_force(
