@@ -50,8 +50,13 @@ def _is_number(arg: str) -> bool:
     return True
 
 
+def _is_format(arg: str) -> bool:
+    return arg in ("torchscript", "plumed", "colvars", "openmm", "colvar", "xtc", "dcd", "h5")
+
+
 _LISTS: dict[str, Callable[[str], bool]] = {
     "--forcefield": _is_xml,
+    "--format": _is_format,
     "--cv": _is_number,
     "--phi-psi": _is_number,
 }
@@ -407,6 +412,42 @@ def backmap(folder: str, z: tuple[float, ...], n_samples: int, **options: Any) -
         click.echo(json.dumps({**numbers, "files": files}, indent=2))
     elif not options["quiet"]:
         _print_backmap(numbers, "rad" if model.periodic else "unit", written[0])
+
+
+@app.command()
+@click.argument("folder", metavar="RUN", type=click.Path())
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    metavar="NAME ...",
+    help="torchscript, plumed, colvars, openmm, or colvar for a table of values.",
+)
+@click.option("--slow", is_flag=True, help="The slow functions in place of the CVs.")
+@click.option("--trajectory", type=click.Path(), help="For colvar.  [RUN's samples]")
+@click.option("--top", type=click.Path(), help="File that names the atoms of the trajectory.")
+@click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/export]")
+@click.option("--override", is_flag=True, help="Write into a folder that is there.")
+@_options(_OUTPUT)
+def export(folder: str, **options: Any) -> None:
+    """Write the collective variables of RUN for other programs.
+
+    Every file is loaded again and compared with the model, in value and gradient; a deviation is
+    an error.
+    """
+    from gencg.run import RunFolder, export_run
+
+    opened = RunFolder.open(folder)
+    out = Path(options["out"] or opened.path / "export")
+    _refuse_existing(out, options, "--out")
+    names = ("formats", "slow", "trajectory", "top")
+    checks = export_run(opened.system(), opened, out, **{name: options[name] for name in names})
+    if options["as_json"]:
+        rows = [vars(check) for check in checks]
+        click.echo(json.dumps({"out": str(out), "checks": rows}, indent=2))
+    elif not options["quiet"]:
+        click.echo("\n".join(map(str, checks)) + f"\n{out}")
 
 
 @app.command()

@@ -23,7 +23,7 @@ from cv_samples import made_up_ensemble
 from gencg import cli
 from gencg.checkpoint import load_checkpoint
 from gencg.discover import find_slow_cvs, fit_joint
-from gencg.export import read_samples, write_samples
+from gencg.export import read_colvar, read_samples, write_samples
 from gencg.run import RunFolder, collective
 
 BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
@@ -450,3 +450,52 @@ def test_a_run_killed_in_its_second_half_goes_on_to_the_same_parameters() -> Non
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
     assert torch.equal(read_samples("cut").x, read_samples("whole").x)
     assert torch.equal(read_samples("cut").z, read_samples("whole").z)
+
+
+def test_export_of_a_run(dipeptide: Path, well: Path, model_of_2020: Path, gencg) -> None:
+    shutil.copytree(dipeptide, "run")
+    code, out, err = gencg("export", "run", "--format", "plumed", "colvars", "colvar", "--json")
+    assert (code, err) == (0, "")
+    checks = json.loads(out)["checks"]
+    files = ["cv.pt", "plumed.dat", "colvars.in", "COLVAR"]
+    assert [name for c in checks if "itself" not in (name := c["file"])] == files
+    assert {*files, "topology.pdb"} == {path.name for path in Path("run/export").iterdir()}
+    assert max(check["value"] for check in checks) < 1e-4
+
+    # The table holds what the run says of its samples, blurred as they are by the encoder
+    table, samples = read_colvar("run/export/COLVAR"), read_samples("run")
+    angles = np.stack([table[name] for name in table if name.startswith("cv_")], axis=1)
+    frames = samples.select(samples.valid).to_mdtraj()
+    z = samples.z[samples.valid].numpy()
+    off = np.angle(np.exp(1j * (angles - z)))
+    assert 0.05 < np.abs(off).mean() < 0.15
+    np.testing.assert_array_equal(table["logweight"], samples.log_weights[samples.valid])
+
+    # Of a trajectory what `gencg cv` says
+    frames.save_pdb("frames.pdb")
+    arguments = ("--trajectory", "frames.pdb", "--out", "there")
+    code, out, _ = gencg("export", "run", "--format", "colvar", *arguments)
+    assert (code, out.count("COLVAR: loaded again")) == (0, 1)
+    assert gencg("cv", "run", "frames.pdb", "--out", "z.npy")[0] == 0
+    table = read_colvar("there/COLVAR")
+    angles = np.stack([table[name] for name in table if name.startswith("cv_")], axis=1)
+    off = np.angle(np.exp(1j * (angles - np.load("z.npy"))))
+    assert np.abs(off).max() < 1e-5
+
+    for arguments, why in (
+        (["run", "--format", "plumed"], "exists; choose another --out"),
+        (["run", "--format", "gromos", "--out", "x"], "must be among torchscript"),
+        (["run", "--format", "plumed", "--trajectory", "a.pdb", "--out", "x"], "for the format"),
+        ([well, "--format", "plumed", "--out", "x"], "is no molecule"),
+        ([model_of_2020, "--format", "plumed", "--out", "x"], "is no molecule"),
+    ):
+        code, _, err = gencg("export", *arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert why in err
+
+
+def test_export_needs_collective_variables(gencg) -> None:
+    assert gencg("fit", "butane", "--cvs", "0", *BUDGET, "--out", "run")[0] == 0
+    code, _, err = gencg("export", "run", "--format", "plumed")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "made without collective variables (--cvs 0)" in err

@@ -62,10 +62,17 @@ APART = {
 
 # Who may import what from outside
 GUESTS = {
-    "openmm": ("energies/openmm.py", "energies/openmm_values.py", "systems/"),
+    "openmm": (
+        "energies/openmm.py",
+        "energies/openmm_values.py",
+        "systems/",
+        "export/openmm_check.py",
+        "export/openmm_cv.py",
+    ),
     "mdtraj": ("molecule.py", "ensemble.py", "export/", "systems/"),
     "rdkit": ("energies/mmff.py", "systems/"),
     "tblite": ("energies/tblite_values.py",),
+    "plumed": ("export/plumed_driver.py",),
 }
 
 

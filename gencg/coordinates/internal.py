@@ -28,7 +28,7 @@ from gencg.coordinates.symmetry import (
     swapped,
     turning_bonds,
 )
-from gencg.coordinates.zmatrix import ZMatrix, build_zmatrix
+from gencg.coordinates.zmatrix import Quad, ZMatrix, build_zmatrix
 from gencg.geometry import angles, dihedrals, distances, wrap
 from gencg.molecule import Molecule
 
@@ -281,6 +281,25 @@ class InternalCoordinates(CoordinateMap):
         turned = wrap(dihedrals(x, t.quads[t.stiff]) - t.middle[t.stiff])
         wrong = torch.cat([inverted, turned.abs() > math.pi / 2], -1)
         return swapped(x, self._swaps, wrong[..., self._swappable.to(x.device)])
+
+    def torsion_terms(self, index: int) -> tuple[tuple[Quad, float, float], ...]:
+        r"""What a soft coordinate is made of: (atoms, middle m, factor c) of dihedral angles.
+
+        .. math:: y = \mathrm{wrap}\Bigl(\sum_k c_k \, \mathrm{wrap}(\phi_k - m_k)\Bigr)
+
+        One angle of factor one for most; n times the first and once each of the others for a
+        rotor, whatever the labels of its atoms; a stretched one for a torsion in a small ring.
+
+        Raises:
+            ValueError: If the coordinate is not soft.
+        """
+        if not bool(self.soft[index]):
+            raise ValueError(f"`index` must be of a soft coordinate, got {self.names[index]}")
+        t, row = self._tables, index - (2 * self.event_shape[0] - 3)
+        rows = [row, *t.siblings[t.owners == row].tolist()]
+        factors = [float(t.stretch[row])] + [1.0] * (len(rows) - 1)
+        quads = [(i, j, k, last) for i, j, k, last in t.quads[rows].tolist()]
+        return tuple(zip(quads, t.middle[rows].tolist(), factors, strict=True))
 
     def _phases(self, x: Tensor, t: Tables) -> Tensor:
         """Torsions from their middle; for a rotor n times its mean angle, not wrapped."""

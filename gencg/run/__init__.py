@@ -5,6 +5,8 @@ from gencg.run.execute import run as run
 from gencg.run.execute import sample as sample
 from gencg.run.execute import train as train
 from gencg.run.execute import trained as trained
+from gencg.run.export import cv_function as cv_function
+from gencg.run.export import export_run as export_run
 from gencg.run.folder import RunFolder as RunFolder
 from gencg.run.use import CollectiveRun as CollectiveRun
 from gencg.run.use import sampler as sampler
