@@ -1,30 +1,30 @@
-"""How many slow processes there are, and the fewest coordinates that carry them."""
+"""The fewest coordinates that carry the slow processes."""
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from gencg.discover.processes import TRIED, Processes, find_processes
 from gencg.objectives.dirichlet import (
     Basis,
-    FourierBasis,
     KernelBasis,
     SoftSamples,
-    Spectrum,
     spectral_gap,
     spectrum,
 )
 
-MAX_CVS = 3
+MAX_CVS = 6
 """The most collective variables that "auto" chooses."""
-MIN_TRANSITION = 100.0
-"""Effective samples that must carry each slow process."""
-ORDERS = {1: (12, 8, 4), 2: (8, 7, 6, 5, 4)}
-"""Highest harmonics by number of angles, from the finest."""
 SAME = 1.15
-"""A further coordinate is not worth having while no eigenvalue falls by this factor."""
+"""Processes within this factor of their eigenvalue in all soft angles are reached."""
+COARSE = 4
+"""Highest harmonic by which sets of angles are compared."""
+COMPETING = 3
+"""Angles that are tried at each step, those with the largest share in what is not reached."""
+RESAMPLES = 4
+"""Disjoint parts of the samples in each of which the angles are chosen again."""
 
 
 @dataclass(frozen=True)
@@ -36,105 +36,104 @@ class Choice:
         n_cvs: Number of CVs.
         n_processes: Number of slow processes before the gap.
         gap: Ratio of the eigenvalues across the gap.
-        order: Highest harmonic of each angle that the samples determine.
+        basis: Functions of the CVs that their samples determine; None where the heads choose.
+        processes: Slow functions of all soft angles; None on the line.
+        frequency: In how many of `RESAMPLES` parts of the samples each CV is chosen again, as a
+            share, ``(n_cvs,)``; empty on the line.
     """
 
     matrix: Tensor
     n_cvs: int
     n_processes: int
     gap: float
-    order: int = 0
+    basis: Basis | None = None
+    processes: Processes | None = None
+    frequency: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
 
 def choose_on_torus(samples: SoftSamples, n_cvs: int | str, min_population: float) -> Choice:
-    """Choose soft angles as CVs.
+    """Choose soft angles as CVs: the fewest whose functions reach every slow process.
 
-    The pair of angles with the slowest functions shows the gap; then the smallest set of angles
-    (up to `MAX_CVS`, or `n_cvs` of them) whose functions reach the processes before it.
-    """
-    k = samples.n_soft
-    rows = torch.eye(k)
-    sets = {d: list(itertools.combinations(range(k), d)) for d in (1, 2)}
-    fewer = _thin(samples, 20_000)
-
-    def solve(index: Sequence[int]) -> Spectrum:
-        # Sets are compared at one order per number of angles, where all are well determined
-        order = 4 if len(index) < 3 else 2
-        return spectrum(fewer, FourierBasis(rows[list(index)], order=order), n_bootstraps=0)
-
-    pairs = {index: solve(index) for index in sets[min(2, k)]}
-    first = max(pairs, key=lambda index: _score(pairs[index], 4))
-    order, full = torus_order(samples, rows[list(first)], min_population)
-    n_processes, gap = spectral_gap(
-        full.eigenvalues, full.populations, min_population=min_population
-    )
-    wanted = 1 if n_cvs == "auto" else int(n_cvs)
-    best = max(sets[1], key=lambda index: _score(solve(index), n_processes))
-    while True:
-        if len(best) == wanted and n_cvs != "auto":
-            break
-        if len(best) >= min(k, MAX_CVS if n_cvs == "auto" else wanted):
-            break
-        larger = _grow(best, k, pairs if len(best) == 1 else None)
-        found = {index: pairs.get(index) or solve(index) for index in larger}
-        better = max(found, key=lambda index: _score(found[index], n_processes))
-        now = solve(best).eigenvalues[:n_processes]
-        then = found[better].eigenvalues[:n_processes]
-        short = len(now) < len(then)
-        if n_cvs == "auto" and not short and float((now / then).max()) < SAME:
-            break
-        best = better
-    if set(best) != set(first):
-        order, _ = torus_order(samples, rows[list(best)], min_population)
-    sequence = [*best, *(i for i in range(k) if i not in best)]
-    return Choice(rows[sequence], len(best), n_processes, gap, order)
-
-
-def slowest_pair(samples: SoftSamples) -> Tensor:
-    """Rows of the two soft angles with the slowest functions; one row where there is one angle."""
-    rows = torch.eye(samples.n_soft)
-    fewer = _thin(samples, 20_000)
-    pairs = [list(p) for p in itertools.combinations(range(samples.n_soft), min(2, len(rows)))]
-
-    def score(pair: list[int]) -> float:
-        return _score(spectrum(fewer, FourierBasis(rows[pair], order=4), n_bootstraps=0), 4)
-
-    return rows[max(pairs, key=score)]
-
-
-def torus_order(samples: SoftSamples, rows: Tensor, min_population: float) -> tuple[int, Spectrum]:
-    """Highest harmonic that the samples determine, and the spectrum with it.
-
-    A step between two states needs high harmonics, and each of them lowers the eigenvalue a
-    little more (it is variational); but a step narrower than the distance between samples on the
-    barrier costs nothing and means nothing. The order is the highest of `ORDERS` at which every
-    slow process is carried by `MIN_TRANSITION` effective samples.
+    The slow functions of all soft angles (`find_processes`) tell how many there are and which
+    angles have a share in them. Angles are then added one by one, that first whose functions are
+    slowest, until each process is within `SAME` of its eigenvalue.
 
     Args:
-        samples: Weighted samples.
-        rows: Combine the soft angles into those of the basis, ``(d, k)``.
+        samples: Weighted samples in random sequence.
+        n_cvs: Number of angles, or "auto", `MAX_CVS` at most.
+        min_population: Processes that move less are not counted.
+    """
+    processes = find_processes(samples, min_population)
+    fewer = samples.take(torch.arange(min(TRIED, len(samples.s))))
+    chosen = choose_angles(fewer, processes, n_cvs, min_population)
+    again = [
+        choose_angles(samples.take(part), processes, len(chosen), min_population)
+        for part in torch.arange(len(samples.s)).chunk(RESAMPLES)
+    ]
+    frequency = [sum(i in other for other in again) / len(again) for i in chosen]
+    k = samples.n_soft
+    sequence = [*chosen, *(i for i in range(k) if i not in chosen)]
+    return Choice(
+        torch.eye(k)[sequence],
+        len(chosen),
+        processes.n,
+        processes.gap,
+        basis=processes.basis.restrict(chosen),
+        processes=processes,
+        frequency=torch.tensor(frequency, dtype=torch.float64),
+    )
+
+
+def choose_angles(
+    samples: SoftSamples, processes: Processes, n_cvs: int | str, min_population: float
+) -> list[int]:
+    """Angles whose functions reach the slow processes, slowest first.
+
+    Args:
+        samples: Weighted samples to compare sets of angles by.
+        processes: Slow functions of all soft angles.
+        n_cvs: Number of angles, or "auto".
         min_population: Processes that move less are not looked at.
     """
-    found: Spectrum | None = None
-    orders = ORDERS.get(len(rows), (2,))
-    for order in orders:
-        found = spectrum(samples, FourierBasis(rows, order=order), n_bootstraps=0)
-        wanted = found.populations >= min_population
-        n, _ = spectral_gap(found.eigenvalues, found.populations, min_population=min_population)
-        carried = found.n_transition[wanted][:n]
-        if len(carried) and bool((carried >= MIN_TRANSITION).all()):
+    coarse = processes.basis.capped(COARSE)
+    n = processes.n
+    active = [i for i, order in enumerate(processes.basis.orders) if order]
+
+    def slowest(index: Sequence[int]) -> Tensor:
+        found = spectrum(
+            samples.project(index), coarse.restrict(index), n_modes=n + 4, n_bootstraps=0
+        )
+        return found.eigenvalues[found.populations >= min_population][:n]
+
+    reference = slowest(active)
+    most = len(active) if n_cvs == "auto" else samples.n_soft
+    wanted = min(most, MAX_CVS if n_cvs == "auto" else int(n_cvs))
+    shares = processes.shares[processes.slow]
+    chosen: list[int] = []
+    values = reference.new_zeros(0)
+    while len(chosen) < wanted:
+        if n_cvs == "auto" and not len(_missed(values, reference)):
             break
-    assert found is not None
-    return order, found
+        missed = _missed(values, reference)
+        missed = missed[missed < len(shares)]
+        rank = (shares[missed] if len(missed) else shares).sum(0)
+        rest = sorted(set(range(samples.n_soft)) - set(chosen), key=lambda i: -float(rank[i]))
+        sets = [[*chosen, i] for i in rest[:COMPETING]]
+        if wanted >= 2 and len(chosen) <= 1:
+            # Two angles may be slow together only
+            sets += [[*pair] for pair in processes.basis.pairs if len(chosen) == 1]
+        tried = [slowest(index) for index in sets]
+        best = max(range(len(sets)), key=lambda j: float((1 / tried[j].clamp_min(1e-12)).sum()))
+        chosen, values = sets[best], tried[best]
+    return chosen
 
 
-def _grow(
-    best: tuple[int, ...], k: int, pairs: dict[tuple[int, ...], Spectrum] | None
-) -> list[tuple[int, ...]]:
-    """Sets with one more member; from one to two, all pairs may compete."""
-    if pairs is not None:
-        return list(pairs)
-    return [tuple(sorted((*best, i))) for i in range(k) if i not in best]
+def _missed(values: Tensor, reference: Tensor) -> Tensor:
+    """Processes that functions with these eigenvalues do not reach."""
+    padded = reference.new_full((len(reference),), torch.inf)
+    padded[: len(values)] = values[: len(reference)]
+    missed: Tensor = (padded > SAME * reference).nonzero()[:, 0]
+    return missed
 
 
 def choose_on_line(samples: SoftSamples, n_cvs: int | str, min_population: float) -> Choice:
@@ -152,12 +151,3 @@ def choose_on_line(samples: SoftSamples, n_cvs: int | str, min_population: float
     scatter = (scatter / found.eigenvalues[:n_processes, None, None]).sum(0)
     directions = torch.linalg.eigh(scatter)[1].flip(-1).T.contiguous()
     return Choice(directions, d, n_processes, gap)
-
-
-def _thin(samples: SoftSamples, n: int) -> SoftSamples:
-    return samples.take(torch.arange(min(n, len(samples.s))))
-
-
-def _score(found: Spectrum, n: int) -> float:
-    """Sum of the timescales of the first n processes."""
-    return float((1 / found.eigenvalues[:n].clamp_min(1e-12)).sum())

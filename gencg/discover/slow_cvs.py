@@ -1,35 +1,40 @@
 """Slow collective variables of a trained generator."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gencg.coordinates.metric import mass_metric
-from gencg.discover.choose import (
-    MIN_TRANSITION,
-    Choice,
-    choose_on_line,
-    choose_on_torus,
-    slowest_pair,
-)
-from gencg.ensemble import Ensemble, draw
+from gencg.discover.choose import Choice, choose_on_line, choose_on_torus
+from gencg.discover.covering import covering_samples, flat_groups, flattened_samples
+from gencg.discover.processes import MIN_TRANSITION
 from gencg.fit import FitResult
 from gencg.models.cv_map import CollectiveMap
-from gencg.models.flattened import FlattenedModel, balanced
-from gencg.models.mixture import CoveringModel
 from gencg.objectives.dirichlet import SoftSamples, Spectrum
 from gencg.objectives.slow_modes import SlowFunctions, solve_heads, train_cv_map
-from gencg.systems.base import System
+from gencg.objectives.slow_network import NetworkCheck, network_check
 
 MIN_POPULATION = 1e-3
 """Processes that move less than this are reported apart."""
 FEWEST_SAMPLES = 500
 """Covering samples below which no function can be told from chance."""
+SURE = 0.75
+"""Share of resamplings that a choice has to survive."""
+SAME_FUNCTION = 0.95
+"""Correlation with resamplings from which on a slow function is determined."""
+BEYOND = 1.25
+"""Factor by which networks may be slower than the basis before it is said."""
+MISSED = 1.5
+"""A process is missed where its held-out eigenvalue is above the reference by this factor."""
 BENT_GAIN = 0.9
 """A bent map is kept if it brings the held-out eigenvalues below this share of the straight one."""
+
+
+def _nothing() -> Tensor:
+    return torch.zeros(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ class SlowCVs:
         eigenvalues: Eigenvalues of `functions` on held-out samples, ``(m,)``.
         linear: Whether the CVs are linear in the soft coordinates: the bent map was not slower.
         n_energy_calls: Energy calls spent on the covering samples.
+        support: Share of resamplings of the samples that have the gap at the same place; NaN on
+            the line.
+        frequency: Share of disjoint parts of the samples in which each CV is chosen again,
+            ``(n_cvs,)``; empty on the line.
+        reference: Eigenvalues of the slow processes in functions of all soft angles, ``(m,)``;
+            empty on the line.
+        shares: Share of each soft angle in each of these, ``(m, k)``; see `Processes`.
+        network: What networks of all soft angles find beyond; None where not asked.
         samples: The weighted samples behind it; None once restored from a file.
     """
 
@@ -56,6 +69,11 @@ class SlowCVs:
     eigenvalues: Tensor
     linear: bool
     n_energy_calls: int
+    support: float = math.nan
+    frequency: Tensor = field(default_factory=_nothing)
+    reference: Tensor = field(default_factory=_nothing)
+    shares: Tensor = field(default_factory=_nothing)
+    network: NetworkCheck | None = None
     samples: SoftSamples | None = None
 
     @property
@@ -80,103 +98,62 @@ class SlowCVs:
         carried = self.spectrum.n_transition[wanted][: self.n_processes]
         return float(carried.min()) if len(carried) else 0.0
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the samples do not determine, in words; empty where they do."""
+        out = []
+        if self.n_transition < MIN_TRANSITION:
+            out.append(f"only {self.n_transition:.0f} samples carry a slow process")
+        for name, share in zip(self.names, self.frequency.tolist(), strict=False):
+            if share < SURE:
+                out.append(
+                    f"{name} is chosen in {share:.0%} of parts of the samples only: this CV is "
+                    "not determined by the data"
+                )
+        for k, value in enumerate(self.agreement.tolist()):
+            if value < SAME_FUNCTION:
+                out.append(
+                    f"slow function {k + 1} changes between resamplings (correlation "
+                    f"{value:.2f}): it is not determined by the data"
+                )
+        if self.support < SURE:
+            out.append(
+                f"the number of slow processes is the same in {self.support:.0%} of resamplings"
+            )
+        if self.network is not None and self.network.gain > BEYOND:
+            out.append(
+                f"networks find functions slower by a factor of {self.network.gain:.2g} than "
+                "the basis holds"
+            )
+        return tuple(out)
+
+    @property
+    def agreement(self) -> Tensor:
+        """Correlation of each slow function with itself in a resampling, ``(m,)``."""
+        found = self.spectrum
+        if not len(found.agreement):
+            return _nothing()
+        return found.agreement[self._own][: self.n_processes]
+
+    @property
+    def error_bars(self) -> Tensor:
+        r"""Standard error of each slow function in units of its own spread, ``(m,)``.
+
+        Two functions of variance 1 and correlation c are :math:`\sqrt{2 - 2c}` apart.
+        """
+        return (2 - 2 * self.agreement).clamp_min(0).sqrt()
+
+    @property
+    def _own(self) -> Tensor:
+        return self.spectrum.populations >= MIN_POPULATION
+
     def __repr__(self) -> str:
         values = ", ".join(f"{v:.3g}" for v in self.eigenvalues.tolist())
-        few = self.n_transition < MIN_TRANSITION
-        doubt = (
-            f"; only {self.n_transition:.0f} samples carry one, do not rely on it" if few else ""
-        )
+        doubt = f"; {'; '.join(self.doubts)}" if self.doubts else ""
         return (
             f"SlowCVs({', '.join(self.names)}; {self.n_processes} slow processes, "
             f"eigenvalues {values}, gap {self.gap:.2g}{doubt})"
         )
-
-
-def covering_model(result: FitResult, *, share: float = 0.5) -> CoveringModel:
-    """The generator mixed with the soft blocks it had at hotter stages; see `CoveringModel`."""
-    snapshots = result.snapshots
-    return CoveringModel(result.model, snapshots, share=share if snapshots else 1.0)
-
-
-def covering_samples(
-    result: FitResult, n_samples: int, *, share: float = 0.5, seed: int = 0
-) -> tuple[Ensemble, SoftSamples]:
-    """Weighted samples that also cover the transition regions; see `CoveringModel`."""
-    return _draw(result, covering_model(result, share=share), n_samples, seed=seed)
-
-
-def flattened_samples(
-    result: FitResult,
-    covering: SoftSamples,
-    rows: Tensor,
-    n_samples: int,
-    *,
-    share: float,
-    seed: int = 0,
-) -> tuple[int, SoftSamples]:
-    """Covering samples with as many more, spread evenly over given angles.
-
-    Barriers are crossed by few covering samples, and the slow functions have all their slope
-    there; see `FlattenedModel`. All samples are weighted by the mixture of both densities.
-
-    Args:
-        result: The trained generator.
-        covering: Samples of its covering model, as from `covering_samples`.
-        rows: Combine the soft coordinates into those to be even in, ``(d, k)``.
-        n_samples: Further samples, one energy call each.
-        share: Their share in all that were drawn, with and without weight.
-        seed: Decides everything random.
-
-    Returns:
-        Energy calls spent, and all samples, mixed.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        n_candidates = min(100_000, max(20_000, 4 * n_samples))
-        flat = FlattenedModel(covering_model(result), rows, n_candidates=n_candidates)
-    ensemble, further = _draw(result, flat, n_samples, seed=seed)
-    # The flattened model's own weights are for its own density, not for the covering one
-    ratio = flat.log_ratio(further.s).double().cpu()
-    weights = [
-        balanced(covering.log_weights, flat.log_ratio(covering.s).double().cpu(), share),
-        balanced(further.log_weights + ratio, ratio, share),
-    ]
-    together = SoftSamples(
-        torch.cat([covering.s, further.s]),
-        torch.cat([covering.metric, further.metric]),
-        torch.cat(weights),
-        covering.periodic,
-    )
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(together.s), generator=generator)
-    return ensemble.n_energy_calls, together.take(order)
-
-
-def _draw(
-    result: FitResult, model: nn.Module, n_samples: int, *, seed: int
-) -> tuple[Ensemble, SoftSamples]:
-    system = result.system
-    ensemble = draw(
-        model,  # type: ignore[arg-type]
-        result.target,
-        n_samples,
-        molecule=system.molecule,
-        seed=seed,
-        name=system.name,
-    )
-    return ensemble, soft_samples(system, ensemble)
-
-
-def soft_samples(system: System, ensemble: Ensemble) -> SoftSamples:
-    """Soft coordinates of an ensemble with their mass metric and weights."""
-    coordinates = system.coordinates
-    index = coordinates.soft.nonzero()[:, 0]
-    kept = torch.isfinite(ensemble.log_weights)
-    x, y, log_weights = ensemble.x[kept], ensemble.y[kept], ensemble.log_weights[kept]
-    masses = None if system.molecule is None else torch.as_tensor(system.molecule.masses)
-    metric = [mass_metric(coordinates, part, index, masses=masses) for part in torch.split(x, 4000)]
-    periodic = bool(coordinates.periodic[index].all())
-    return SoftSamples(y[:, index], torch.cat(metric), log_weights, periodic)
 
 
 def find_slow_cvs(
@@ -186,26 +163,29 @@ def find_slow_cvs(
     n_samples: int = 60_000,
     min_population: float = MIN_POPULATION,
     bend: bool | None = None,
+    networks: bool = True,
     seed: int = 0,
 ) -> SlowCVs:
     r"""Find smooth collective variables whose functions are the slowest of the molecule.
 
-    1. Samples of the generator that also cover barriers, with exact weights; on the torus half of
-       them spread evenly over the two coordinates that the first half showed to be slowest.
-    2. Linear spectra of the Dirichlet form for every pair of soft coordinates (a kernel basis on
-       the line); the gap of the slowest gives the number of slow processes.
-    3. The smallest set of soft coordinates (or their sums and differences) whose functions
-       reach these processes.
-    4. Slow functions of these coordinates, straight and (if asked) bent by networks
-       (`CollectiveMap`); the bent map is kept where it is clearly slower on held-out samples.
+    1. Samples of the generator that also cover barriers, with exact weights; half of them spread
+       evenly over the pairs of angles that the first half showed to be slow together.
+    2. The slow functions of all soft angles, in harmonics and products of coupled pairs
+       (`find_processes`; a kernel basis on the line); the gap tells how many processes there
+       are, and networks of all soft angles whether the basis is good enough (`network_check`).
+    3. The fewest soft angles whose functions reach these processes.
+    4. Slow functions of these coordinates, straight and (where these miss a process) bent by
+       networks (`CollectiveMap`); the bent map is kept where it is clearly slower on held-out
+       samples.
 
     Args:
         result: A trained generator without CVs.
         n_cvs: Their number, or "auto".
         n_samples: Energy calls spent on the covering samples.
         min_population: Processes that move less are not counted.
-        bend: Whether to try a bent map; None tries it on the line. On the torus of the dipeptide
-            bending gained less than its held-out noise.
+        bend: Whether to try a bent map; None tries it on the line, and where straight angles, as
+            many as asked, miss a process.
+        networks: Whether to check the basis with networks of all soft angles.
         seed: Decides everything random.
 
     Raises:
@@ -228,41 +208,49 @@ def find_slow_cvs(
     choose = choose_on_torus if periodic else choose_on_line
     n_covering = n_samples // 2
     ensemble, samples = covering_samples(result, n_covering, seed=seed)
-    slowest = slowest_pair(samples) if periodic else choose(samples, 1, min_population).matrix[:2]
     n_further, samples = flattened_samples(
         result,
         samples,
-        slowest,
+        flat_groups(samples, min_population)
+        if periodic
+        else [choose(samples, 1, min_population).matrix[:2]],
         n_samples - n_covering,
-        share=1 - n_covering / n_samples,
+        n_covering=n_covering,
         seed=seed + 1,
     )
     choice = choose(samples, n_cvs, min_population)
-    names = [system.coordinates.names[i] for i in soft.tolist()]
-    m = choice.n_processes
-    cv_names = _names(choice.matrix, names, choice.n_cvs, samples.periodic)
+    processes = choice.processes
     functions, found, eigenvalues, linear = _solve_map(
-        samples,
-        choice,
-        bend=not samples.periodic if bend is None else bend,
-        min_population=min_population,
-        seed=seed,
+        samples, choice, bend=bend, min_population=min_population, seed=seed
     )
+    check = None
+    if networks and processes is not None:
+        check = network_check(samples, processes.spectrum, processes.slow, seed=seed)
     return SlowCVs(
         functions=functions,
-        names=cv_names,
+        names=_names(
+            choice.matrix,
+            [system.coordinates.names[i] for i in soft.tolist()],
+            choice.n_cvs,
+            samples.periodic,
+        ),
         spectrum=found,
-        n_processes=m,
+        n_processes=choice.n_processes,
         gap=choice.gap,
         eigenvalues=eigenvalues,
         linear=linear,
         n_energy_calls=ensemble.n_energy_calls + n_further,
+        support=math.nan if processes is None else processes.support,
+        frequency=choice.frequency,
+        reference=_nothing() if processes is None else processes.eigenvalues,
+        shares=_nothing() if processes is None else processes.shares[processes.slow],
+        network=check,
         samples=samples,
     )
 
 
 def _solve_map(
-    samples: SoftSamples, choice: Choice, *, bend: bool, min_population: float, seed: int
+    samples: SoftSamples, choice: Choice, *, bend: bool | None, min_population: float, seed: int
 ) -> tuple[SlowFunctions, Spectrum, Tensor, bool]:
     """Heads of the straight map, and of the bent one where it is clearly slower."""
     generator = torch.Generator().manual_seed(seed)
@@ -270,11 +258,17 @@ def _solve_map(
     n_train = int(0.75 * len(order))
     train, held_out = samples.take(order[:n_train]), samples.take(order[n_train:])
     m = choice.n_processes
-    solve = partial(solve_heads, n_functions=m, order=choice.order, min_population=min_population)
+    solve = partial(
+        solve_heads,
+        n_functions=m,
+        basis=choice.basis,
+        min_population=min_population,
+        n_modes=max(8, m + 4),
+    )
     trial = partial(solve, n_bootstraps=0)
     straight = _build_map(samples, choice, n_steps=0, seed=seed)
     best = (straight, *trial(straight, train, held_out)[1:])
-    if bend:
+    if _falls_short(best[2], choice) if bend is None else bend:
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
         train_cv_map(bent, m, train, held_out, seed=seed)
         bent.standardise(_likely(samples))
@@ -284,6 +278,15 @@ def _solve_map(
     cv_map, _, eigenvalues = best
     functions, found, _ = solve(cv_map, samples, held_out)
     return functions, found, eigenvalues, cv_map is straight
+
+
+def _falls_short(eigenvalues: Tensor, choice: Choice) -> bool:
+    """Whether straight CVs miss a process that functions of all soft angles have."""
+    if choice.processes is None:
+        return True
+    reference = choice.processes.eigenvalues
+    n = min(len(reference), len(eigenvalues))
+    return n < len(reference) or bool((eigenvalues[:n] > MISSED * reference[:n]).any())
 
 
 def _build_map(samples: SoftSamples, choice: Choice, *, n_steps: int, seed: int) -> CollectiveMap:

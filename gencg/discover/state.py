@@ -7,9 +7,15 @@ import torch
 from gencg.discover.slow_cvs import SlowCVs
 from gencg.models.cv_map import CollectiveMap
 from gencg.objectives.dirichlet import Basis, FourierBasis, KernelBasis, Spectrum
+from gencg.objectives.pair_basis import PairBasis
 from gencg.objectives.slow_modes import SlowFunctions, SpectralHeads
+from gencg.objectives.slow_network import NetworkCheck
 
 _KEPT = ("eigenvalues", "errors", "populations", "n_transition", "vectors", "centre")
+_LATER = ("resampled", "agreement")
+"""What files of before these figures do not hold."""
+_FIGURES = ("support", "frequency", "reference", "shares")
+_NETWORK = ("linear", "network", "errors", "agreement")
 
 
 def slow_state(slow: SlowCVs) -> dict[str, Any]:
@@ -25,13 +31,17 @@ def slow_state(slow: SlowCVs) -> dict[str, Any]:
         },
         "basis": _basis_state(heads.basis),
         "heads": heads.state_dict(),
-        "spectrum": {name: getattr(slow.spectrum, name) for name in _KEPT},
+        "spectrum": {name: getattr(slow.spectrum, name) for name in (*_KEPT, *_LATER)},
         "names": list(slow.names),
         "n_processes": slow.n_processes,
         "gap": slow.gap,
         "eigenvalues": slow.eigenvalues,
         "linear": slow.linear,
         "n_energy_calls": slow.n_energy_calls,
+        **{name: getattr(slow, name) for name in _FIGURES},
+        "network": None
+        if slow.network is None
+        else {name: getattr(slow.network, name) for name in _NETWORK},
     }
 
 
@@ -61,12 +71,17 @@ def restore_slow(state: dict[str, Any]) -> SlowCVs:
         eigenvalues=state["eigenvalues"],
         linear=state["linear"],
         n_energy_calls=state["n_energy_calls"],
+        **{name: state[name] for name in _FIGURES if name in state},
+        network=NetworkCheck(**state["network"]) if state.get("network") else None,
     )
 
 
 def _basis_state(basis: Basis) -> dict[str, Any]:
     if isinstance(basis, FourierBasis):
         return {"kind": "fourier", "combinations": basis.combinations, "order": basis.order}
+    if isinstance(basis, PairBasis):
+        names = ("orders", "pairs", "pair_orders")
+        return {"kind": "pairs", **{n: [*getattr(basis, n)] for n in names}}
     assert isinstance(basis, KernelBasis)
     return {"kind": "normalised kernel", "centres": basis.centres, "width": basis.width}
 
@@ -74,6 +89,8 @@ def _basis_state(basis: Basis) -> dict[str, Any]:
 def _basis(state: dict[str, Any]) -> Basis:
     if state["kind"] == "fourier":
         return FourierBasis(state["combinations"], order=state["order"])
+    if state["kind"] == "pairs":
+        return PairBasis(state["orders"], state["pairs"], state["pair_orders"])
     if state["kind"] != "normalised kernel":
         raise ValueError(
             f"slow CVs in a basis of kind {state['kind']!r} are of an earlier version; delete "

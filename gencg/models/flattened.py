@@ -1,6 +1,7 @@
 """A covering generator flattened along collective variables, so that barriers are well sampled."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,24 @@ LEAST_ACCEPTANCE = 0.1
 """Share of the candidates that is kept at least; fuller cells are thinned no further."""
 
 
+class Candidates:
+    """Draws of a covering generator's soft blocks, by which cells are filled and thinned.
+
+    Args:
+        covering: The covering generator.
+        n: Number of draws; no energy calls.
+    """
+
+    def __init__(self, covering: CoveringModel, n: int = 100_000) -> None:
+        soft, share = [], []
+        with torch.no_grad():
+            for _ in range(math.ceil(n / 20_000)):
+                s = covering.sample_soft(20_000)
+                soft.append(s)
+                share.append((covering.log_cold(s) - covering.log_soft(s)).exp().double().cpu())
+        self.s, self.cold_share = soft, share
+
+
 class FlattenedModel(nn.Module):
     r"""Covering samples thinned where they are many, as in umbrella sampling.
 
@@ -23,14 +42,15 @@ class FlattenedModel(nn.Module):
     with h the mass of the cell of :math:`\xi(s)` under the covering density :math:`q_c` and F its
     free energy by the model's own (cold) soft block. Candidates cost a pass of the soft flows and
     no energy call; the level :math:`\ell` is as low as `LEAST_ACCEPTANCE` allows. Cells and their
-    masses come from `n_candidates` candidates, which A is known as well as: one or two per cent.
+    masses come from the candidates, which A is known as well as: one or two per cent.
 
     Args:
         covering: The covering generator.
         rows: Combine the soft coordinates into the :math:`\xi` to be flat in, ``(d, k)``.
         n_bins: Cells along each; on the line between the extremes of the candidates, the outermost
             cells reaching to infinity.
-        n_candidates: Candidates for h and F.
+        n_candidates: Draws for h and F.
+        candidates: Those draws, where several models share them.
 
     References:
         | Nonphysical sampling distributions in Monte Carlo free-energy estimation: umbrella
@@ -50,6 +70,7 @@ class FlattenedModel(nn.Module):
         *,
         n_bins: int = 24,
         n_candidates: int = 100_000,
+        candidates: Candidates | None = None,
     ) -> None:
         super().__init__()
         self.covering, self.n_bins = covering, n_bins
@@ -57,18 +78,16 @@ class FlattenedModel(nn.Module):
         self.register_buffer("rows", rows)
         self.register_buffer("low", rows.new_zeros(len(rows)))
         self.register_buffer("width", rows.new_full((len(rows),), 2 * math.pi))
-        with torch.no_grad():
-            draws = [covering.sample_soft(20_000) for _ in range(math.ceil(n_candidates / 20_000))]
-            if not covering.periodic:
-                xi = torch.cat(draws).to(rows) @ rows.T
-                self.low.copy_(xi.amin(0))
-                self.width.copy_(xi.amax(0) - xi.amin(0))
-            mass, cold = torch.zeros(2, n_bins ** len(rows), dtype=torch.float64)
-            for s in draws:
-                cell = self._cells(s).cpu()
-                share = (covering.log_cold(s) - covering.log_soft(s)).exp()
-                mass.index_add_(0, cell, torch.ones(len(s), dtype=torch.float64))
-                cold.index_add_(0, cell, share.double().cpu())
+        drawn = candidates or Candidates(covering, n_candidates)
+        if not covering.periodic:
+            xi = torch.cat(drawn.s).to(rows) @ rows.T
+            self.low.copy_(xi.amin(0))
+            self.width.copy_(xi.amax(0) - xi.amin(0))
+        mass, cold = torch.zeros(2, n_bins ** len(rows), dtype=torch.float64)
+        for s, share in zip(drawn.s, drawn.cold_share, strict=True):
+            cell = self._cells(s).cpu()
+            mass.index_add_(0, cell, torch.ones(len(s), dtype=torch.float64))
+            cold.index_add_(0, cell, share)
         mass = mass / mass.sum()
         free = -(cold / cold.sum()).log()
         filled = (mass > 0) & (free < free.min() + HIGHEST)
@@ -115,19 +134,20 @@ class FlattenedModel(nn.Module):
         return cell
 
 
-def balanced(log_weights: Tensor, log_ratio: Tensor, share: float) -> Tensor:
-    r"""Log weights relative to the covering density, made relative to a mixture with the flat one.
+def balanced(log_weights: Tensor, log_ratios: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    r"""Log weights relative to the covering density, made relative to a mixture with flat ones.
 
-    .. math:: \log w' = \log w - \log\Big[(1 - b) + b\, \frac{a(\xi(s))}{A}\Big]
+    .. math:: \log w' = \log w - \log\Big[1 - \sum_j b_j + \sum_j b_j\, \frac{a_j(s)}{A_j}\Big]
 
     Args:
         log_weights: Log weights for the covering density :math:`q_c`, ``(n,)``.
-        log_ratio: :math:`\log a/A` of the same samples; see `FlattenedModel.log_ratio`.
-        share: Share b of the samples that came from the flattened model.
+        log_ratios: :math:`\log a_j/A_j` of the same samples for each flattened model, ``(n,)``
+            each; see `FlattenedModel.log_ratio`.
+        shares: Share :math:`b_j` of the samples that came from each.
     """
-    ratio = log_ratio.to(log_weights)
-    base = torch.full_like(ratio, math.log1p(-share))
-    return log_weights - torch.logaddexp(base, math.log(share) + ratio)
+    terms = [torch.full_like(log_weights, math.log1p(-sum(shares)))]
+    terms += [math.log(b) + r.to(log_weights) for b, r in zip(shares, log_ratios, strict=True)]
+    return log_weights - torch.logsumexp(torch.stack(terms), 0)
 
 
 def _thinned(mass: Tensor, filled: Tensor) -> Tensor:

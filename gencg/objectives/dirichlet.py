@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +12,11 @@ GAP = 3.0
 """Ratio of eigenvalues that counts as a gap."""
 MIN_CARRIED = 50.0
 """Effective samples that a kernel needs under it."""
+RESAMPLED = 6
+"""Functions for each wanted one that a resampling may mix."""
+DEGENERATE = 1.3
+"""Ratio of eigenvalues below which neighbouring functions count as one group: any rotation of
+them is as good."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,12 @@ class SoftSamples:
     def n_soft(self) -> int:
         """Number of soft coordinates."""
         return self.s.shape[1]
+
+    def project(self, index: Sequence[int]) -> "SoftSamples":
+        """The same samples in some of the coordinates."""
+        i = torch.as_tensor(list(index))
+        metric = self.metric[:, i][:, :, i]
+        return SoftSamples(self.s[:, i], metric, self.log_weights, self.periodic)
 
     def take(self, index: Tensor) -> "SoftSamples":
         """Samples at `index`."""
@@ -160,6 +172,10 @@ class Spectrum:
         slopes: Gradients of the functions at the samples, ``(n, m, k)``.
         vectors: Coefficients in the basis, ``(n_functions, m)``.
         centre: Mean of the basis functions, ``(n_functions,)``.
+        resampled: Eigenvalues of every resampling, ``(n_bootstraps, m)``; none without.
+        agreement: Correlation of each function with itself in a resampling, once the functions of
+            nearly the same eigenvalue are rotated onto each other: mean over resamplings,
+            ``(m,)``; see `aligned_correlation`.
     """
 
     eigenvalues: Tensor
@@ -170,6 +186,8 @@ class Spectrum:
     slopes: Tensor
     vectors: Tensor
     centre: Tensor
+    resampled: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+    agreement: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
 
 def spectrum(
@@ -207,14 +225,21 @@ def spectrum(
     total = torch.ones(len(blocks), dtype=torch.float64)
     eigenvalues, vectors, centre = _solve(total, mass, mean, second, stiff)
     n_modes = min(n_modes, len(eigenvalues))
+    # Resampled within the span of the lowest functions: as good to first order, and quick
+    span = vectors[:, : RESAMPLED * n_modes]
+    inner = (mass, mean @ span, span.T @ second @ span, span.T @ stiff @ span)
     eigenvalues, vectors = eigenvalues[:n_modes], vectors[:, :n_modes]
     generator = torch.Generator().manual_seed(seed)
-    draws = []
+    draws, overlaps = [], []
     for _ in range(n_bootstraps):
         counts = torch.bincount(
             torch.randint(len(blocks), (len(blocks),), generator=generator), minlength=len(blocks)
         )
-        draws.append(_solve(counts.double(), mass, mean, second, stiff)[0][:n_modes])
+        values, rotated, _ = _solve(counts.double(), *inner)
+        draws.append(values[:n_modes])
+        # In the span the full solution is the identity, and its covariance, too
+        # Orthonormal in the covariance of all samples, for which the span is
+        overlaps.append(torch.linalg.qr(rotated[:, :n_modes])[0][:n_modes])
     width = min(len(d) for d in draws) if draws else n_modes
     functions, slopes = [], []
     for index in _blocks(len(weights), n_blocks):
@@ -225,6 +250,9 @@ def spectrum(
     errors = torch.full((n_modes,), math.nan, dtype=torch.float64)
     if draws:
         errors[:width] = torch.stack([d[:width] for d in draws]).std(0)
+        agreement = torch.stack([aligned_correlation(o, eigenvalues) for o in overlaps]).mean(0)
+    else:
+        agreement = errors.clone()
     weighted = samples.weights.double()[:, None]
     skewness = (weighted * f**3).sum(0)
     sign = torch.where(skewness < 0, -1.0, 1.0)  # the rarer side is the positive one
@@ -238,7 +266,40 @@ def spectrum(
         slopes=slope * sign[:, None],
         vectors=vectors * sign,
         centre=centre,
+        resampled=torch.stack([d[:width] for d in draws]) if draws else torch.zeros(0, n_modes),
+        agreement=agreement,
     )
+
+
+def degenerate_groups(eigenvalues: Tensor) -> list[list[int]]:
+    """Consecutive functions whose eigenvalues differ by less than `DEGENERATE` each."""
+    groups: list[list[int]] = []
+    for k, value in enumerate(eigenvalues.tolist()):
+        if groups and value < DEGENERATE * float(eigenvalues[k - 1]):
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return groups
+
+
+def aligned_correlation(correlation: Tensor, eigenvalues: Tensor) -> Tensor:
+    r"""Correlation of each function with those of another solution, rotated onto it.
+
+    .. math:: c_k = \Big(\sum_{j \in \text{group}(k)} R_{kj}^2\Big)^{1/2}
+
+    Sign and order within a group of nearly equal eigenvalues do not matter; 1 is the same
+    function.
+
+    Args:
+        correlation: R, between the functions and those of the other solution, which are
+            uncorrelated, ``(m, m')``.
+        eigenvalues: Of the first solution, ``(m,)``.
+    """
+    out = correlation.new_zeros(len(eigenvalues))
+    for group in degenerate_groups(eigenvalues):
+        columns = [j for j in group if j < correlation.shape[1]]
+        out[group] = correlation[group][:, columns].square().sum(1).sqrt()
+    return out
 
 
 def moved_population(kurtosis: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from gencg.objectives.dirichlet import (
     carre_du_champ,
     spectrum,
 )
+from gencg.objectives.products import own_processes
 
 
 class SlowFunctions(nn.Module):
@@ -100,11 +101,12 @@ def cv_samples(cv_map: CollectiveMap, samples: SoftSamples) -> SoftSamples:
     return SoftSamples(xi, metric, samples.log_weights, samples.periodic)
 
 
-def head_basis(samples: SoftSamples, *, order: int | None = None) -> Basis:
-    """The basis of the heads: products of harmonics on the torus, kernels on the line."""
+def head_basis(samples: SoftSamples) -> Basis:
+    """The basis of the heads: harmonics on the torus (8 of one angle, 6 of two with their
+    products, 2 of more), kernels on the line."""
     d = samples.n_soft
     if samples.periodic:
-        return FourierBasis(torch.eye(d), order=order or {1: 8, 2: 6}.get(d, 2))
+        return FourierBasis(torch.eye(d), order={1: 8, 2: 6}.get(d, 2))
     return KernelBasis.around(samples, n_centres=60 if d == 1 else 150)
 
 
@@ -114,7 +116,7 @@ def solve_heads(
     held_out: SoftSamples,
     n_functions: int,
     *,
-    order: int | None = None,
+    basis: Basis | None = None,
     n_modes: int = 8,
     n_bootstraps: int = 100,
     min_population: float = 0.0,
@@ -126,7 +128,7 @@ def solve_heads(
         samples: Samples to solve on.
         held_out: Samples to evaluate the quotient on.
         n_functions: Number of functions kept.
-        order: Highest harmonic of each angle; by default 8 of one angle, 6 of two, 2 of more.
+        basis: Functions of the CVs; by default `head_basis`.
         n_modes: Number of eigenvalues reported.
         n_bootstraps: Resamplings for their errors.
         min_population: Processes that move less are passed over for the functions.
@@ -139,9 +141,9 @@ def solve_heads(
         ValueError: If every process moves less than `min_population`.
     """
     inner = cv_samples(cv_map, samples)
-    basis = head_basis(inner, order=order)
+    basis = basis or head_basis(inner)
     found = spectrum(inner, basis, n_modes=n_modes, n_bootstraps=n_bootstraps)
-    wanted = (found.populations >= min_population).nonzero()[:n_functions, 0]
+    wanted = own_processes(found, inner, min_population).nonzero()[:n_functions, 0]
     if not len(wanted):
         raise ValueError(f"no process of these samples moves `min_population` {min_population:g}")
     heads = SpectralHeads(basis, found.vectors[:, wanted], found.centre)

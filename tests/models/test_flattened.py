@@ -80,10 +80,24 @@ def test_balanced_weights_of_both_samples_average_the_cold_density() -> None:
     n = 20_000
     s = torch.cat([covering.sample_soft(n), flat.sample(n)[1]])
     log_weights = covering.log_cold(s) - covering.log_soft(s)
-    weights = balanced(log_weights, flat.log_ratio(s), 0.5).exp()
+    weights = balanced(log_weights, [flat.log_ratio(s)], [0.5]).exp()
     error = weights.std() / math.sqrt(2 * n)
     assert (weights.mean() - 1).abs() < 4 * error + 0.01
     assert weights.max() <= 2 / 0.5 * 1.0001  # at least half of the covering density below
+
+
+def test_two_flattened_models_share_one_mixture() -> None:
+    covering, flat = _models()
+    other = FlattenedModel(covering, ROWS[:1], n_bins=6)
+    n = 10_000
+    s = torch.cat([covering.sample_soft(2 * n), flat.sample(n)[1], other.sample(n)[1]])
+    log_weights = covering.log_cold(s) - covering.log_soft(s)
+    ratios = [flat.log_ratio(s), other.log_ratio(s)]
+    weights = balanced(log_weights, ratios, [0.25, 0.25]).exp()
+    assert (weights.mean() - 1).abs() < 4 * weights.std() / math.sqrt(4 * n) + 0.01
+    # With nothing from the first, as if it were not there
+    alone = balanced(log_weights, ratios[1:], [0.25])
+    assert_close(balanced(log_weights, ratios, [1e-12, 0.25]), alone)
 
 
 def test_cells_of_high_free_energy_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""Networks against what a linear basis can and cannot hold.
+
+Cannot detect what neither of them finds.
+"""
+
+import math
+
+import torch
+
+from gencg.objectives.dirichlet import SoftSamples, aligned_correlation, spectrum
+from gencg.objectives.pair_basis import PairBasis
+from gencg.objectives.slow_network import network_check
+
+
+def _samples(log_p: torch.Tensor, s: torch.Tensor) -> SoftSamples:
+    return SoftSamples(s, torch.eye(s.shape[1]).expand(len(s), -1, -1), log_p, True)
+
+
+def _check(log_p: torch.Tensor, s: torch.Tensor, n: int):
+    samples = _samples(log_p, s)
+    basis = PairBasis([4] * s.shape[1])
+    found = spectrum(samples, basis, n_bootstraps=0)
+    return network_check(samples, found, torch.arange(n), n_folds=2, n_steps=120, batch_size=3000)
+
+
+def test_a_network_finds_a_slow_sum_of_two_angles() -> None:
+    # Two wells along s0 + s1: no function of one angle is slow, and the basis has no products
+    s = (2 * torch.rand(8000, 2) - 1) * math.pi
+    check = _check(3.5 * torch.cos(2 * s.sum(1)), s, 1)
+    assert check.gain > 1.5
+
+
+def test_it_finds_nothing_where_the_angles_are_independent() -> None:
+    s = (2 * torch.rand(8000, 2) - 1) * math.pi
+    check = _check(1.5 * torch.cos(2 * s[:, 0]) + 2.0 * torch.cos(2 * s[:, 1]), s, 2)
+    # Their product has the sum of both eigenvalues, and is projected out
+    assert 0.99 < check.gain < 1.1
+    assert (check.agreement > 0.99).all()
+
+
+def test_correlation_does_not_mind_order_and_rotation_within_a_group() -> None:
+    eigenvalues = torch.tensor([1.0, 1.1, 5.0])
+    c, d = math.cos(0.7), math.sin(0.7)
+    rotated = torch.tensor([[c, d, 0.0], [-d, c, 0.0], [0.0, 0.0, -1.0]])
+    torch.testing.assert_close(aligned_correlation(rotated, eigenvalues), torch.ones(3))
+    swapped = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    torch.testing.assert_close(
+        aligned_correlation(swapped, eigenvalues), torch.tensor([1.0, 0.0, 0.0])
+    )
