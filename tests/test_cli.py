@@ -20,6 +20,7 @@ from amide_files import write_amber, write_gromacs
 
 from gencg import cli, systems
 from gencg.checkpoint import load_checkpoint
+from gencg.cli.parameters import COUNT, spread
 from gencg.export import read_samples
 from gencg.run.metrics import read_metrics
 
@@ -419,30 +420,30 @@ def test_energy_prints_terms_beside_openmm(gencg) -> None:
 
 
 def test_force_fields_follow_their_flag() -> None:
-    spread = ["run", "--forcefield", "a.xml", "--forcefield", "b.xml", "my.pdb", "--seed", "1"]
-    assert cli._spread(["run", "--forcefield", "a.xml", "b.xml", "my.pdb", "--seed", "1"]) == spread
-    assert cli._spread(["--forcefield=a.xml", "b.xml"]) == [
+    parsed = ["run", "--forcefield", "a.xml", "--forcefield", "b.xml", "my.pdb", "--seed", "1"]
+    assert spread(["run", "--forcefield", "a.xml", "b.xml", "my.pdb", "--seed", "1"]) == parsed
+    assert spread(["--forcefield=a.xml", "b.xml"]) == [
         "--forcefield=a.xml", "--forcefield", "b.xml",
     ]  # fmt: skip
-    assert cli._spread(["my.xml", "b.xml"]) == ["my.xml", "b.xml"]
+    assert spread(["my.xml", "b.xml"]) == ["my.xml", "b.xml"]
 
 
 def test_negative_values_follow_their_flag() -> None:
     values = ["--cv", "0.3", "--cv", "-1.2", "--cv", "-1e-3"]
-    assert cli._spread(["run", "--cv", "0.3", "-1.2", "-1e-3", "-n", "5"]) == [
+    assert spread(["run", "--cv", "0.3", "-1.2", "-1e-3", "-n", "5"]) == [
         "run", *values, "-n", "5",
     ]  # fmt: skip
-    assert cli._spread(["--cv", "-0.3", "-1.2", "run"]) == ["--cv", "-0.3", "--cv", "-1.2", "run"]
-    assert cli._spread(["--cv=-0.3", "-1.2", "run"]) == ["--cv=-0.3", "--cv", "-1.2", "run"]
-    assert cli._spread(["--phi-psi", "-60", "-45", "--caps"]) == [
+    assert spread(["--cv", "-0.3", "-1.2", "run"]) == ["--cv", "-0.3", "--cv", "-1.2", "run"]
+    assert spread(["--cv=-0.3", "-1.2", "run"]) == ["--cv=-0.3", "--cv", "-1.2", "run"]
+    assert spread(["--phi-psi", "-60", "-45", "--caps"]) == [
         "--phi-psi", "-60", "--phi-psi", "-45", "--caps",
     ]  # fmt: skip
-    assert cli._spread(["-n", "-1", "3"]) == ["-n", "-1", "3"]
+    assert spread(["-n", "-1", "3"]) == ["-n", "-1", "3"]
 
 
 def test_a_long_seed_is_not_rounded() -> None:
-    assert cli.COUNT.convert(str(2**63 - 1), None, None) == 2**63 - 1
-    assert cli.COUNT.convert("5e6", None, None) == 5_000_000
+    assert COUNT.convert(str(2**63 - 1), None, None) == 2**63 - 1
+    assert COUNT.convert("5e6", None, None) == 5_000_000
 
 
 def test_energy_of_every_kind_of_target(gencg, caplog) -> None:

@@ -1,0 +1,67 @@
+"""The `gencg` command: its verbs, and what becomes of an error.
+
+Heavy imports happen inside the commands, so that ``gencg --help`` answers at once.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from gencg.cli.errors import BAD_INPUT, INTERRUPTED, UNEXPECTED, complain, reraise_if_debugging
+from gencg.cli.parameters import Command
+from gencg.cli.verbs import VERBS
+
+
+class Group(click.Group):
+    """Verbs in the order in which they were added."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gencg")
+def app() -> None:
+    """From a force field to all-atom ensembles, without simulation data."""
+
+
+for _name in VERBS:
+    app.add_command(getattr(import_module(f"gencg.cli.verbs.{_name}"), _name))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command; bad input is one line on stderr and exit code 2."""
+    args = sys.argv[1:] if args is None else args
+    # Threads that spin while they wait stand still as soon as another program wants a core;
+    # read when torch is first imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app.main(args, prog_name="gencg", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted; the same command goes on from its last checkpoint")
+        sys.exit(INTERRUPTED)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(BAD_INPUT)
+    except click.ClickException as error:
+        complain(
+            f"{error.format_message()}; see gencg {' '.join(args[:1])} --help".replace("  ", " ")
+        )
+        sys.exit(BAD_INPUT)
+    except (ValueError, OSError, RuntimeError) as error:
+        reraise_if_debugging(args)
+        complain(str(error) or type(error).__name__)
+        sys.exit(BAD_INPUT)
+    except Exception as error:
+        reraise_if_debugging(args)
+        complain(
+            f"unexpected {type(error).__name__}: {error}; run again with --debug for the "
+            "traceback and report it"
+        )
+        sys.exit(UNEXPECTED)
