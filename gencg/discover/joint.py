@@ -20,7 +20,7 @@ def fit_joint(
     slow: SlowCVs,
     *,
     resolution: float = 0.1,
-    n_refit_steps: int = 800,
+    n_refit_steps: int | None = None,
     energy_calls: float = 3e5,
     batch_size: int = 512,
     optimisation: Optimisation | None = None,
@@ -40,7 +40,8 @@ def fit_joint(
         result: The trained generator.
         slow: Its slow CVs.
         resolution: Width of the encoder, in rad for angles and in CV units on the line.
-        n_refit_steps: Steps of the forward fit.
+        n_refit_steps: Steps of the forward fit; by default 800 up to four soft coordinates, 200
+            more for each further one.
         energy_calls: Budget of the joint training; 0 leaves it out.
         batch_size: Configurations per step.
         optimisation: Learning rate and averaging of the joint training.
@@ -59,7 +60,8 @@ def fit_joint(
         parameter.requires_grad_(False)
     if checkpoint is None or not Path(checkpoint).exists():
         announce("fitting prior and decoder to the generator's soft coordinates")
-        refit_soft(model, result.model, n_steps=n_refit_steps, seed=seed)
+        n_steps = n_refit_steps or 200 * max(4, slow.map.n_soft)
+        refit_soft(model, result.model, n_steps=n_steps, seed=seed)
     if energy_calls == 0:
         return as_result(
             result.system, model, target=result.target, seed=seed + 1, checkpoint=checkpoint

@@ -14,7 +14,12 @@ from gencg.discover.processes import MIN_TRANSITION
 from gencg.fit import FitResult
 from gencg.models.cv_map import CollectiveMap
 from gencg.objectives.dirichlet import SoftSamples, Spectrum
-from gencg.objectives.slow_modes import SlowFunctions, solve_heads, train_cv_map
+from gencg.objectives.slow_modes import (
+    SlowFunctions,
+    SpectralHeads,
+    solve_heads,
+    train_cv_map,
+)
 from gencg.objectives.slow_network import NetworkCheck, network_check
 
 MIN_POPULATION = 1e-3
@@ -94,9 +99,7 @@ class SlowCVs:
     @property
     def n_transition(self) -> float:
         """Effective samples that carry the least well carried of the slow processes."""
-        wanted = self.spectrum.populations >= MIN_POPULATION
-        carried = self.spectrum.n_transition[wanted][: self.n_processes]
-        return float(carried.min()) if len(carried) else 0.0
+        return float(self.spectrum.n_transition[self.places].min())
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -131,9 +134,15 @@ class SlowCVs:
     def agreement(self) -> Tensor:
         """Correlation of each slow function with itself in a resampling, ``(m,)``."""
         found = self.spectrum
-        if not len(found.agreement):
-            return _nothing()
-        return found.agreement[self._own][: self.n_processes]
+        return found.agreement[self.places] if len(found.agreement) else _nothing()
+
+    @property
+    def places(self) -> list[int]:
+        """Place of each slow function in the spectrum."""
+        heads = self.functions.heads
+        assert isinstance(heads, SpectralHeads)
+        same = (heads.vectors[:, :, None] == self.spectrum.vectors[:, None]).all(0)
+        return [int(row.nonzero()[0, 0]) for row in same]
 
     @property
     def error_bars(self) -> Tensor:
@@ -142,10 +151,6 @@ class SlowCVs:
         Two functions of variance 1 and correlation c are :math:`\sqrt{2 - 2c}` apart.
         """
         return (2 - 2 * self.agreement).clamp_min(0).sqrt()
-
-    @property
-    def _own(self) -> Tensor:
-        return self.spectrum.populations >= MIN_POPULATION
 
     def __repr__(self) -> str:
         values = ", ".join(f"{v:.3g}" for v in self.eigenvalues.tolist())

@@ -226,10 +226,18 @@ def collective_model(
     if not isinstance(generator.decoder, SplineDecoder) or generator.n_cvs:
         raise ValueError("`generator` must have a SplineDecoder and no CVs")
     stiff, cv_map = copy.deepcopy(generator.decoder.flow.stiff), copy.deepcopy(cv_map)
-    decoder = CollectiveDecoder(stiff, cv_map, resolution=resolution)
+    # As large as the generator's own soft block, which they stand for together
+    k = stiff.space.n_soft
+    n_layers, width = min(max(6, k), 12), 64 if k <= 8 else 128
+    decoder = CollectiveDecoder(
+        stiff, cv_map, resolution=resolution, n_layers=n_layers, hidden=(width, width)
+    )
+    prior = FlowPrior(
+        cv_map.n_cvs, periodic=cv_map.periodic, n_layers=min(max(6, 2 * cv_map.n_cvs), 12)
+    )
     return CoarseGrainedModel(
         decoder,
-        prior=FlowPrior(cv_map.n_cvs, periodic=cv_map.periodic),
+        prior=prior,
         encoder=MapEncoder(cv_map, stiff.space.soft_index, resolution=resolution),
         n_cvs=cv_map.n_cvs,
     )

@@ -49,12 +49,15 @@ def collective_sections(
     for panel in cv_panels(system, ensemble, slow, gap, basins=basins):
         yield panel_section(panel, folder / "figures")
     yield _processes(slow)
+    if len(slow.shares):
+        yield _carriers(slow, system)
 
 
 def _in_words(slow: SlowCVs, gap: BoundGap | None, summary: Mapping[str, Any]) -> str:
     paragraphs = [
         _what_they_are(slow),
         _how_slow(slow),
+        _certainty(slow),
         _efficiency(summary),
         "" if gap is None else _bound_gap(gap),
     ]
@@ -80,10 +83,32 @@ def _how_slow(slow: SlowCVs) -> str:
             ": in the spectrum that the variables were chosen by, the next one is "
             f"{slow.gap:.2g} times as fast as the last of these"
         )
+    if math.isfinite(slow.support):
+        text += f"; {slow.support:.0%} of resamplings of the samples have this gap"
     return (
         f"{text}. The times are those of overdamped motion, relative to the slowest: they order "
         "the motions, they are not physical times."
     )
+
+
+def _certainty(slow: SlowCVs) -> str:
+    if slow.doubts:
+        return f"What the samples do not determine: {'; '.join(slow.doubts)}."
+    if not len(slow.agreement):
+        return ""
+    text = (
+        "The samples determine them: each slow function correlates with itself in resamplings by "
+        f"{float(slow.agreement.min()):.3f} or more"
+    )
+    if len(slow.frequency):
+        text += f", and each variable is chosen again in {float(slow.frequency.min()):.0%} or more"
+        text += " of disjoint parts of the samples"
+    if slow.network is not None:
+        text += (
+            ". Networks of all soft torsions find functions slower by a factor of "
+            f"{slow.network.gain:.3f}"
+        )
+    return f"{text}."
 
 
 def _efficiency(summary: Mapping[str, Any]) -> str:
@@ -103,7 +128,8 @@ def _bound_gap(gap: BoundGap) -> str:
 
 def _processes(slow: SlowCVs) -> str:
     found = slow.spectrum
-    held_out = slow.eigenvalues.tolist()
+    held_out = dict(zip(slow.places, slow.eigenvalues.tolist(), strict=True))
+    again = dict(zip(slow.places, slow.agreement.tolist(), strict=False))
     rows = []
     for k, value in enumerate(found.eigenvalues.tolist()):
         share = float(found.populations[k])
@@ -111,19 +137,40 @@ def _processes(slow: SlowCVs) -> str:
             [
                 f"{k + 1}{' (rare)' if share < MIN_POPULATION else ''}",
                 digits_of(value, float(found.errors[k])),
-                f"{held_out[k]:.3g}" if k < len(held_out) else "",
+                f"{held_out[k]:.3g}" if k in held_out else "",
                 f"{float(found.eigenvalues[0]) / value:.2g}",
                 f"{100 * share:.2g}",
                 number(float(found.n_transition[k]), "{:,.0f}"),
+                f"{again[k]:.4f}" if k in again else "",
             ]
         )
-    header = ["process", "eigenvalue", "held out", "relative time", "moved (%)", "samples"]
+    header = ["process", "eigenvalue", "held out", "relative time", "moved (%)", "samples", "again"]
     note = (
         "Eigenvalue: of the Dirichlet form, ± one standard error, and again on samples that the "
         "function was not fitted to. Moved: population that the process exchanges. Samples: the "
-        "effective number that carries the eigenvalue, most of them on the barriers."
+        "effective number that carries the eigenvalue, most of them on the barriers. Again: "
+        "correlation of a slow function with itself in resamplings."
     )
     return table_section("Slow processes, in numbers", rows, header=header, note=note)
+
+
+def _carriers(slow: SlowCVs, system: System) -> str:
+    """Which soft torsions carry each slow process."""
+    coordinates = system.coordinates
+    names = [coordinates.names[i] for i in coordinates.soft.nonzero()[:, 0].tolist()]
+    rows = []
+    for k, (value, shares) in enumerate(
+        zip(slow.reference.tolist(), slow.shares.tolist(), strict=True)
+    ):
+        order = sorted(range(len(shares)), key=lambda i: -shares[i])
+        parts = [f"{plain_name(names[i])} {shares[i]:.0%}" for i in order if shares[i] >= 0.05]
+        rows.append([str(k + 1), f"{value:.3g}", ", ".join(parts)])
+    note = (
+        "Share of each soft torsion in the Dirichlet form of each slow function of all of them: "
+        "what turns while the process happens."
+    )
+    header = ["slow function", "eigenvalue", "carried by"]
+    return table_section("What carries the slow processes", rows, header=header, note=note)
 
 
 def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> str:
