@@ -30,6 +30,7 @@ def collective_sections(
     summary: Mapping[str, Any],
     *,
     basins: Sequence[Basin] | None = None,
+    explanations: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[str]:
     """Sections in words, figures and tables; writes ``basins/basin1.pdb`` and so on.
 
@@ -45,6 +46,8 @@ def collective_sections(
         basins = find_basins(ensemble.z, ensemble.log_weights, periodic=slow.map.periodic)
     files = write_structures(folder / "basins", ensemble, [b.representative for b in basins])
     yield _in_words(slow, gap, summary)
+    if explanations:
+        yield _explanations(explanations)
     yield _basins(basins, slow, [path.relative_to(folder) for path in files])
     for panel in cv_panels(system, ensemble, slow, gap, basins=basins):
         yield panel_section(panel, folder / "figures")
@@ -63,6 +66,28 @@ def _in_words(slow: SlowCVs, gap: BoundGap | None, summary: Mapping[str, Any]) -
     ]
     body = "".join(f"<p>{html.escape(text)}</p>" for text in paragraphs if text)
     return f"<section><h2>Collective variables</h2>{body}</section>"
+
+
+def _explanations(explanations: Sequence[Mapping[str, Any]]) -> str:
+    """Formulas of the slow functions, or that there is none."""
+    rows = []
+    for found in explanations:
+        name = re.sub(r"^slow (\d+)$", r"slow function \1", str(found["name"]))
+        if not name.startswith("slow"):
+            continue
+        formula = _greek(str(found["formula"]))
+        attempt = "" if found["found"] else f" (the nearest: {_greek(str(found['attempt']))})"
+        rows.append([name, f"{formula}{attempt}", str(found["verdict"])])
+    note = (
+        "Square brackets are one where the torsion lies between the two angles, zero elsewhere. "
+        "`gencg explain` tells the errors, the terms that could stand in, and colours the atoms."
+    )
+    header = ["", "is about", "what the formula is worth"]
+    return table_section("In chemical words", rows, header=header, note=note)
+
+
+def _greek(text: str) -> str:
+    return re.sub(r"\b(phi|psi|omega|chi)(?=\d?\()", lambda m: _GREEK[m[1]], text)
 
 
 def _what_they_are(slow: SlowCVs) -> str:

@@ -44,6 +44,7 @@ def write_report(
     slow: SlowCVs | None = None,
     gap: BoundGap | None = None,
     basins: Sequence[Basin] | None = None,
+    explanations: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into a folder, with CVs ``basins/*.pdb`` too.
 
@@ -60,6 +61,7 @@ def write_report(
         slow: The collective variables, where the ensemble is one of the joint model.
         gap: What the encoder costs.
         basins: From `gencg.analysis.find_basins`, where they were found already.
+        explanations: Of the slow functions, as `Explanation.numbers` gives them.
 
     Returns:
         Path of the page.
@@ -78,7 +80,16 @@ def write_report(
     variables = [_collective_variables(summary)]
     if slow is not None:
         variables = list(
-            collective_sections(folder, system, ensemble, slow, gap, summary, basins=basins)
+            collective_sections(
+                folder,
+                system,
+                ensemble,
+                slow,
+                gap,
+                summary,
+                basins=basins,
+                explanations=explanations,
+            )
         )
     sections = [
         _verdicts(assessment.verdicts),

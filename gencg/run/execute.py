@@ -21,6 +21,7 @@ from gencg.models.build import unimodal_model
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.report import write_report
 from gencg.run.collective import Discovery, discover, discovered
+from gencg.run.explain import explain_slow, explained
 from gencg.run.folder import RunFolder
 from gencg.run.metrics import MetricsWriter
 from gencg.run.record import summarise, summarise_cvs, versions, write_json
@@ -156,6 +157,9 @@ def run(
         if parallel.rank() > 0:
             return summary
         write_samples(folder.path, ensemble, formats=("h5", *config.formats))
+        if found is not None:
+            announce("putting the slow functions into chemical words")
+            explain_slow(system, folder, ensemble)
         announce("writing the report")
         # Time of earlier starts counts once, however often the run was resumed
         summary["wall_seconds"] = before + time.monotonic() - started
@@ -246,6 +250,7 @@ def write_run_report(
         versions=folder.versions,
         slow=None if found is None else found.slow,
         gap=None if found is None else found.gap,
+        explanations=explained(folder),
     )
 
 

@@ -1,10 +1,12 @@
 """Explaining the collective variables and slow functions of a finished run."""
 
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +23,10 @@ from gencg.plots.explanation import explanation_figure
 from gencg.report import write_atomically
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
-from gencg.run.use import with_cvs
 from gencg.systems.base import System
+
+EXPLANATIONS = "explain.json"
+"""Where the explanations of a run are, in its figures."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,48 @@ def explain_run(folder: RunFolder, *, max_terms: int = 4) -> RunExplanations:
         )
     ensemble = read_samples(folder.path)
     values = dict(_values(system, folder, ensemble))
+    return _explain(system, folder, ensemble, values, max_terms=max_terms)
+
+
+def explain_slow(
+    system: System, folder: RunFolder, ensemble: Ensemble, *, max_terms: int = 4
+) -> tuple[Explanation, ...]:
+    """Explain the slow functions of a run while it is finished, for its report.
+
+    Args:
+        system: What was sampled; nothing is explained of toys.
+        folder: The run, with slow CVs.
+        ensemble: Its samples.
+        max_terms: Terms of a formula at most.
+    """
+    if system.molecule is None or not isinstance(system.coordinates, InternalCoordinates):
+        return ()
+    values = dict(_values(system, folder, ensemble))
+    slow = {name: value for name, value in values.items() if name.startswith("slow ")}
+    return _explain(system, folder, ensemble, slow, max_terms=max_terms).explanations
+
+
+def explained(folder: RunFolder) -> list[dict[str, Any]]:
+    """The explanations that a run holds, as plain values; empty where there are none."""
+    path = folder.path / "figures" / EXPLANATIONS
+    try:
+        content = json.loads(path.read_text())
+        return [dict(found) for found in content["explanations"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _explain(
+    system: System,
+    folder: RunFolder,
+    ensemble: Ensemble,
+    values: Mapping[str, Array],
+    *,
+    max_terms: int,
+) -> RunExplanations:
+    molecule, coordinates = system.molecule, system.coordinates
+    assert molecule is not None
+    assert isinstance(coordinates, InternalCoordinates)
     terms = candidate_terms(ensemble, coordinates=coordinates, seed=folder.config.seed)
     found: list[Explanation] = []
     files: list[Path] = []
@@ -71,7 +117,7 @@ def explain_run(folder: RunFolder, *, max_terms: int = 4) -> RunExplanations:
         files.append(folder.path / "figures" / f"explain_{len(files) + 1}_{slug}.png")
         write_atomically(files[-1], buffer.getvalue())
         found.append(explanation)
-    path = folder.path / "figures" / "explain.json"
+    path = folder.path / "figures" / EXPLANATIONS
     write_json(path, {"explanations": [explanation.numbers() for explanation in found]})
     return RunExplanations(tuple(found), (path, *files))
 
@@ -87,6 +133,9 @@ def _values(system: System, folder: RunFolder, ensemble: Ensemble) -> Iterator[t
         for k, column in enumerate(functions.T):
             yield f"slow {k + 1}", column
     else:
+        # Runs of one stage alone come here; `use` needs `execute`, which explains slow functions
+        from gencg.run.use import with_cvs
+
         model = with_cvs(system, folder)  # or says what is missing
         z, names, periodic = model.cvs(ensemble.x), model.names, model.periodic
     for name, column in zip(names, z.T, strict=True):
