@@ -4,6 +4,8 @@ Cannot detect: how the page looks.
 """
 
 import base64
+import dataclasses
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -173,6 +175,39 @@ def test_slow_variables_are_told_in_words_tables_figures_and_structures(tmp_path
         offset = (np.subtract(angles, basin.centre) + np.pi) % (2 * np.pi) - np.pi
         # z is blurred by 0.1 rad around the torsions; 4.5 standard deviations and the grid
         assert np.abs(offset).max() < 0.6
+
+
+def test_formulas_carriers_and_doubts_are_told(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    ensemble = made_up_ensemble(system)
+    shares = torch.tensor([[0.9, 0.08, 0.02, 0.0, 0.0], [0.3, 0.7, 0.0, 0.0, 0.0]])
+    slow = dataclasses.replace(
+        made_up_cvs(system, ensemble),
+        reference=torch.tensor([4.5, 5.7]),
+        shares=shares,
+        frequency=torch.tensor([1.0, 0.25]),
+        support=0.93,
+    )
+    found = {"found": True, "formula": "1.7 [0° < phi(ALA2) < 120°]", "verdict": "1 term, R² 0.97"}
+    lost = {"found": False, "formula": "no short formula", "attempt": "2 cos psi(ALA2)"}
+    explanations = [
+        {"name": "slow 1", **found},
+        {"name": "slow 2", **lost, "verdict": "below 0.8"},
+        {"name": "cos phi(ALA2)", **found},
+    ]
+    path = write_report(
+        tmp_path, ensemble, system=system, summary=SUMMARY | {"n_cvs": 2}, slow=slow, gap=GAP,
+        explanations=explanations,
+    )  # fmt: skip
+    text = html.unescape(path.read_text())
+    assert "1.7 [0° < φ(ALA2) < 120°]" in text
+    assert "no short formula (the nearest: 2 cos ψ(ALA2))" in text
+    assert "cos φ(ALA2)" not in text
+    # What carries a process, from a twentieth on
+    assert "φ(ALA2) 90%, ψ(ALA2) 8%<" in text
+    assert "ψ(ALA2) 70%, φ(ALA2) 30%" in text
+    assert "93% of resamplings" in text
+    assert "psi(ALA2) is chosen in 25% of parts of the samples only" in text
 
 
 def test_variables_of_several_torsions_are_held_against_these(tmp_path: Path) -> None:
