@@ -39,7 +39,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def find(*args, **options):
-    slow = find_slow_cvs(*args, bend=False, **options)
+    slow = find_slow_cvs(*args, bend=False, networks=False, **options)
     if killed_in == "cvs":
         die()
     return slow
@@ -57,9 +57,10 @@ cli.main(sys.argv[2:])
 
 
 def cut_short(patch: pytest.MonkeyPatch) -> None:
-    """Leave the bent map out and most of the forward fit: they take a minute."""
+    """Leave bent map and networks out and most of the forward fit: they take minutes."""
     patch.setenv("GENCG_COMPILE", "0")
-    patch.setattr(collective, "find_slow_cvs", functools.partial(find_slow_cvs, bend=False))
+    find = functools.partial(find_slow_cvs, bend=False, networks=False)
+    patch.setattr(collective, "find_slow_cvs", find)
     patch.setattr(collective, "fit_joint", functools.partial(fit_joint, n_refit_steps=20))
     torch.set_default_dtype(torch.float32)
 

@@ -16,6 +16,7 @@ from gencg.models.cv_map import CollectiveMap
 from gencg.objectives.dirichlet import SoftSamples, Spectrum
 from gencg.objectives.slow_modes import (
     SlowFunctions,
+    SlowModes,
     SpectralHeads,
     solve_heads,
     train_cv_map,
@@ -35,7 +36,7 @@ BEYOND = 1.25
 MISSED = 1.5
 """A process is missed where its held-out eigenvalue is above the reference by this factor."""
 BENT_GAIN = 0.9
-"""A bent map is kept if it brings the held-out eigenvalues below this share of the straight one."""
+"""A bent map is kept if the held-out times of the straight one are below this share of its own."""
 
 
 def _nothing() -> Tensor:
@@ -275,10 +276,11 @@ def _solve_map(
     best = (straight, *trial(straight, train, held_out)[1:])
     if _falls_short(best[2], choice) if bend is None else bend:
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
-        train_cv_map(bent, m, train, held_out, seed=seed)
+        rate = None if choice.processes is None else float(choice.processes.eigenvalues.max())
+        train_cv_map(bent, m, train, held_out, loss=SlowModes(rate=rate), seed=seed)
         bent.standardise(_likely(samples))
         values = trial(bent, train, held_out)[1:]
-        if float(values[1].sum()) < BENT_GAIN * float(best[2].sum()):
+        if float((1 / best[2]).sum()) < BENT_GAIN * float((1 / values[1]).sum()):
             best = (bent, *values)
     cv_map, _, eigenvalues = best
     functions, found, _ = solve(cv_map, samples, held_out)

@@ -176,6 +176,9 @@ class SlowModes:
 
     Args:
         unit_speed: Weight a of the speed term.
+        rate: If given, :math:`L = \sum_k \lambda_k / (\lambda_k + \lambda_0)` with this
+            :math:`\lambda_0` in place of the sum: where there are fewer CVs than processes the sum
+            would give up the slowest for two fast ones.
 
     References:
         | VAMPnets (Mardt et al., 2018), https://arxiv.org/abs/1710.06012, for the whitening
@@ -183,6 +186,7 @@ class SlowModes:
     """
 
     unit_speed: float = 0.3
+    rate: float | None = None
 
     def __call__(self, functions: SlowFunctions, samples: SoftSamples) -> Tensor:
         """Loss on a batch of samples, a differentiable scalar."""
@@ -191,7 +195,10 @@ class SlowModes:
         f = functions.of_cvs(xi)
         covariance, dirichlet = _matrices(f, _slopes(f, s), samples)
         ridge = 1e-5 * covariance.diagonal().mean() * torch.eye(len(covariance)).to(f)
-        loss: Tensor = torch.linalg.solve(covariance + ridge, dirichlet).trace()
+        covariance = covariance + ridge
+        if self.rate is not None:
+            covariance = covariance + dirichlet / self.rate
+        loss: Tensor = torch.linalg.solve(covariance, dirichlet).trace()
         if self.unit_speed and len(functions.map.steps):
             loss = loss * (1 + self.unit_speed * _speed_variance(xi, s, samples))
         return loss

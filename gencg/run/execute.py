@@ -159,7 +159,10 @@ def run(
         write_samples(folder.path, ensemble, formats=("h5", *config.formats))
         if found is not None:
             announce("putting the slow functions into chemical words")
-            explain_slow(system, folder, ensemble)
+            try:
+                explain_slow(system, folder, ensemble)
+            except ValueError as reason:  # too few samples: the run has everything else
+                announce(f"the slow functions are left without words: {reason}")
         announce("writing the report")
         # Time of earlier starts counts once, however often the run was resumed
         summary["wall_seconds"] = before + time.monotonic() - started
