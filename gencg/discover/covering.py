@@ -34,8 +34,9 @@ def covering_samples(
 def flat_groups(samples: SoftSamples, min_population: float) -> list[Tensor]:
     """Groups of one or two soft angles to spread samples evenly in, slowest first.
 
-    Each pair of coupled angles is a group; slow angles of no pair are taken two by two. Groups
-    beyond the last gap of the slowest function that each has are left out.
+    Each angle is in one group: with the angle that it is most strongly coupled to, or two by two
+    with others of none. Groups beyond the last gap of the slowest function that each has are left
+    out.
 
     Args:
         samples: Covering samples of angles.
@@ -45,9 +46,13 @@ def flat_groups(samples: SoftSamples, min_population: float) -> list[Tensor]:
         Rows that combine the soft angles, ``(1 or 2, k)`` each, `MAX_GROUPS` at most.
     """
     coupled, alone = couplings(samples, min_population)
-    paired = {i for c in coupled for i in c.pair}
-    single = sorted((i for i in range(len(alone)) if i not in paired), key=lambda i: alone[i])
-    groups = [(c.slowest, list(c.pair)) for c in coupled]
+    groups: list[tuple[float, list[int]]] = []
+    taken: set[int] = set()
+    for c in sorted(coupled, key=lambda c: -c.gain):
+        if not taken & set(c.pair):
+            groups.append((c.slowest, list(c.pair)))
+            taken |= set(c.pair)
+    single = sorted((i for i in range(len(alone)) if i not in taken), key=lambda i: alone[i])
     groups += [(alone[single[k]], single[k : k + 2]) for k in range(0, len(single), 2)]
     groups.sort(key=lambda group: group[0])
     slowest = [value for value, _ in groups][: 2 * MAX_GROUPS]

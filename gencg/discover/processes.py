@@ -26,6 +26,8 @@ HORIZON = 20.0
 """Functions faster than this times the second slowest are nobody's collective variable."""
 COUPLED = 0.1
 """Relative fall of slow eigenvalues at which products of two angles are worth having."""
+NOISE = 2.0
+"""A fall must exceed this over the root of the samples that carry the function."""
 INDEPENDENT = 0.8
 """Eigenvalues above this share of the sum of those of two angles are products of functions."""
 MAX_PAIRS = 12
@@ -101,22 +103,28 @@ def couplings(samples: SoftSamples, min_population: float) -> tuple[list[Couplin
     """
     fewer = samples.take(torch.arange(min(TRIED, len(samples.s))))
 
-    def lowest(index: Sequence[int]) -> list[float]:
+    def lowest(index: Sequence[int]) -> tuple[list[float], list[float]]:
         basis = FourierBasis(torch.eye(len(index)), order=4)
         found = spectrum(fewer.project(index), basis, n_modes=6, n_bootstraps=0)
-        values: list[float] = found.eigenvalues[found.populations >= min_population].tolist()
-        return values or [math.inf]
+        wanted = found.populations >= min_population
+        values: list[float] = found.eigenvalues[wanted].tolist()
+        return values or [math.inf], found.n_transition[wanted].tolist() or [1.0]
 
     k = samples.n_soft
-    alone = [lowest([i]) for i in range(k)]
+    alone = [lowest([i])[0] for i in range(k)]
     found = {pair: lowest(pair) for pair in itertools.combinations(range(k), 2)}
-    every = sorted(v for values in (*alone, *found.values()) for v in values[:2])
+    every = sorted(v for values in (*alone, *(v for v, _ in found.values())) for v in values[:2])
     horizon = HORIZON * every[min(1, len(every) - 1)]
     out = []
-    for (i, j), together in found.items():
+    for (i, j), (together, carried) in found.items():
         apart = sorted(alone[i] + alone[j])
         limit = min(horizon, INDEPENDENT * (alone[i][0] + alone[j][0]))
-        fall = [1 - a / b for a, b in zip(together, apart, strict=False) if a < limit]
+        # With few samples on the barrier more functions are slower whatever they are of
+        fall = [
+            1 - a / b
+            for a, b, n in zip(together, apart, carried, strict=False)
+            if a < limit and 1 - a / b > NOISE / math.sqrt(n)
+        ]
         gain = max(fall, default=0.0)
         if gain >= COUPLED:
             out.append(Coupling((i, j), gain, together[0]))

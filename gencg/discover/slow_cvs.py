@@ -227,7 +227,12 @@ def find_slow_cvs(
     choice = choose(samples, n_cvs, min_population)
     processes = choice.processes
     functions, found, eigenvalues, linear = _solve_map(
-        samples, choice, bend=bend, min_population=min_population, seed=seed
+        samples,
+        choice,
+        # "auto" takes as many angles as the processes need
+        bend=False if bend is None and processes is not None and n_cvs == "auto" else bend,
+        min_population=min_population,
+        seed=seed,
     )
     check = None
     if networks and processes is not None:
