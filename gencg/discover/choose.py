@@ -125,6 +125,12 @@ def choose_angles(
         tried = [slowest(index) for index in sets]
         best = max(range(len(sets)), key=lambda j: float((1 / tried[j].clamp_min(1e-12)).sum()))
         chosen, values = sets[best], tried[best]
+    if n_cvs == "auto" and not len(_missed(values, reference)):
+        # One that came as half of a pair may be needed no more
+        for i in list(chosen):
+            fewer = [j for j in chosen if j != i]
+            if fewer and not len(_missed(slowest(fewer), reference)):
+                chosen = fewer
     return chosen
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gencg.objectives.dirichlet import (
+    HORIZON,
     FourierBasis,
     SoftSamples,
     Spectrum,
@@ -22,8 +23,6 @@ MIN_TRANSITION = 100.0
 """Effective samples that must carry each slow process."""
 ORDERS = {1: (12, 8, 4), 2: (8, 7, 6, 5, 4)}
 """Highest harmonics by number of angles, from the finest."""
-HORIZON = 20.0
-"""Functions faster than this times the second slowest are nobody's collective variable."""
 COUPLED = 0.1
 """Relative fall of slow eigenvalues at which products of two angles are worth having."""
 NOISE = 2.0
