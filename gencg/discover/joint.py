@@ -28,6 +28,7 @@ def fit_joint(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     reporters: Sequence[Reporter] = (),
+    stop: Callable[[], bool] | None = None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
     r"""Train prior, decoder and encoder together, around a generator and its slow CVs.
@@ -48,6 +49,7 @@ def fit_joint(
         checkpoint: As in `fit`.
         checkpoint_seconds: As in `fit`.
         reporters: As in `fit`.
+        stop: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
     with torch.random.fork_rng():
@@ -79,6 +81,7 @@ def fit_joint(
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         reporters=reporters,
+        stop=stop,
     )
 
 

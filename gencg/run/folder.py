@@ -28,8 +28,8 @@ from gencg.training import StepInfo
 OWN = (
     "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
     "samples.h5", "topology.pdb", "draws", "export", "basins", "joint.pt", "cvs.pt", "probes.pt",
-    "checkpoint.pt",
-    "metrics.csv", "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
+    "checkpoint.pt", "metrics.csv", "tensorboard", "versions.json", "structure.pdb",
+    "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 DRAWN = ("samples.*", "draws", "export", "figures", "basins", ".*")
