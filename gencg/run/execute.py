@@ -169,6 +169,10 @@ def run(
     started = time.monotonic()
     with folder.locked():
         before = spent_seconds(folder)
+        earlier = folder.before_cvs or {}
+        if earlier:
+            announce("adding collective variables to the generator that is there")
+            before += earlier["wall_seconds"] - earlier.get("training_seconds", before)
         result = train(system, folder, reporters=reporters, deadline=deadline)
         trained = time.monotonic()
         config = folder.config
@@ -185,6 +189,8 @@ def run(
         ensemble = sample(result, config.n_samples, seed=config.seed)
         assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
         summary = summarise(config, result, ensemble, assessment, probes=probes)
+        # Drawn once before collective variables were added, and now again
+        summary["energy_calls"] += earlier.get("n_samples", 0)
         if found is not None:
             ensemble = sample(found.joint, config.n_samples, seed=config.seed)
             assessment = assess(system, ensemble, ladder=stages(result), probes=probes)

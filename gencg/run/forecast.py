@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from gencg.config import RunConfig
 from gencg.training import StepInfo
 
-SAMPLE, CHAIN, JOINT = 0.3, 0.6, 1.3
+SAMPLE, CHAIN, JOINT = 0.15, 0.15, 0.9
 """A sample drawn and weighed, a call of an annealed chain, and one of the joint training, in rows
-of a training step. Rounded from alanine dipeptide on one core; replaced where they are measured."""
+of a training step. Rounded from alanine dipeptide, where CPU time gave 0.11, 0.13 and 0.88 on one
+core; replaced where they are measured."""
 REFIT_STEPS, REFIT_ROWS = 800, 1024
 """Steps of the forward fit before the joint training, and its batch."""
-REFIT = 0.15
+REFIT = 0.12
 """A row of that fit, in rows of a training step."""
 SEARCH_SECONDS, REPORT_SECONDS = 20.0, 10.0
-"""Eigenproblems of the search for slow motion, and figures: nearly the same for all molecules."""
+"""Eigenproblems of the search for slow motion, and figures, on a core that is free: the first took
+22 s of CPU time for alanine dipeptide, and grow with the pairs of soft coordinates."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,9 @@ def measure(system: System, config: RunConfig) -> Forecast:
     )
     step = clock.median()
     costs = Costs.from_step(step, config.batch_size)
-    costs = dataclasses.replace(costs, sample=_sample_seconds(result))
+    # What is not measured takes longer where other work has the cores
+    fixed = {name: clock.busy() * getattr(costs, name) for name in ("search", "report")}
+    costs = dataclasses.replace(costs, sample=_sample_seconds(result), **fixed)
     if config.mode_calls:
         costs = dataclasses.replace(costs, chain=_chain_seconds(result) or costs.chain)
     if config.discovers:
@@ -129,14 +131,22 @@ class _Clock:
 
     def __init__(self) -> None:
         self.times: list[float] = []
+        self.cpu: list[float] = []
 
     def __call__(self, info: StepInfo) -> None:
         self.times.append(time.monotonic())
+        self.cpu.append(time.process_time())
 
     def median(self) -> float:
         gaps = [b - a for a, b in zip(self.times[:-1], self.times[1:], strict=True)]
         # Of a run of few steps there are no later ones
         return statistics.median(gaps[FIRST - 1 :] or gaps)
+
+    def busy(self) -> float:
+        """Wall time for CPU time; 1 where several threads computed, or the cores were free."""
+        first = min(FIRST, len(self.times)) - 1
+        cpu = self.cpu[-1] - self.cpu[first]
+        return max(1.0, (self.times[-1] - self.times[first]) / cpu) if cpu > 0 else 1.0
 
 
 def _timed(call: Callable[[], Any]) -> float:

@@ -33,7 +33,9 @@ from gencg.cli.settings import refuse_existing
 @click.option("--override", is_flag=True, help="Write over samples that are there.")
 @with_options(OUTPUT)
 def backmap(folder: str, z: tuple[float, ...], n_samples: int, **options: Any) -> None:
-    """Weighted structures of RUN at one value of its collective variables."""
+    """Weighted structures of RUN at one value of its CVs.
+
+    Energies, weights and free energy of that value come with them."""
     from gencg.export import write_samples
     from gencg.run import RunFolder, with_cvs
 

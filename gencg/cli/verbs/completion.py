@@ -16,9 +16,10 @@ from gencg.cli.command import Command
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that completes verbs, options, systems and runs.
+    """Print the script by which a shell completes words.
 
-    For SHELL: bash 4.4 or later, zsh or fish.
+    Verbs, options, names of systems, molecule files and run folders. SHELL is bash 4.4 or later,
+    zsh or fish.
     """
     from click.shell_completion import get_completion_class
 

@@ -24,7 +24,7 @@ from gencg.cli.parameters import COUNT
 )
 @with_options(OUTPUT)
 def explain(folder: str, max_terms: int, **options: Any) -> None:
-    """Formulas for the collective variables of RUN, in chemical words.
+    """Formulas for the CVs of RUN, in chemical words.
 
     Of its slow functions, too, each with its held-out R², or the answer that there is no short one.
     Writes explain.json and a picture of each into the figures of RUN.

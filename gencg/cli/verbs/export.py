@@ -36,7 +36,7 @@ from gencg.cli.settings import refuse_existing
 @click.option("--override", is_flag=True, help="Write into a folder that is there.")
 @with_options(OUTPUT)
 def export(folder: str, **options: Any) -> None:
-    """Write the collective variables of RUN for other programs.
+    """Write the CVs of RUN for other programs.
 
     Every file is loaded again and compared with the model, in value and gradient; a deviation is
     an error.

@@ -23,7 +23,6 @@ from gencg.cli.settings import configure, event_writers
         "gencg run alanine-dipeptide --dry-run",
         "gencg run my.pdb --forcefield amber14-all.xml implicit/obc2.xml --temperature 310",
         "gencg run molecules.smi --cvs 0 --energy-calls 3e5 --out runs/molecules",
-        'gencg run "smiles:CC(=O)NC"',
     ),
 )
 @click.argument("targets", metavar="TARGET...", type=Target(), nargs=-1, required=True)
