@@ -7,6 +7,7 @@ VERBS = (
     "run",
     "fit",
     "report",
+    "check",
     "sample",
     "cv",
     "backmap",
