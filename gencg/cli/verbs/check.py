@@ -16,17 +16,18 @@ from gencg.cli.parameters import Seed
     cls=Command,
     examples=(
         "gencg check runs/ala2",
-        "gencg check runs/ala2 --json || echo do not use it",
+        "gencg check runs/ala2 --seed 1 --json",
     ),
 )
 @click.argument("folder", metavar="RUN", type=Run())
 @click.option("--seed", type=Seed(), default=0, show_default=True, help="Chooses the samples.")
 @with_options(OUTPUT)
 def check(folder: str, seed: int, **options: Any) -> None:
-    """Compute again what RUN stored, by other ways; code 1 if it fails.
+    """Compute again what RUN stored, by other ways.
 
     Input files by their checksums, energies by OpenMM or RDKit, stereo and clashes, weights by the
-    inverse pass of the flow, and the ratio of energies at two temperatures. It tells whether the
+    inverse pass of the flow, and the ratio of energies at two temperatures; code 1 if one fails. It
+    tells whether the
     numbers are what they say, not whether training found every state: that is the report's verdict.
     """
     from gencg.run import RunFolder
