@@ -27,8 +27,8 @@ def check(folder: str, seed: int, **options: Any) -> None:
 
     Input files by their checksums, energies by OpenMM or RDKit, stereo and clashes, weights by the
     inverse pass of the flow, and the ratio of energies at two temperatures; code 1 if one fails. It
-    tells whether the
-    numbers are what they say, not whether training found every state: that is the report's verdict.
+    tells whether the numbers are what they say, not whether training found every state: that is
+    the report's verdict.
     """
     from gencg.run import RunFolder
     from gencg.run.check import check_run
