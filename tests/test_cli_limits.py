@@ -6,9 +6,11 @@ agrees with ours.
 
 import csv
 import json
+import math
 import subprocess
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,10 @@ from gencg import cli
 from gencg.checkpoint import load_checkpoint
 from gencg.config import RunConfig
 from gencg.deadline import Deadline, TimeIsUp
+from gencg.discover.joint import refit_soft
 from gencg.fit import fit
+from gencg.models.collective import collective_model
+from gencg.models.cv_map import CollectiveMap
 from gencg.run import batch, collective
 from gencg.run.forecast import Costs, after_training, stage_seconds
 from gencg.run.similar import TABLE, similar_molecules
@@ -109,6 +114,15 @@ def test_the_joint_training_keeps_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
     )
     collective._fit_joint(None, None, folder, deadline=deadline)
     assert given["stop"] == deadline.due
+
+
+def test_the_fit_before_it_is_stopped_too() -> None:
+    result = fit(double_well(), energy_calls=200, batch_size=100, tempering=NoTempering())
+    model = collective_model(result.model, CollectiveMap(torch.eye(2), n_cvs=1, periodic=False))
+    refit = partial(refit_soft, model, result.model, n_steps=3, batch_size=50)
+    with pytest.raises(TimeIsUp, match="fit of prior and decoder, which begins again"):
+        refit(stop=iter([False, False, True]).__next__)
+    assert math.isfinite(refit(stop=lambda: False))
 
 
 def test_a_batch_shares_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from gencg.discover import SlowCVs, find_slow_cvs, fit_joint, restore_slow, slow
 from gencg.fit import FitResult
 from gencg.objectives.bound_gap import BoundGap, bound_gap
 from gencg.run.folder import RunFolder
+from gencg.run.forecast import Costs
 from gencg.training import Reporter
 
 
@@ -49,7 +50,9 @@ def discover(
     if folder.cvs.exists():
         slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
     else:
-        if deadline is not None and parallel.agree(deadline.late_for()):
+        costs = Costs.from_history(folder.history(), config.batch_size)
+        seconds = costs.search + config.covering_calls * costs.sample
+        if deadline is not None and parallel.agree(deadline.late_for(seconds)):
             raise TimeIsUp("time is up before the search for collective variables")
         announce(f"looking for slow motion in {config.covering_calls:,} covering samples")
         slow = find_slow_cvs(
