@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gencg import parallel
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from gencg.deadline import TimeIsUp
 from gencg.ensemble import decode
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
@@ -114,6 +115,7 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     reporters: Sequence[Reporter] = (),
+    stop: Callable[[], bool] | None = None,
 ) -> FitResult:
     """Train a generator for a system, from its energy alone.
 
@@ -141,11 +143,13 @@ def fit(
             with the same parameters as an uninterrupted run.
         checkpoint_seconds: Wall time between two checkpoints.
         reporters: Called with the `StepInfo` of every step.
+        stop: Asked after every step but the last whether to stop there, such as `Deadline.due`.
 
     Raises:
         ValueError: If a setting is out of its range.
         TrainingError: If the loss stays without finite gradient, or most samples are not finite.
         CheckpointError: If `checkpoint` is damaged or belongs to a run of other settings.
+        TimeIsUp: If `stop` said so; the state is in `checkpoint`.
     """
     settings = system.settings
     if energy_calls is None:
@@ -191,7 +195,7 @@ def fit(
     if path is not None and parallel.agree(path.exists()):
         _resume(state, path)
     trainer = Trainer(target, objective, tempering, optimisation)
-    _train(state, trainer, path, checkpoint_seconds, reporters)
+    _train(state, trainer, path, checkpoint_seconds, reporters, stop)
     _attach(state.average, target, system)
     return FitResult(model=state.average.eval(), target=target, system=system, state=state)
 
@@ -296,6 +300,7 @@ def _train(
     path: Path | None,
     checkpoint_seconds: float,
     reporters: Sequence[Reporter],
+    stop: Callable[[], bool] | None,
 ) -> None:
     saved = time.monotonic()
     if not state.good:
@@ -310,12 +315,15 @@ def _train(
                 for report in reporters:
                     report(info)
                 # While gradients are not finite the state may be lost: the file keeps an older one
-                due = bool(interrupts) or time.monotonic() - saved > checkpoint_seconds
+                late = stop is not None and parallel.agree(stop()) and state.step < state.n_steps
+                due = late or bool(interrupts) or time.monotonic() - saved > checkpoint_seconds
                 if due and state.n_skipped == 0:
                     _save(path, state)
                     saved = time.monotonic()
                 if interrupts:
                     raise KeyboardInterrupt
+                if late:
+                    raise TimeIsUp(f"time is up at step {state.step} of {state.n_steps}")
     except TrainingError as error:
         if path is None:
             raise

@@ -125,6 +125,36 @@ def test_a_run_ends_with_cvs(well: Path) -> None:
     assert samples.log_z == summary["joint_log_z"]
 
 
+def test_cvs_are_added_to_a_run_without(well: Path, gencg) -> None:
+    with_cvs = RunFolder.open(well).config
+    calls = with_cvs.training_calls + 1000 + with_cvs.mode_calls
+    bare = ["run", "double-well", *BUDGET, "--out", "run", "--cvs", "0", "--coverage-calls",
+            str(with_cvs.mode_calls), "--energy-calls", str(calls)]  # fmt: skip
+    assert gencg(*bare)[0] == 0
+    before = json.loads(Path("run/summary.json").read_text())
+    trained = load_checkpoint("run/checkpoint.pt")["average"]
+
+    # As if they had been asked for at once, but for what was drawn twice and the reference
+    code, _, err = gencg("run", "double-well", *BUDGET[:-1], "--out", "run")
+    assert code == 0, err
+    assert "adding collective variables to the generator that is there" in err
+    kept = load_checkpoint("run/checkpoint.pt")["average"]
+    assert all(torch.equal(kept[name], trained[name]) for name in trained)
+    assert json.loads(Path("run/generator.json").read_text()) == before
+    assert Path("run/config.json").read_text() == (well / "config.json").read_text()
+    for name in ("x", "z", "log_weights"):
+        assert torch.equal(getattr(read_samples("run"), name), getattr(read_samples(well), name))
+    after, at_once = (json.loads((p / "summary.json").read_text()) for p in (Path("run"), well))
+    assert after["energy_calls"] == at_once["energy_calls"] + 1000
+    assert after["joint_log_z"] == at_once["joint_log_z"]
+    assert after["wall_seconds"] > before["wall_seconds"]
+
+    # Not taken away again
+    code, _, err = gencg(*bare)
+    assert code == 2
+    assert "n_cvs is auto there and 0 here" in err
+
+
 def test_samples_come_from_the_joint_model(well: Path, gencg) -> None:
     assert gencg("sample", well, "-n", "50", "--out", "more")[0] == 0
     assert read_samples("more").z.shape == (50, 1)

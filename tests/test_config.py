@@ -4,12 +4,13 @@ import copy
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from gencg.config import RunConfig, file_checksum, read_toml
+from gencg.config import RunConfig, adds_cvs, file_checksum, hindrances, read_toml
 from gencg.systems import alanine_dipeptide, double_well
 from gencg.systems.registry import OPTIONS
 from gencg.tempering import ESSTempering, GeometricLadder, KLTempering, NoTempering
@@ -227,3 +228,33 @@ def test_toml(tmp_path: Path) -> None:
         read_toml(path)
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_toml(tmp_path / "b.toml")
+
+
+@pytest.mark.parametrize("total", [300_000, 2_000_000, 20_000_000])
+@pytest.mark.parametrize("coverage", [0, 7_000])
+def test_cvs_may_be_added_where_training_stays(total: int, coverage: int) -> None:
+    bare = dataclasses.replace(CONFIG, n_cvs=0, energy_calls=total, coverage_calls=coverage)
+    asked = dataclasses.replace(bare, n_cvs="auto", coverage_calls=None)
+    assert adds_cvs(asked, bare)
+    assert not adds_cvs(bare, asked)
+    assert not adds_cvs(bare, bare)
+
+    # The same budget for everything leaves less for training; the cure gives it back
+    (words,) = hindrances(asked, bare)
+    match = re.search(r"--energy-calls (\d+) --coverage-calls (\d+)", words)
+    assert match is not None
+    cured = dataclasses.replace(asked, energy_calls=int(match[1]), coverage_calls=int(match[2]))
+    assert hindrances(cured, bare) == []
+    steps = bare.training_calls // bare.batch_size
+    assert cured.training_calls // cured.batch_size == steps
+
+    # Anything else that touches the result is another run
+    (words,) = hindrances(dataclasses.replace(cured, seed=3), bare)
+    assert words == "seed is 0 there and 3 here"
+    assert hindrances(dataclasses.replace(cured, threads=3, formats=("xtc",)), bare) == []
+
+
+def test_the_default_budget_of_a_molecule_takes_cvs_up_as_it_is() -> None:
+    system = alanine_dipeptide()
+    bare = RunConfig("alanine-dipeptide", n_cvs=0).resolve(system)
+    assert hindrances(RunConfig("alanine-dipeptide").resolve(system), bare) == []

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1] / "gencg"
 # Later rooms import earlier ones
 ORDER = [
     "units",
+    "deadline",
     "native",
     "parallel",
     "geometry",

@@ -3,6 +3,7 @@
 Cannot detect: a change of the programs; versions.json records those.
 """
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from openmm import app
 
 from gencg import systems
 from gencg.config import RunConfig
+from gencg.config.comparing import energy_calls_with_cvs
 from gencg.run import RunFolder
 
 DIPEPTIDE = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
@@ -185,3 +187,28 @@ def test_versions_are_read_or_missing_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "versions.json").write_text("{")
     with pytest.raises(ValueError, match=r"versions\.json is damaged; remove it and run"):
         _ = folder.versions
+
+
+def test_cvs_are_taken_up_in_an_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    system = systems.double_well()
+    bare = RunConfig("double-well", n_cvs=0, energy_calls=300_000, coverage_calls=0).resolve(system)
+    folder = RunFolder.create("run", bare)
+    (folder.path / "metrics.csv").write_text("step\n")
+    (folder.path / "summary.json").write_text('{"ess": 0.5}')
+
+    asked = dataclasses.replace(bare, n_cvs="auto")
+    with pytest.raises(ValueError, match=r"give --energy-calls \d+ --coverage-calls 0 to add"):
+        RunFolder.create("run", asked)
+    assert RunFolder.open("run").config == bare
+    assert folder.summary == {"ess": 0.5}
+
+    enough = dataclasses.replace(asked, energy_calls=energy_calls_with_cvs(asked, bare))
+    with folder.locked(), pytest.raises(ValueError, match="in use by another gencg process"):
+        RunFolder.create("run", enough)
+    taken = RunFolder.create("run", enough)
+    assert RunFolder.open("run").config == taken.config == enough
+    assert (taken.summary, taken.before_cvs) == (None, {"ess": 0.5})
+    # Once more changes nothing, and starting over leaves nothing
+    assert RunFolder.create("run", enough).before_cvs == {"ess": 0.5}
+    assert RunFolder.create("run", enough, override=True).before_cvs is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gencg.cli.errors import FAILED
 from gencg.cli.progress import speaker
 
 
@@ -15,14 +16,16 @@ def run_many(targets: Sequence[str], options: dict[str, Any]) -> None:
     from gencg.run.batch import expand, markdown, run_batch
 
     items = expand(targets)
+    if options["dry_run"]:
+        raise click.UsageError(f"--dry-run is for one molecule, got {len(items)}")
     first = Path(targets[0])
     name = first.stem if len(targets) == 1 else "batch"
     out = Path(options["out"] or Path("runs") / name)
-    arguments = _given_options(without=("out", "as_json", "quiet", "debug"))
-    rows = run_batch(items, arguments, out, announce=speaker(options))
+    arguments = _given_options(without=("out", "deadline", "as_json", "quiet", "debug"))
+    rows = run_batch(items, arguments, out, announce=speaker(options), deadline=options["deadline"])
     click.echo(json.dumps(rows, indent=2) if options["as_json"] else markdown(rows), nl=False)
     if any(row["status"] != "done" for row in rows):
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
 def _given_options(*, without: Sequence[str]) -> list[str]:

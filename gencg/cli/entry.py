@@ -9,9 +9,17 @@ from importlib import import_module
 
 import click
 
-from gencg.cli.errors import BAD_INPUT, INTERRUPTED, UNEXPECTED, complain, reraise_if_debugging
-from gencg.cli.parameters import Command
+from gencg.cli.command import Command
+from gencg.cli.errors import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
+    TIME_IS_UP,
+    complain,
+    reraise_if_debugging,
+)
 from gencg.cli.verbs import VERBS
+from gencg.deadline import TimeIsUp
 
 
 class Group(click.Group):
@@ -44,6 +52,11 @@ def main(args: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         complain("interrupted; the same command goes on from its last checkpoint")
         sys.exit(INTERRUPTED)
+    except TimeIsUp as late:
+        # Of several processes one speaks
+        if os.environ.get("RANK", "0") == "0":
+            complain(f"{late}; the same command goes on from there")
+        sys.exit(TIME_IS_UP)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -64,4 +77,4 @@ def main(args: list[str] | None = None) -> None:
             f"unexpected {type(error).__name__}: {error}; run again with --debug for the "
             "traceback and report it"
         )
-        sys.exit(UNEXPECTED)
+        sys.exit(FAILED)

@@ -4,7 +4,10 @@ import os
 
 import click
 
-BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 1
+from gencg.deadline import EXIT_CODE
+
+DONE, FAILED, BAD_INPUT, TIME_IS_UP, INTERRUPTED = 0, 1, 2, EXIT_CODE, 130
+"""Exit codes; `FAILED` where it ran and something did not hold."""
 
 
 def reraise_if_debugging(args: list[str]) -> None:

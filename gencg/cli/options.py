@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gencg.cli.parameters import COUNT, Cvs, Seed
+from gencg.cli.parameters import COUNT, Cvs, Limit, Seed
 
 ENERGY = (
     click.option(
@@ -74,6 +74,18 @@ TRAINING = (
     click.option("--format", "formats", multiple=True, help="Also write xtc or dcd."),
     click.option("--out", type=click.Path(), help="Run folder.  [runs/TARGET]"),
     click.option("--override", is_flag=True, help="Start over where the folder holds a run."),
+)
+RUNNING = (
+    click.option(
+        "--time-limit",
+        "deadline",
+        type=Limit(),
+        metavar="DURATION",
+        help="Stop before it with all done on disk, exit code 75: 2h, 30m, 90s, HH:MM:SS.",
+    ),
+    click.option(
+        "--tensorboard", is_flag=True, help="Write the log of training into RUN/tensorboard, too."
+    ),
 )
 OUTPUT = (
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),

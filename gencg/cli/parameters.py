@@ -1,16 +1,12 @@
-"""Kinds of values on the command line: whole numbers such as 5e6, and lists after one flag."""
+"""Kinds of values on the command line: numbers such as 5e6, durations, lists after one flag."""
 
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-
-class Command(click.Command):
-    """A command whose `--forcefield` takes all XML files after it, `--cv` all numbers."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spread(args))
+from gencg.cli.durations import seconds_of
+from gencg.deadline import Deadline
 
 
 def _is_xml(arg: str) -> bool:
@@ -94,6 +90,20 @@ class Cvs(Count):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         return "auto" if value == "auto" else super().convert(value, param, ctx)
+
+
+class Limit(click.ParamType):  # type: ignore[type-arg]
+    """A time limit as a `Deadline`, which begins here, before anything heavy is loaded."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Deadline:
+        if isinstance(value, Deadline):
+            return value
+        try:
+            return Deadline(seconds_of(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 COUNT = Count()

@@ -1,6 +1,8 @@
 """From the words of the command line to the settings, system and folder of a run."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from gencg.cli.progress import speaker
 if TYPE_CHECKING:
     from gencg.config import RunConfig
     from gencg.run import RunFolder
+    from gencg.run.events import EventWriter
     from gencg.systems.base import System
 
 
@@ -67,6 +70,25 @@ def _out(target: str, options: dict[str, Any]) -> Path:
     if options["out"]:
         return Path(options["out"])
     return Path("runs") / re.sub(r"[^\w.-]+", "_", kind_of(target).name(target))
+
+
+@contextmanager
+def event_writers(
+    path: Path, options: dict[str, Any], *stages: str
+) -> "Iterator[list[list[EventWriter]]]":
+    """For each stage a writer of event files, with `--tensorboard` and of several processes one."""
+    if not options["tensorboard"]:
+        yield [[] for _ in stages]
+        return
+    from gencg import parallel
+    from gencg.run.events import EventWriter
+
+    writers = [EventWriter(path / "tensorboard" / stage) for stage in stages]
+    try:
+        yield [[writer] if parallel.rank() == 0 else [] for writer in writers]
+    finally:
+        for writer in writers:
+            writer.close()
 
 
 def refuse_existing(path: Path, options: dict[str, Any], cure: str) -> None:

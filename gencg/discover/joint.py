@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from gencg import parallel
+from gencg.deadline import TimeIsUp
 from gencg.discover.slow_cvs import SlowCVs
 from gencg.fit import FitResult, as_result, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
@@ -28,6 +30,7 @@ def fit_joint(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     reporters: Sequence[Reporter] = (),
+    stop: Callable[[], bool] | None = None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
     r"""Train prior, decoder and encoder together, around a generator and its slow CVs.
@@ -49,6 +52,7 @@ def fit_joint(
         checkpoint: As in `fit`.
         checkpoint_seconds: As in `fit`.
         reporters: As in `fit`.
+        stop: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
     with torch.random.fork_rng():
@@ -61,7 +65,7 @@ def fit_joint(
     if checkpoint is None or not Path(checkpoint).exists():
         announce("fitting prior and decoder to the generator's soft coordinates")
         n_steps = n_refit_steps or 200 * max(4, slow.map.n_soft)
-        refit_soft(model, result.model, n_steps=n_steps, seed=seed)
+        refit_soft(model, result.model, n_steps=n_steps, seed=seed, stop=stop)
     if energy_calls == 0:
         return as_result(
             result.system, model, target=result.target, seed=seed + 1, checkpoint=checkpoint
@@ -81,6 +85,7 @@ def fit_joint(
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         reporters=reporters,
+        stop=stop,
     )
 
 
@@ -92,12 +97,16 @@ def refit_soft(
     batch_size: int = 1024,
     learning_rate: float = 3e-3,
     seed: int = 0,
+    stop: Callable[[], bool] | None = None,
 ) -> float:
     r"""Forward KL of prior and soft decoder to the generator's soft coordinates.
 
     .. math:: \min\; -E_{s \sim q_0(s)}\, E_{z \sim r(z|s)}\left[\log q(z) + \log q(s|z)\right]
 
     The samples are drawn afresh in every step and cost no energy call.
+
+    Raises:
+        TimeIsUp: If `stop`, asked before every step, said so; the fit then begins again.
 
     Returns:
         The last loss minus the generator's own entropy estimate: the divergence left, in kT.
@@ -117,6 +126,8 @@ def refit_soft(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for step in range(n_steps):
+            if stop is not None and parallel.agree(stop()):
+                raise TimeIsUp("time is up in the fit of prior and decoder, which begins again")
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
             with torch.no_grad():

@@ -5,8 +5,9 @@ from itertools import combinations, product
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from gencg.energies.bonded import FourierTorsions
 from gencg.energies.forcefield import ForceField
@@ -85,6 +86,24 @@ class MMFF(ForceField):
         terms = read_terms(mol, variant)
         super().__init__(terms, mol.GetNumAtoms(), chunk_size=chunk_size, compile=compile)
         self.variant = variant
+        self._mol: Any = mol.ToBinary()
+
+    def by_rdkit(self, x: Tensor) -> Tensor:
+        """What RDKit itself finds, one configuration at a time, ``(n,)`` in kJ/mol.
+
+        Args:
+            x: Configurations, ``(n, n_atoms, 3)`` in nm.
+        """
+        from rdkit import Chem
+        from rdkit.Chem import rdForceFieldHelpers
+
+        mol = Chem.Mol(self._mol)
+        mol.RemoveAllConformers()
+        mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()))
+        parameters = rdForceFieldHelpers.MMFFGetMoleculeProperties(mol, mmffVariant=self.variant)
+        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(mol, parameters)
+        rows = (x.detach().double() / ANGSTROM).flatten(1).tolist()
+        return torch.tensor([field.CalcEnergy(row) for row in rows], dtype=torch.float64) * KCAL
 
     def __repr__(self) -> str:
         names = ", ".join(self.modules)

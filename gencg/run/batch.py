@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gencg.deadline import EXIT_CODE, Deadline, TimeIsUp
 from gencg.report import write_atomically
 from gencg.systems.files import read_text
 from gencg.systems.sdf import read_blocks
@@ -85,6 +86,7 @@ def run_batch(
     out: str | Path,
     *,
     announce: Callable[[str], None] = lambda text: None,
+    deadline: Deadline | None = None,
 ) -> list[dict[str, Any]]:
     """Run every molecule in a process of its own, finished ones not again.
 
@@ -96,9 +98,13 @@ def run_batch(
         arguments: Options of `gencg run`, the same for all.
         out: Folder of the batch.
         announce: Called with a line for every molecule.
+        deadline: When to stop, in the middle of a molecule too.
 
     Returns:
         Rows of the table, with the keys of `COLUMNS`.
+
+    Raises:
+        TimeIsUp: If the deadline came first; what is not done waits in the table.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -107,13 +113,18 @@ def run_batch(
         for i in items
     ]
     for n, (item, row) in enumerate(zip(items, rows, strict=True), 1):
+        if deadline is not None and deadline.late_for():
+            raise TimeIsUp(f"time is up before {item.name}")
         announce(f"[{n}/{len(items)}] {item.name}: {item.target}")
         command = [sys.executable, "-m", "gencg", "run", item.target, *arguments]
         command += ["--out", str(out / item.name)]
+        command += [] if deadline is None else ["--time-limit", f"{deadline.left:.3f}s"]
         log = out / f"{item.name}.log"
         try:
             with log.open("wb") as file:
                 done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=file)
+            if done.returncode == EXIT_CODE:
+                raise TimeIsUp(f"{item.name}: {_last_line(log, done.returncode)}".split(";")[0])
             if done.returncode:
                 row |= {"status": "failed", "reason": _last_line(log, done.returncode)}
             else:

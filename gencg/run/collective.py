@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gencg import parallel
 from gencg.checkpoint import load_checkpoint, save_checkpoint
+from gencg.deadline import Deadline, TimeIsUp
 from gencg.discover import SlowCVs, find_slow_cvs, fit_joint, restore_slow, slow_state
 from gencg.fit import FitResult
 from gencg.objectives.bound_gap import BoundGap, bound_gap
 from gencg.run.folder import RunFolder
+from gencg.run.forecast import Costs
 from gencg.training import Reporter
 
 
@@ -32,6 +35,7 @@ def discover(
     *,
     reporters: Sequence[Reporter] = (),
     announce: Callable[[str], None] = lambda text: None,
+    deadline: Deadline | None = None,
 ) -> Discovery:
     """Find CVs and train the joint model, or take up what the folder holds of them.
 
@@ -40,18 +44,25 @@ def discover(
         folder: The run.
         reporters: Called with the log line of every step of the joint training.
         announce: Called with a line of text where a stage begins.
+        deadline: When to stop.
     """
     config = folder.config
     if folder.cvs.exists():
         slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
     else:
+        costs = Costs.from_history(folder.history(), config.batch_size)
+        seconds = costs.search + config.covering_calls * costs.sample
+        if deadline is not None and parallel.agree(deadline.late_for(seconds)):
+            raise TimeIsUp("time is up before the search for collective variables")
         announce(f"looking for slow motion in {config.covering_calls:,} covering samples")
         slow = find_slow_cvs(
             result, n_cvs=config.n_cvs, n_samples=config.covering_calls, seed=config.seed
         )
         save_checkpoint(folder.cvs, {"slow": slow_state(slow)})
     announce(str(slow))
-    joint = _fit_joint(result, slow, folder, reporters=reporters, announce=announce)
+    joint = _fit_joint(
+        result, slow, folder, reporters=reporters, announce=announce, deadline=deadline
+    )
     return Discovery(slow, joint, bound_gap(joint.model, seed=config.seed))
 
 
@@ -62,6 +73,7 @@ def _fit_joint(
     *,
     reporters: Sequence[Reporter] = (),
     announce: Callable[[str], None] = lambda text: None,
+    deadline: Deadline | None = None,
 ) -> FitResult:
     config = folder.config
     return fit_joint(
@@ -74,6 +86,7 @@ def _fit_joint(
         checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
         announce=announce,
+        stop=None if deadline is None else deadline.due,
     )
 
 

@@ -14,6 +14,7 @@ from gencg.analysis.coverage import Stage
 from gencg.analysis.probes import Probe, probe_modes, probe_state, restore_probes
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.config import RunConfig
+from gencg.deadline import Deadline, TimeIsUp
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, fit
@@ -23,22 +24,31 @@ from gencg.report import write_report
 from gencg.run.collective import Discovery, discover, discovered
 from gencg.run.explain import explain_slow, explained
 from gencg.run.folder import RunFolder
+from gencg.run.forecast import Costs, stage_seconds
 from gencg.run.metrics import MetricsWriter
 from gencg.run.record import summarise, summarise_cvs, versions, write_json
 from gencg.systems.base import System
 from gencg.training import Reporter
 
 
-def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = ()) -> FitResult:
+def train(
+    system: System,
+    folder: RunFolder,
+    *,
+    reporters: Sequence[Reporter] = (),
+    deadline: Deadline | None = None,
+) -> FitResult:
     """Train, or go on training, the generator of a run.
 
     Args:
         system: What to sample, at the run's temperature.
         folder: The run.
         reporters: Called with the log line of every step.
+        deadline: When to stop.
 
     Raises:
         ValueError: If the checkpoint is damaged or training cannot go on.
+        TimeIsUp: If the deadline came first.
     """
     # A damaged checkpoint is refused here, before anything is written
     if is_trained(folder):
@@ -46,7 +56,7 @@ def train(system: System, folder: RunFolder, *, reporters: Sequence[Reporter] = 
     count_lost(folder)
     write_json(folder.path / "versions.json", versions())
     with MetricsWriter(folder.path / "metrics.csv") as metrics:
-        return _fit(system, folder, [metrics, *reporters])
+        return _fit(system, folder, [metrics, *reporters], deadline)
 
 
 def trained(system: System, folder: RunFolder) -> FitResult:
@@ -85,26 +95,39 @@ def count_lost(folder: RunFolder) -> None:
         save_checkpoint(folder.checkpoint, content | {n: getattr(last, n) for n in names})
 
 
-def _fit(system: System, folder: RunFolder, reporters: Sequence[Reporter]) -> FitResult:
+def _fit(
+    system: System,
+    folder: RunFolder,
+    reporters: Sequence[Reporter],
+    deadline: Deadline | None = None,
+) -> FitResult:
     config = folder.config
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     return fit(
         system,
-        temperature=config.temperature,
-        model=_own_model(system, config) if config.decoder == "unimodal" else None,
-        # Slow CVs come after training; the model of 2020 has its CVs from the start
-        n_cvs=0 if config.discovers else int(config.n_cvs),
+        **fit_options(system, config),
         energy_calls=config.training_calls,
-        batch_size=config.batch_size,
-        tempering=config.schedule(),
-        optimisation=config.optimisation(),
-        estimator=config.estimator,
-        seed=config.seed,
         checkpoint=folder.checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
+        stop=None if deadline is None else deadline.due,
     )
+
+
+def fit_options(system: System, config: RunConfig) -> dict[str, Any]:
+    """Options of `fit` that follow from resolved settings, without its budget."""
+    return {
+        "temperature": config.temperature,
+        "model": _own_model(system, config) if config.decoder == "unimodal" else None,
+        # Slow CVs come after training; the model of 2020 has its CVs from the start
+        "n_cvs": 0 if config.discovers else int(config.n_cvs),
+        "batch_size": config.batch_size,
+        "tempering": config.schedule(),
+        "optimisation": config.optimisation(),
+        "estimator": config.estimator,
+        "seed": config.seed,
+    }
 
 
 def _own_model(system: System, config: RunConfig) -> CoarseGrainedModel:
@@ -119,7 +142,9 @@ def run(
     folder: RunFolder,
     *,
     reporters: Sequence[Reporter] = (),
+    joint_reporters: Sequence[Reporter] | None = None,
     announce: Callable[[str], None] = lambda text: None,
+    deadline: Deadline | None = None,
 ) -> dict[str, Any]:
     """Train, draw, report: everything that is not done yet.
 
@@ -127,10 +152,16 @@ def run(
         system: What to sample, at the run's temperature.
         folder: The run.
         reporters: Called with the log line of every training step.
+        joint_reporters: The same for the joint training of collective variables; by default
+            those of the first training.
         announce: Called with a line of text where a new stage begins.
+        deadline: When to stop, at the end of a training step or before another stage.
 
     Returns:
         The summary, as in summary.json; of several processes the first alone writes it.
+
+    Raises:
+        TimeIsUp: If the deadline came first; the same call goes on from there.
     """
     done = folder.summary
     if done is not None:
@@ -139,17 +170,28 @@ def run(
     started = time.monotonic()
     with folder.locked():
         before = spent_seconds(folder)
-        result = train(system, folder, reporters=reporters)
+        earlier = folder.before_cvs or {}
+        if earlier:
+            announce("adding collective variables to the generator that is there")
+            before += earlier["wall_seconds"] - earlier.get("training_seconds", before)
+        result = train(system, folder, reporters=reporters, deadline=deadline)
         trained = time.monotonic()
         config = folder.config
+        seconds = stage_seconds(config, Costs.from_history(folder.history(), config.batch_size))
         found = None
         if config.discovers:
-            found = discover(result, folder, reporters=reporters, announce=announce)
+            joint = reporters if joint_reporters is None else joint_reporters
+            found = discover(result, folder, reporters=joint, announce=announce, deadline=deadline)
+        if not folder.probes.exists():
+            _stop_before("the search for lost modes", deadline, seconds["lost modes"])
         probes = look_for_modes(result, folder, announce=announce)
+        _stop_before("drawing", deadline, seconds["samples"] + seconds["report"])
         announce(f"drawing {config.n_samples:,} samples")
         ensemble = sample(result, config.n_samples, seed=config.seed)
         assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
         summary = summarise(config, result, ensemble, assessment, probes=probes)
+        # Drawn once before collective variables were added, and now again
+        summary["energy_calls"] += earlier.get("n_samples", 0)
         if found is not None:
             ensemble = sample(found.joint, config.n_samples, seed=config.seed)
             assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
@@ -171,6 +213,11 @@ def run(
         summary["training_seconds"] = before + trained - started
         write_json(folder.path / "summary.json", summary)
     return summary
+
+
+def _stop_before(stage: str, deadline: Deadline | None, seconds: float) -> None:
+    if deadline is not None and parallel.agree(deadline.late_for(seconds)):
+        raise TimeIsUp(f"time is up before {stage}")
 
 
 def sample(result: FitResult, n_samples: int, *, seed: int) -> Ensemble:

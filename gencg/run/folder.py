@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from gencg import parallel
-from gencg.config import INPUTS, RunConfig, file_checksum, forcefield_checksum
+from gencg.config import (
+    INPUTS,
+    RunConfig,
+    adds_cvs,
+    file_checksum,
+    forcefield_checksum,
+    hindrances,
+)
 from gencg.report import write_atomically
 from gencg.run.metrics import read_metrics
 from gencg.systems import System, load
@@ -26,10 +33,10 @@ from gencg.systems.inputs import input_files
 from gencg.training import StepInfo
 
 OWN = (
-    "summary.json", "report.html", "figures", "frames.csv", "samples.xtc", "samples.dcd",
-    "samples.h5", "topology.pdb", "draws", "export", "basins", "joint.pt", "cvs.pt", "probes.pt",
-    "checkpoint.pt",
-    "metrics.csv", "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
+    "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
+    "samples.dcd", "samples.h5", "topology.pdb", "draws", "export", "basins", "joint.pt", "cvs.pt",
+    "probes.pt", "checkpoint.pt", "metrics.csv", "tensorboard", "versions.json", "structure.pdb",
+    "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 DRAWN = ("samples.*", "draws", "export", "figures", "basins", ".*")
@@ -98,6 +105,8 @@ class RunFolder:
         if file.exists() and not override:
             theirs = cls.open(path).config
             if any((path / name).exists() for name in BEGUN):
+                if adds_cvs(config, theirs):
+                    return cls(path, theirs)._take_up_cvs(config)
                 if different := config.differences(theirs):
                     raise ValueError(
                         f"folder {path} holds a run with other settings: {'; '.join(different)}; "
@@ -118,6 +127,21 @@ class RunFolder:
             raise ValueError(
                 f"`out` folder {path} cannot be written ({error.strerror}); choose another --out"
             ) from None
+        return folder
+
+    def _take_up_cvs(self, config: RunConfig) -> "RunFolder":
+        """The run with collective variables to be added to it; its training stays."""
+        if different := hindrances(config, self.config):
+            raise ValueError(
+                f"folder {self.path} holds a run with other settings, without collective "
+                f"variables: {'; '.join(different)}; or choose another --out"
+            )
+        folder = RunFolder(self.path, dataclasses.replace(config, inputs=self.config.inputs))
+        with folder.locked():
+            if folder.summary is not None:
+                (self.path / "summary.json").replace(folder.path / "generator.json")
+            # Last: killed before it, the same command comes here again
+            write_atomically(self.path / "config.json", folder.config.to_json().encode())
         return folder
 
     @classmethod
@@ -220,6 +244,11 @@ class RunFolder:
     def summary(self) -> dict[str, Any] | None:
         """Contents of summary.json; None while the run is not finished."""
         return self._read("summary.json")
+
+    @property
+    def before_cvs(self) -> dict[str, Any] | None:
+        """The summary that a run had before collective variables were added; None for others."""
+        return self._read("generator.json")
 
     @property
     def versions(self) -> dict[str, Any] | None:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 
 from gencg.energies.forcefield import ForceField
+from gencg.energies.mmff import MMFF
+from gencg.systems.base import System
 from gencg.systems.registry import load, read
 
 
@@ -39,6 +41,31 @@ def structure_energy(target: str, **options: Any) -> dict[str, Any]:
         "terms": _terms(energy, x),
         "openmm": float(OpenMMEnergy(parts.system)(x)),
     }
+
+
+def program_energies(
+    system: System, target: str, x: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, str]:
+    """Energies of configurations by the program whose force field it is, and its name.
+
+    Args:
+        system: The loaded target.
+        target: As of `load`.
+        x: Configurations, ``(n, n_atoms, 3)`` in nm; of a toy ``(n, dim)``.
+        **options: As of `load`, ``kept`` too.
+
+    Returns:
+        Energies ``(n,)`` in kJ/mol, by OpenMM or RDKit; of a toy, which no other program knows,
+        by its own formula.
+    """
+    from gencg.energies.openmm import OpenMMEnergy
+
+    if isinstance(system.energy, MMFF):
+        return system.energy.by_rdkit(x), "RDKit"
+    parts = read(target, **options)
+    if parts is None:
+        return system.energy(x), "its formula"
+    return OpenMMEnergy(parts.system)(x), "OpenMM"
 
 
 def _terms(energy: Any, x: torch.Tensor) -> dict[str, float]:

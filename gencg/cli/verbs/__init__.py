@@ -1,16 +1,18 @@
 """The verbs in the order of the data flow: each is a file here that defines it by its name."""
 
 VERBS = (
+    "systems",
+    "describe",
+    "energy",
     "run",
     "fit",
+    "report",
+    "check",
     "sample",
     "cv",
     "backmap",
-    "export",
-    "energy",
-    "describe",
-    "systems",
-    "reweight",
     "explain",
-    "report",
+    "export",
+    "reweight",
+    "completion",
 )

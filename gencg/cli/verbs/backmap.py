@@ -1,18 +1,26 @@
 """`gencg backmap`: structures at a value of the collective variables."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import COUNT, Command, Seed
+from gencg.cli.output import show
+from gencg.cli.parameters import COUNT, Seed
 from gencg.cli.settings import refuse_existing
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg backmap runs/ala2 --cv 0.3 -1.2 -n 200",
+        "gencg backmap runs/ala2 --cv -60 -45 --degrees -n 200 --format xtc",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @click.option(
     "--cv", "z", type=float, multiple=True, required=True, metavar="NUMBER ...",
     help="Value of each collective variable.",
@@ -25,7 +33,9 @@ from gencg.cli.settings import refuse_existing
 @click.option("--override", is_flag=True, help="Write over samples that are there.")
 @with_options(OUTPUT)
 def backmap(folder: str, z: tuple[float, ...], n_samples: int, **options: Any) -> None:
-    """Weighted structures of RUN at one value of its collective variables."""
+    """Weighted structures of RUN at one value of its CVs.
+
+    Energies, weights and free energy of that value come with them."""
     from gencg.export import write_samples
     from gencg.run import RunFolder, with_cvs
 
@@ -40,24 +50,20 @@ def backmap(folder: str, z: tuple[float, ...], n_samples: int, **options: Any) -
     ensemble = model.backmap(z, n_samples, seed=seed, degrees=options["degrees"])
     written = write_samples(out, ensemble, formats=("h5", *options["formats"]))
     numbers = model.backmap_summary(ensemble)
-    if options["as_json"]:
-        files = [str(path) for path in written]
-        click.echo(json.dumps({**numbers, "files": files}, indent=2))
-    elif not options["quiet"]:
-        _print_backmap(numbers, "rad" if model.periodic else "unit", written[0])
+    files = [str(path) for path in written]
+    text = _in_words(numbers, "rad" if model.periodic else "unit")
+    show(options, {**numbers, "files": files}, f"{text}\n{files[0]}")
 
 
-def _print_backmap(numbers: dict[str, Any], unit: str, path: Path) -> None:
+def _in_words(numbers: dict[str, Any], unit: str) -> str:
     at = ", ".join(f"{name} = {value:.4g}" for name, value in numbers["cv"].items())
-    click.echo(f"{numbers['n_samples']:,} samples at {at}: ESS {numbers['ess']:.3f}")
+    lines = [f"{numbers['n_samples']:,} samples at {at}: ESS {numbers['ess']:.3f}"]
     if numbers["free_energy"] is not None:
         power = f"^{len(numbers['cv'])}" if len(numbers["cv"]) > 1 else ""
-        click.echo(
+        lines.append(
             f"free energy -kT log p(z) {numbers['free_energy']:.2f} ± "
             f"{numbers['free_energy_error']:.2f} kJ/mol, p(z) = {numbers['density']:.3g} per "
             f"{unit}{power}"
         )
-    click.echo(
-        f"clashes {100 * numbers['clashes']:.1f} %, stereo lost "
-        f"{100 * numbers['lost_stereo']:.1f} %\n{path}"
-    )
+    lost = f"stereo lost {100 * numbers['lost_stereo']:.1f} %"
+    return "\n".join([*lines, f"clashes {100 * numbers['clashes']:.1f} %, {lost}"])

@@ -1,18 +1,25 @@
 """`gencg cv`: collective variables of a trajectory."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import Command
+from gencg.cli.output import show
 from gencg.cli.settings import refuse_existing
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg cv runs/ala2 traj.xtc --top top.pdb --out cvs.npy",
+        "gencg cv runs/ala2 traj.h5 --slow --out cvs.csv",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @click.argument("trajectory", metavar="TRAJ", type=click.Path())
 @click.option("--top", type=click.Path(), help="File that names the atoms, where TRAJ does not.")
 @click.option("--out", type=click.Path(), help=".npy, .csv or .txt.  [RUN/cvs_TRAJ.npy]")
@@ -36,8 +43,6 @@ def cv(folder: str, trajectory: str, **options: Any) -> None:
     values = model.cvs(frames, slow=options["slow"])
     columns = (*model.columns, *(model.slow_columns if options["slow"] else ()))
     write_table(out, values, columns)
-    if options["as_json"]:
-        numbers = {"n_frames": len(values), "n_cvs": len(model.names), "columns": columns}
-        click.echo(json.dumps({**numbers, "out": str(out)}, indent=2))
-    elif not options["quiet"]:
-        click.echo(f"{len(values):,} frames: {', '.join(columns)}\n{out}")
+    numbers = {"n_frames": len(values), "n_cvs": len(model.names), "columns": columns}
+    text = f"{len(values):,} frames: {', '.join(columns)}\n{out}"
+    show(options, {**numbers, "out": str(out)}, text)

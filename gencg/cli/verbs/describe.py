@@ -1,18 +1,26 @@
 """`gencg describe`: what is sampled and what is held."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Target
 from gencg.cli.options import ENERGY, LOADING, OUTPUT, pairs, with_options
-from gencg.cli.parameters import Command
+from gencg.cli.output import show
 from gencg.cli.settings import refuse_existing
 
 
-@click.command(cls=Command)
-@click.argument("target")
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg describe alanine-dipeptide",
+        'gencg describe "smiles:CN1CCCC1C#N" --out molecule.png',
+        "gencg describe my.pdb --forcefield amber14-all.xml implicit/obc2.xml",
+    ),
+)
+@click.argument("target", type=Target())
 @with_options(ENERGY, OUTPUT)
 @click.option("--out", type=click.Path(), help="Picture (.png, .svg, .pdf) with the soft torsions.")
 @click.option("--override", is_flag=True, help="Write over a file that is there.")
@@ -39,9 +47,10 @@ def describe(target: str, **options: Any) -> None:
             few = system.molecule.n_atoms <= 30
             plot_molecule(system.molecule, marked, hydrogens=few, title=system.name, ax=ax)
             figure.savefig(path)
-    if options["as_json"]:
-        rows = [vars(row) for row in description.rows]
-        about = {"name": description.name, "summary": description.summary, "rows": rows}
-        click.echo(json.dumps(about | {"notes": list(description.notes)}, indent=2))
-    else:
-        click.echo(str(description))
+    about = {
+        "name": description.name,
+        "summary": description.summary,
+        "rows": [vars(row) for row in description.rows],
+        "notes": list(description.notes),
+    }
+    show(options, about, str(description))

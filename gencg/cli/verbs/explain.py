@@ -1,34 +1,39 @@
 """`gencg explain`: collective variables in chemical words."""
 
-import json
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import COUNT, Command
+from gencg.cli.output import show
+from gencg.cli.parameters import COUNT
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg explain runs/ala2",
+        "gencg explain runs/ala2 --max-terms 2 --json",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @click.option(
     "--max-terms", type=COUNT, default=4, show_default=True, help="Terms of a formula at most."
 )
 @with_options(OUTPUT)
 def explain(folder: str, max_terms: int, **options: Any) -> None:
-    """Formulas for the collective variables of RUN, in chemical words.
+    """Formulas for the CVs of RUN, in chemical words.
 
     Of its slow functions, too, each with its held-out R², or the answer that there is no short one.
     Writes explain.json and a picture of each into the figures of RUN.
     """
     from gencg.run import RunFolder
     from gencg.run.explain import explain_run
-    from gencg.run.record import finite
 
     result = explain_run(RunFolder.open(folder), max_terms=max_terms)
-    if options["as_json"]:
-        rows = [explanation.numbers() for explanation in result.explanations]
-        files = [str(path) for path in result.files]
-        click.echo(json.dumps(finite({"explanations": rows, "files": files}), indent=2))
-    elif not options["quiet"]:
-        click.echo("\n".join([*map(str, result.explanations), str(result.files[0])]))
+    rows = [explanation.numbers() for explanation in result.explanations]
+    files = [str(path) for path in result.files]
+    text = "\n".join([*map(str, result.explanations), files[0]])
+    show(options, {"explanations": rows, "files": files}, text)

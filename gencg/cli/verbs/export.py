@@ -1,18 +1,26 @@
 """`gencg export`: collective variables for other programs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import Command
+from gencg.cli.output import show
 from gencg.cli.settings import refuse_existing
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg export runs/ala2 --format plumed",
+        "gencg export runs/ala2 --format torchscript colvars openmm --out cvs",
+        "gencg export runs/ala2 --format colvar --trajectory traj.xtc --top top.pdb",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @click.option(
     "--format",
     "formats",
@@ -28,7 +36,7 @@ from gencg.cli.settings import refuse_existing
 @click.option("--override", is_flag=True, help="Write into a folder that is there.")
 @with_options(OUTPUT)
 def export(folder: str, **options: Any) -> None:
-    """Write the collective variables of RUN for other programs.
+    """Write the CVs of RUN for other programs.
 
     Every file is loaded again and compared with the model, in value and gradient; a deviation is
     an error.
@@ -40,8 +48,5 @@ def export(folder: str, **options: Any) -> None:
     refuse_existing(out, options, "--out")
     names = ("formats", "slow", "trajectory", "top")
     checks = export_run(opened.system(), opened, out, **{name: options[name] for name in names})
-    if options["as_json"]:
-        rows = [vars(check) for check in checks]
-        click.echo(json.dumps({"out": str(out), "checks": rows}, indent=2))
-    elif not options["quiet"]:
-        click.echo("\n".join(map(str, checks)) + f"\n{out}")
+    numbers = {"out": str(out), "checks": [vars(check) for check in checks]}
+    show(options, numbers, "\n".join([*map(str, checks), str(out)]))

@@ -1,16 +1,23 @@
 """`gencg report`: the report of a run again."""
 
-import json
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import Command
+from gencg.cli.output import show
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg report runs/ala2",
+        "gencg report runs/ala2 --json",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @with_options(OUTPUT)
 def report(folder: str, **options: Any) -> None:
     """Write the report of RUN again."""
@@ -18,4 +25,4 @@ def report(folder: str, **options: Any) -> None:
 
     opened = RunFolder.open(folder)
     path = rewrite_report(opened.system(), opened)
-    click.echo(json.dumps({"report": str(path)}) if options["as_json"] else str(path))
+    show(options, {"report": str(path)}, str(path))

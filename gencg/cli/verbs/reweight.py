@@ -1,19 +1,27 @@
 """`gencg reweight`: samples for a quantum-chemical energy."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import COUNT, Command, Seed
+from gencg.cli.output import show
+from gencg.cli.parameters import COUNT, Seed
 from gencg.cli.progress import counter
 from gencg.cli.settings import refuse_existing
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg reweight runs/ala2",
+        "gencg reweight runs/ala2 --energy gfn1 -n 2e3 --solvent water --processes 4",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @click.option(
     "--energy",
     type=click.Choice(["gfn2", "gfn1"]),
@@ -49,7 +57,7 @@ def reweight(folder: str, n_samples: int, **options: Any) -> None:
     from gencg.export import read_samples, write_samples
     from gencg.reweighting import reweight as weigh_again
     from gencg.run import RunFolder
-    from gencg.run.record import finite, write_json
+    from gencg.run.record import write_json
     from gencg.targeted import stiff_shift
 
     ensemble = read_samples(folder)
@@ -94,24 +102,21 @@ def reweight(folder: str, n_samples: int, **options: Any) -> None:
     # The minimum, too
     numbers["energy_calls"] += n_calls
     write_json(out / "reweighting.json", numbers)
-    if options["as_json"]:
-        files = [str(path) for path in written]
-        click.echo(json.dumps(finite({**numbers, "files": files}), indent=2))
-    elif not options["quiet"]:
-        _print_reweighting(numbers, written[0])
+    files = [str(path) for path in written]
+    show(options, {**numbers, "files": files}, f"{_in_words(numbers)}\n{files[0]}")
 
 
-def _print_reweighting(numbers: dict[str, Any], path: Path) -> None:
-    click.echo(
+def _in_words(numbers: dict[str, Any]) -> str:
+    lines = [
         f"{numbers['n_samples']:,} samples for {numbers['energy']}\n"
         f"ESS {numbers['ess']:.3g} ({numbers['ess'] * numbers['n_samples']:.0f} samples), "
         f"free-energy difference {numbers['free_energy_difference']:.3f} ± "
         f"{numbers['free_energy_difference_error']:.3f} kJ/mol, "
         f"{numbers['energy_calls']:,} energy calls"
-    )
+    ]
     if numbers["n_failed"]:
-        click.echo(
+        lines.append(
             f"{numbers['n_failed']:,} did not converge and have no weight; they had "
             f"{100 * numbers['failed_weight']:.2g} % of it"
         )
-    click.echo(f"{numbers['verdict']}\n{path}")
+    return "\n".join([*lines, numbers["verdict"]])

@@ -1,18 +1,26 @@
 """`gencg sample`: more samples of a run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
+from gencg.cli.completion import Run
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import COUNT, Command, Seed
+from gencg.cli.output import show
+from gencg.cli.parameters import COUNT, Seed
 from gencg.cli.settings import refuse_existing
 
 
-@click.command(cls=Command)
-@click.argument("folder", metavar="RUN", type=click.Path())
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg sample runs/ala2 -n 1e6",
+        "gencg sample runs/ala2 -n 1000 --seed 7 --format xtc --out more",
+    ),
+)
+@click.argument("folder", metavar="RUN", type=Run())
 @click.option("-n", "n_samples", type=COUNT, required=True, help="Number of samples.")
 @click.option("--seed", type=Seed(), help="Seed of the draw.  [the run's, plus one]")
 @click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/draws/...]")
@@ -36,9 +44,6 @@ def sample(folder: str, n_samples: int, **options: Any) -> None:
     refuse_existing(out / "samples.h5", options, "--seed or --out")
     ensemble = draw_samples(sampler(opened.system(), opened), n_samples, seed=seed)
     written = write_samples(out, ensemble, formats=("h5", *options["formats"]))
-    if options["as_json"]:
-        numbers = {k: getattr(ensemble, k) for k in ("ess", "log_z", "log_z_error", "pareto_k")}
-        files = [str(path) for path in written]
-        click.echo(json.dumps({"n_samples": n_samples, **numbers, "files": files}, indent=2))
-    else:
-        click.echo(f"{ensemble}\n{written[0]}")
+    numbers = {k: getattr(ensemble, k) for k in ("ess", "log_z", "log_z_error", "pareto_k")}
+    files = [str(path) for path in written]
+    show(options, {"n_samples": n_samples, **numbers, "files": files}, f"{ensemble}\n{files[0]}")

@@ -1,15 +1,21 @@
 """`gencg systems`: the ready-made systems."""
 
-import json
 from typing import Any
 
 import click
 
+from gencg.cli.command import Command
 from gencg.cli.options import OUTPUT, with_options
-from gencg.cli.parameters import Command
+from gencg.cli.output import show
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    examples=(
+        "gencg systems",
+        "gencg systems --json",
+    ),
+)
 @with_options(OUTPUT)
 def systems(**options: Any) -> None:
     """List the ready-made systems.
@@ -19,9 +25,6 @@ def systems(**options: Any) -> None:
     from gencg.systems import SYSTEMS, overview
 
     found = {name: overview(name) for name in SYSTEMS}
-    if options["as_json"]:
-        click.echo(json.dumps(found, indent=2))
-        return
     rows = [("name", "atoms", "force field", "T (K)", "log Z", "what it is")]
     for name, about in found.items():
         log_z = about["known"].get("log_z")
@@ -34,6 +37,5 @@ def systems(**options: Any) -> None:
             about["description"],
         ))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    show(options, found, "\n".join(lines))

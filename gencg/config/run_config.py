@@ -1,22 +1,21 @@
-"""The settings of a run: typed, checked, written down, compared."""
+"""The settings of a run: typed, checked, resolved."""
 
 import dataclasses
-import hashlib
 import json
-import math
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from gencg.config.checks import as_pairs, check_integer, check_number, check_positive
+from gencg.config.checksums import forcefield_checksum
+from gencg.config.comparing import differences
+from gencg.config.reading import read_json
 from gencg.fit import DEFAULT_ENERGY_CALLS
 from gencg.objectives.build import ESTIMATORS
 from gencg.systems.base import System
 from gencg.systems.implicit import solvent_name
 from gencg.systems.inputs import input_files
 from gencg.systems.registry import default_coordinates, default_force_field
-from gencg.systems.structure import CIF_SUFFIXES
 from gencg.tempering import (
     ESSTempering,
     GeometricLadder,
@@ -122,21 +121,21 @@ class RunConfig:
                 raise ValueError(f"`{name}` must be a list of names, got {value!r}")
             object.__setattr__(self, name, tuple(words))
         self._check_loader_options()
-        _check_positive(self, "temperature", "a positive finite number of K", optional=True)
-        _check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
-        _check_positive(self, "learning_rate", "a positive finite number")
-        _check_positive(self, "checkpoint_seconds", "a positive finite number")
+        check_positive(self, "temperature", "a positive finite number of K", optional=True)
+        check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
+        check_positive(self, "learning_rate", "a positive finite number")
+        check_positive(self, "checkpoint_seconds", "a positive finite number")
         if self.n_cvs != "auto":
-            _check_integer(self, "n_cvs", 0, label="cvs")
-        _check_integer(self, "seed", 0)
+            check_integer(self, "n_cvs", 0, label="cvs")
+        check_integer(self, "seed", 0)
         if self.seed >= 2**63:
             raise ValueError(f"`seed` must be below 2^63, got {self.seed}")
         # Fewer cannot tell an error, let alone a tail of the weights
-        _check_integer(self, "n_samples", 100, label="samples")
-        _check_integer(self, "batch_size", 2)
-        _check_integer(self, "threads", 1, optional=True)
-        _check_integer(self, "energy_calls", 1, optional=True)
-        _check_integer(self, "coverage_calls", 0, optional=True)
+        check_integer(self, "n_samples", 100, label="samples")
+        check_integer(self, "batch_size", 2)
+        check_integer(self, "threads", 1, optional=True)
+        check_integer(self, "energy_calls", 1, optional=True)
+        check_integer(self, "coverage_calls", 0, optional=True)
         for name, known in (
             ("tempering", TEMPERINGS), ("estimator", ESTIMATORS), ("decoder", DECODERS),
         ):  # fmt: skip
@@ -160,8 +159,8 @@ class RunConfig:
         if self.implicit_solvent is not None:
             object.__setattr__(self, "implicit_solvent", solvent_name(self.implicit_solvent))
         if self.ph is not None:
-            _check_number(self, "ph", "a finite number")
-        object.__setattr__(self, "phi_psi", _as_pairs(self.phi_psi))
+            check_number(self, "ph", "a finite number")
+        object.__setattr__(self, "phi_psi", as_pairs(self.phi_psi))
         object.__setattr__(self, "inputs", tuple(tuple(entry) for entry in self.inputs))
 
     def _check_together(self) -> None:
@@ -236,7 +235,7 @@ class RunConfig:
             coordinates=coordinates,
             forcefield_checksum=forcefield_checksum(forcefield),
             temperature=cold,
-            energy_calls=self.energy_calls or training + self._extra_calls(training),
+            energy_calls=self.energy_calls or training + self.extra_calls(training),
             coverage_calls=self._mode_calls(self.energy_calls or training),
             start_temperature=self.start_temperature or factor * cold,
         )
@@ -252,7 +251,7 @@ class RunConfig:
         """Energy evaluations left for training once the samples are paid for."""
         if self.energy_calls is None:
             raise ValueError("`energy_calls` is not known before `resolve`")
-        return self.energy_calls - self._extra_calls(self.energy_calls)
+        return self.energy_calls - self.extra_calls(self.energy_calls)
 
     @property
     def discovers(self) -> bool:
@@ -280,7 +279,8 @@ class RunConfig:
         given = self.coverage_calls
         return min(COVERAGE_CALLS, total // 20) if given is None else given
 
-    def _extra_calls(self, total: int) -> int:
+    def extra_calls(self, total: int) -> int:
+        """What of a budget of so many energy evaluations is not for training."""
         if not self.discovers:
             return self.n_samples + self._mode_calls(total)
         # All-atom and joint samples
@@ -308,17 +308,7 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Settings that differ from those of `other` and touch the result, in words."""
-        found = _changed(self.inputs, other.inputs)
-        # One checksum of all force fields is what runs of earlier versions have
-        kept = {given for given, *_ in self.inputs} & {given for given, *_ in other.inputs}
-        compared = {"inputs", *(["forcefield_checksum"] if kept & set(self.forcefield) else [])}
-        for item in dataclasses.fields(self):
-            mine, theirs = getattr(self, item.name), getattr(other, item.name)
-            if item.name in compared:
-                continue
-            if mine != theirs and not item.metadata.get("benign"):
-                found.append(f"{item.name} is {_shown(theirs)} there and {_shown(mine)} here")
-        return found
+        return differences(self, other)
 
     def to_json(self) -> str:
         """The configuration as JSON text."""
@@ -331,22 +321,7 @@ class RunConfig:
         Raises:
             ValueError: If the text is no JSON object or holds unknown or wrong settings.
         """
-        try:
-            content = json.loads(text)
-            if isinstance(content, dict):
-                # Runs of before the search for lost modes did without
-                content.setdefault("coverage_calls", 0)
-                # Once only the structure was kept
-                checksum = content.pop("checksum", None)
-                if checksum is not None:
-                    target = str(content.get("target"))
-                    kind = "cif" if Path(target).suffix.lower() in CIF_SUFFIXES else "pdb"
-                    content["inputs"] = [[target, f"structure.{kind}", checksum]]
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{source} is damaged ({error.msg}, line {error.lineno}); restore it or start "
-                "over with --override"
-            ) from None
+        content = read_json(text, source=source)
         return cls.from_mapping(content, source=source)
 
     @classmethod
@@ -372,96 +347,3 @@ class RunConfig:
             raise ValueError(f"{source} must hold the setting `target`") from None
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Settings of a TOML file; dashes in names count as underscores.
-
-    Raises:
-        ValueError: If the file is missing or is not TOML.
-    """
-    try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"`config` file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`config` file {path} is not TOML: {error}") from None
-    return {_ALIASES.get(k.replace("-", "_"), k.replace("-", "_")): v for k, v in content.items()}
-
-
-_ALIASES = {"cvs": "n_cvs", "samples": "n_samples", "format": "formats", "define": "defines"}
-
-
-def file_checksum(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def forcefield_checksum(names: Sequence[str]) -> str | None:
-    """SHA-256 over those force-field files that are files here; None where OpenMM brings all."""
-    own = [file_checksum(name) for name in names if Path(name).is_file()]
-    return hashlib.sha256("".join(own).encode()).hexdigest() if own else None
-
-
-def _changed(
-    mine: tuple[tuple[str, str, str], ...], theirs: tuple[tuple[str, str, str], ...]
-) -> list[str]:
-    """Files that both have, with other contents; other files are other settings anyway."""
-    there = {given: checksum for given, _, checksum in theirs}
-    return [
-        f"checksum of {given} is {there[given][:8]} there and {checksum[:8]} here"
-        for given, _, checksum in mine
-        if there.get(given, checksum) != checksum
-    ]
-
-
-def _as_pairs(value: Any) -> tuple[tuple[float, float], ...]:
-    """Pairs of numbers, given as pairs or one after the other."""
-    try:
-        flat = [
-            float(x)
-            for item in value
-            for x in (item if isinstance(item, list | tuple) else (item,))
-        ]
-        paired = tuple(zip(flat[::2], flat[1::2], strict=True))
-    except (TypeError, ValueError):
-        raise ValueError(f"`phi_psi` must be pairs of numbers in degrees, got {value!r}") from None
-    return paired
-
-
-def _check_number(config: RunConfig, name: str, rule: str) -> None:
-    value = getattr(config, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value)):
-        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
-    object.__setattr__(config, name, float(value))
-
-
-def _check_positive(config: RunConfig, name: str, rule: str, *, optional: bool = False) -> None:
-    value = getattr(config, name)
-    if value is None and optional:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` must be {rule}, got {value!r}")
-    object.__setattr__(config, name, float(value))
-
-
-def _check_integer(
-    config: RunConfig, name: str, least: int, *, label: str = "", optional: bool = False
-) -> None:
-    value = getattr(config, name)
-    if value is None and optional:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value == int(value) and value >= least):
-        raise ValueError(
-            f"`{label or name}` must be a whole number of at least {least}, got {value!r}"
-        )
-    object.__setattr__(config, name, int(value))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "not given"
-    return f"{value:g}" if isinstance(value, float) else str(value)

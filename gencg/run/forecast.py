@@ -1,0 +1,82 @@
+"""How long a run takes, from what its pieces cost on this machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gencg.config import RunConfig
+from gencg.training import StepInfo
+
+SAMPLE, CHAIN, JOINT = 0.15, 0.15, 0.9
+"""A sample drawn and weighed, a call of an annealed chain, and one of the joint training, in rows
+of a training step. Rounded from alanine dipeptide, where CPU time gave 0.11, 0.13 and 0.88 on one
+core; replaced where they are measured."""
+REFIT_STEPS, REFIT_ROWS = 800, 1024
+"""Steps of the forward fit before the joint training, and its batch."""
+REFIT = 0.12
+"""A row of that fit, in rows of a training step."""
+SEARCH_SECONDS, REPORT_SECONDS = 20.0, 10.0
+"""Eigenproblems of the search for slow motion, and figures, on a core that is free: the first took
+22 s of CPU time for alanine dipeptide, and grow with the pairs of soft coordinates."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Wall time of the pieces of a run in seconds.
+
+    Args:
+        step: A training step.
+        sample: A sample, drawn and weighed.
+        chain: An energy call of the search for lost modes.
+        joint: A step of the joint training.
+        refit: A step of the fit before it.
+        search: Eigenproblems of the search for slow motion.
+        report: Figures and page.
+    """
+
+    step: float
+    sample: float
+    chain: float
+    joint: float
+    refit: float
+    search: float = SEARCH_SECONDS
+    report: float = REPORT_SECONDS
+
+    @classmethod
+    def from_step(cls, seconds: float, batch_size: int) -> "Costs":
+        """All from the time of a training step, by ratios that hold within a factor of two."""
+        row = seconds / batch_size
+        return cls(
+            step=seconds,
+            sample=SAMPLE * row,
+            chain=CHAIN * row,
+            joint=JOINT * seconds,
+            refit=REFIT * REFIT_ROWS * row,
+        )
+
+    @classmethod
+    def from_history(cls, history: Sequence[StepInfo], batch_size: int) -> "Costs":
+        """The same from the log lines of a training; nothing costs anything without any."""
+        seconds = history[-1].seconds / history[-1].step if history else 0.0
+        return cls.from_step(seconds, batch_size)
+
+
+def stage_seconds(config: RunConfig, costs: Costs) -> dict[str, float]:
+    """Wall time of each stage of a resolved run from the beginning, in its order."""
+    found = {"training": config.training_calls // config.batch_size * costs.step}
+    if config.discovers:
+        found["collective variables"] = (
+            config.covering_calls * costs.sample
+            + costs.search
+            + REFIT_STEPS * costs.refit
+            + config.joint_calls // config.batch_size * costs.joint
+        )
+    found["lost modes"] = config.mode_calls * costs.chain
+    found["samples"] = config.n_samples * costs.sample * (1 + config.discovers)
+    found["report"] = costs.report
+    return found
+
+
+def after_training(config: RunConfig, step_seconds: float) -> float:
+    """Seconds of everything after the training, for the time of one of its steps."""
+    costs = Costs.from_step(step_seconds, config.batch_size)
+    return sum(stage_seconds(config, costs).values()) - stage_seconds(config, costs)["training"]
