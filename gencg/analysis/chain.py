@@ -1,6 +1,7 @@
 """A chain of structures that changes little from one to the next."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -9,9 +10,7 @@ from gencg.analysis.alignment import rmsd_matrix, superposed
 from gencg.coordinates.internal import InternalCoordinates
 
 
-def smoothest_chain(
-    candidates: Sequence[Tensor], masses: Tensor
-) -> tuple[list[int], list[float]]:
+def smoothest_chain(candidates: Sequence[Tensor], masses: Tensor) -> tuple[list[int], list[float]]:
     r"""One structure out of each group, so that neighbours differ least.
 
     .. math:: \min_{i_1, \dots, i_m} \sum_k d^2(x_{k, i_k},\, x_{k+1, i_{k+1}})
@@ -35,7 +34,7 @@ def smoothest_chain(
             raise ValueError(f"group {k + 1} of `candidates` is empty")
     total = torch.zeros(len(candidates[0]), dtype=torch.float64)
     back, steps = [], []
-    for before, after in zip(candidates[:-1], candidates[1:], strict=True):
+    for before, after in pairwise(candidates):
         distance = rmsd_matrix(before.double(), after.double(), masses)
         trial = total[:, None] + distance**2
         total, choice = trial.min(0)

@@ -1,7 +1,7 @@
 """Committor between two states, by the Dirichlet form of overdamped dynamics."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,7 +144,8 @@ class Committor:
         return torch.cat(parts)
 
     def _at(self, s: Tensor) -> Tensor:
-        q0, _, h, _ = _trial(s, self.basis, self.a, self.b)
+        q0, dq0 = _guess(*self.a(s), *self.b(s))
+        h, _ = _trial(q0.double(), dq0.double(), self.basis, s)
         return (q0 + h @ self.coefficients).clamp(0, 1)
 
     def __repr__(self) -> str:
@@ -157,7 +158,7 @@ class Committor:
 
 def committor(
     samples: SoftSamples,
-    basis: Basis,
+    basis: Basis | Sequence[Basis],
     a: Region,
     b: Region,
     *,
@@ -180,7 +181,8 @@ def committor(
 
     Args:
         samples: Weighted samples, with their metric G.
-        basis: The functions :math:`\varphi_k`; a constant is added.
+        basis: The functions :math:`\varphi_k`; a constant is added. Of several bases the one of
+            the lowest flux on held-out samples is taken.
         a: Where q is 0, by its level; see `ball` and `core`.
         b: Where q is 1.
         n_blocks: Blocks of samples for bootstrap and held-out samples.
@@ -194,42 +196,26 @@ def committor(
         | Towards a theory of transition paths (E, Vanden-Eijnden, 2006),
           https://doi.org/10.1007/s10955-005-9003-9
     """
-    _check_regions(samples, a, b)
-    blocks = [_moments(samples, i, basis, a, b) for i in _blocks(len(samples.s), n_blocks)]
-    first, cross, form, mass, mean0, means = (
-        torch.stack(part) for part in zip(*blocks, strict=True)
-    )
-
-    def solve(counts: Tensor) -> tuple[Tensor, float]:
-        total = (counts * mass).sum()
-        parts = [
-            torch.tensordot(counts, part, dims=1) / total  # type: ignore[no-untyped-call]
-            for part in (first, cross, form)
-        ]
-        c = _least(parts[2], parts[1])
-        return c, float(_value(*parts, c))
-
-    every = torch.ones(len(blocks), dtype=torch.float64)
-    c, flux = solve(every)
-    generator = torch.Generator().manual_seed(seed)
-    draws = []
-    for _ in range(n_bootstraps):
-        drawn = torch.randint(len(blocks), (len(blocks),), generator=generator)
-        draws.append(solve(torch.bincount(drawn, minlength=len(blocks)).double())[1])
-    values, carried = _evaluate(samples, basis, a, b, c)
-    total = mass.sum()
+    levels = [_levels(samples, region) for region in (a, b)]
+    _check_regions(samples, *(level for level, _ in levels))
+    guess = _guess(*levels[0], *levels[1])
+    bases = [basis] if isinstance(basis, Basis) else list(basis)
+    solved = [_solve(samples, guess, one, n_blocks) for one in bases]
+    best = min(range(len(solved)), key=lambda k: solved[k].held_out)
+    found, chosen = solved[best], bases[best]
+    values, carried = _evaluate(samples, guess, chosen, found.coefficients)
     return Committor(
-        flux=flux,
-        error=float(torch.tensor(draws).std()) if len(draws) > 1 else math.nan,
-        held_out=_held_out(first, cross, form, mass, solve),
-        mean=float((mean0.sum() + means.sum(0) @ c) / total),
+        flux=found.flux,
+        error=_bootstrap(found, n_bootstraps, seed),
+        held_out=found.held_out,
+        mean=float(samples.weights.double() @ values),
         n_transition=float(carried.sum() ** 2 / carried.square().sum().clamp_min(1e-300)),
         values=values.clamp(0, 1),
         density=carried / carried.sum().clamp_min(1e-300),
-        basis=basis,
+        basis=chosen,
         a=a,
         b=b,
-        coefficients=c,
+        coefficients=found.coefficients,
     )
 
 
@@ -278,16 +264,19 @@ def transition_states(
     return TransitionStates(index, log_weights[index], float(1 / w.square().sum()))
 
 
-def _check_regions(samples: SoftSamples, a: Region, b: Region) -> None:
-    in_a, in_b = (
-        torch.cat([region(samples.s[i])[0] <= 0 for i in _blocks(len(samples.s), 20)])
-        for region in (a, b)
-    )
+def _levels(samples: SoftSamples, region: Region) -> tuple[Tensor, Tensor]:
+    parts = [region(samples.s[i]) for i in _blocks(len(samples.s), 20)]
+    return torch.cat([v.double() for v, _ in parts]), torch.cat([g.double() for _, g in parts])
+
+
+def _check_regions(samples: SoftSamples, level_a: Tensor, level_b: Tensor) -> None:
+    in_a, in_b = level_a <= 0, level_b <= 0
     alive = samples.weights > 0
-    if bool((in_a & in_b & alive).any()):
+    both = int((in_a & in_b & alive).sum())
+    if both:
         raise ValueError(
-            f"`a` and `b` overlap in {int((in_a & in_b & alive).sum())} samples: a configuration "
-            "cannot be in both; make them smaller"
+            f"`a` and `b` overlap in {both} samples: a configuration cannot be in both; make them "
+            "smaller"
         )
     for name, inside in (("a", in_a), ("b", in_b)):
         if not bool((inside & alive).any()):
@@ -299,86 +288,120 @@ def _check_regions(samples: SoftSamples, a: Region, b: Region) -> None:
         )
 
 
-def _trial(
-    s: Tensor, basis: Basis, a: Region, b: Region
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The guess q0 ``(n,)``, its gradient, and functions that vanish on both sets, with theirs."""
-    (u, du), (v, dv) = (_positive(*region(s)) for region in (a, b))
+def _guess(
+    level_a: Tensor, slope_a: Tensor, level_b: Tensor, slope_b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The guess q0 ``(n,)`` and its gradient ``(n, k)``."""
+    u, v = level_a.clamp_min(0), level_b.clamp_min(0)
+    du, dv = ((level > 0)[:, None] * slope for level, slope in ((u, slope_a), (v, slope_b)))
     total = (u + v).clamp_min(1e-12)
-    q0 = u / total
-    dq0 = (v[:, None] * du - u[:, None] * dv) / total[:, None].square()
+    return u / total, (v[:, None] * du - u[:, None] * dv) / total[:, None].square()
+
+
+def _trial(q0: Tensor, dq0: Tensor, basis: Basis, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Functions that vanish on both sets, ``(n, f)``, and their gradients ``(n, f, k)``."""
     hat, dhat = 4 * q0 * (1 - q0), 4 * (1 - 2 * q0)[:, None] * dq0
     values, gradients = basis(s)
     values = torch.cat([torch.ones_like(values[:, :1]), values], 1)
     gradients = torch.cat([torch.zeros_like(gradients[:, :1]), gradients], 1)
     slopes = hat[:, None, None] * gradients + values[..., None] * dhat[:, None]
-    return q0, dq0, hat[:, None] * values, slopes
+    return hat[:, None] * values, slopes
 
 
-def _positive(level: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    outside = level > 0
-    return torch.where(outside, level, 0.0).double(), torch.where(
-        outside[:, None], gradient, 0.0
-    ).double()
+@dataclass(frozen=True)
+class _Solved:
+    """Moments of blocks of samples, and the coefficients of the least form."""
+
+    first: Tensor
+    cross: Tensor
+    form: Tensor
+    mass: Tensor
+    directions: Tensor
+    coefficients: Tensor
+    flux: float
+    held_out: float
 
 
-def _moments(
-    samples: SoftSamples, index: Tensor, basis: Basis, a: Region, b: Region
-) -> tuple[Tensor, ...]:
-    q0, dq0, h, dh = _trial(samples.s[index], basis, a, b)
-    w, metric = samples.weights[index].double(), samples.metric[index].double()
-    flow = torch.einsum("n,nij,nj->ni", w, metric, dq0)
-    weighted = torch.einsum("n,nij,nfj->nfi", w, metric, dh)
-    form = weighted.permute(0, 2, 1).flatten(0, 1).T @ dh.permute(0, 2, 1).flatten(0, 1)
-    first, cross = (flow * dq0).sum(), torch.einsum("ni,nfi->f", flow, dh)
-    return first, cross, form, w.sum(), w @ q0, w @ h
+def _solve(
+    samples: SoftSamples,
+    guess: tuple[Tensor, Tensor],
+    basis: Basis,
+    n_blocks: int,
+    n_folds: int = 4,
+) -> _Solved:
+    """The least form on all samples, and on each fold of the blocks with the others' solution."""
+    weights = samples.weights.double()
+    blocks = []
+    for i in _blocks(len(weights), n_blocks):
+        q0, dq0 = (part[i] for part in guess)
+        _, dh = _trial(q0, dq0, basis, samples.s[i])
+        weighted = weights[i, None, None] * samples.metric[i].double()
+        flow = torch.einsum("nij,nj->ni", weighted, dq0)
+        rows = dh.permute(0, 2, 1).flatten(0, 1)
+        form = (dh @ weighted).permute(0, 2, 1).flatten(0, 1).T @ rows
+        blocks.append(((flow * dq0).sum(), rows.T @ flow.flatten(), form, weights[i].sum()))
+    first, cross, form, mass = (torch.stack(part) for part in zip(*blocks, strict=True))
+    directions = _directions(form.sum(0))
+    every = torch.ones_like(mass)
+    c, flux = _least(first, cross, form, mass, every, directions)
+    fold, total = torch.arange(len(mass)) % n_folds, 0.0
+    for k in range(n_folds):
+        other, mine = (fold != k).double(), fold == k
+        held, _ = _least(first, cross, form, mass, other, directions)
+        total += float(_value(first[mine].sum(), cross[mine].sum(0), form[mine].sum(0), held))
+    return _Solved(first, cross, form, mass, directions, c, flux, total / float(mass.sum()))
 
 
-def _least(form: Tensor, cross: Tensor) -> Tensor:
-    """Coefficients of least form; directions in which nothing varies are left out."""
-    scale = form.diagonal().clamp_min(1e-300).rsqrt()
-    scale = torch.where(form.diagonal() > 1e-300, scale, 0.0)
-    values, directions = torch.linalg.eigh(scale[:, None] * form * scale)
+def _directions(form: Tensor) -> Tensor:
+    """Directions of form one; those in which nothing varies are left out."""
+    diagonal = form.diagonal()
+    scale = torch.where(diagonal > 1e-300, diagonal.clamp_min(1e-300).rsqrt(), 0.0)
+    values, vectors = torch.linalg.eigh(scale[:, None] * form * scale)
     kept = values > 1e-9 * values[-1]
-    projected = directions[:, kept].T @ (scale * cross)
-    return -scale * (directions[:, kept] @ (projected / values[kept]))
+    return scale[:, None] * vectors[:, kept] * values[kept].rsqrt()
+
+
+def _least(
+    first: Tensor, cross: Tensor, form: Tensor, mass: Tensor, counts: Tensor, directions: Tensor
+) -> tuple[Tensor, float]:
+    """Coefficients of the least form on counted blocks, and its value."""
+    total = (counts * mass).sum()
+    at_first, at_cross = (counts * first).sum() / total, counts @ cross / total
+    at_form = (counts @ form.flatten(1)).reshape(form.shape[1:]) / total
+    inner = directions.T @ at_form @ directions
+    ridge = 1e-9 * inner.diagonal().mean() * torch.eye(len(inner))
+    c = -directions @ torch.linalg.solve(inner + ridge.to(inner), directions.T @ at_cross)
+    return c, float(_value(at_first, at_cross, at_form, c))
 
 
 def _value(first: Tensor, cross: Tensor, form: Tensor, c: Tensor) -> Tensor:
     return first + 2 * cross @ c + c @ form @ c
 
 
-def _held_out(
-    first: Tensor,
-    cross: Tensor,
-    form: Tensor,
-    mass: Tensor,
-    solve: Callable[[Tensor], tuple[Tensor, float]],
-    n_folds: int = 4,
-) -> float:
-    """The form on each fold of the blocks with the coefficients of the other folds."""
-    total = 0.0
-    fold = torch.arange(len(mass)) % n_folds
-    for k in range(n_folds):
-        c, _ = solve((fold != k).double())
-        mine = fold == k
-        total += float(_value(first[mine].sum(), cross[mine].sum(0), form[mine].sum(0), c))
-    return total / float(mass.sum())
+def _bootstrap(found: _Solved, n_bootstraps: int, seed: int) -> float:
+    """Standard error of the flux over resampled blocks; NaN for fewer than two."""
+    generator = torch.Generator().manual_seed(seed)
+    n, parts = len(found.mass), (found.first, found.cross, found.form, found.mass)
+    draws = []
+    for _ in range(n_bootstraps):
+        drawn = torch.randint(n, (n,), generator=generator)
+        counts = torch.bincount(drawn, minlength=n).double()
+        draws.append(_least(*parts, counts, found.directions)[1])
+    return float(torch.tensor(draws).std()) if n_bootstraps > 1 else math.nan
 
 
 def _evaluate(
-    samples: SoftSamples, basis: Basis, a: Region, b: Region, c: Tensor
+    samples: SoftSamples, guess: tuple[Tensor, Tensor], basis: Basis, c: Tensor
 ) -> tuple[Tensor, Tensor]:
     """q at the samples and each one's part in the form."""
-    values, carried = [], []
-    for index in _blocks(len(samples.s), 40):
-        q0, dq0, h, dh = _trial(samples.s[index], basis, a, b)
+    values, carried, weights = [], [], samples.weights.double()
+    for i in _blocks(len(samples.s), 40):
+        q0, dq0 = (part[i] for part in guess)
+        h, dh = _trial(q0, dq0, basis, samples.s[i])
         slope = dq0 + torch.einsum("nfi,f->ni", dh, c)
         values.append(q0 + h @ c)
-        carried.append(
-            samples.weights[index].double()
-            * torch.einsum("ni,nij,nj->n", slope, samples.metric[index].double(), slope)
-        )
+        flow = torch.einsum("nij,nj->ni", samples.metric[i].double(), slope)
+        carried.append(weights[i] * (slope * flow).sum(1))
     return torch.cat(values), torch.cat(carried)
 
 

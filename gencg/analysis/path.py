@@ -21,8 +21,8 @@ STENCIL = 4
 """Longest step on the grid in cells; directions are exact to 4 degrees or so."""
 N_NODES, N_NEIGHBOURS = 2000, 12
 """Nodes and neighbours of each of the graph for three or more variables."""
-LAYERS = 72
-"""Slices along one variable; half of them where there is no grid."""
+BACK = 1e6
+"""How much dearer a step back is on the way along a variable."""
 SAMPLES_PER_NODE = 20_000
 """Samples that the density at the nodes is summed over."""
 
@@ -133,23 +133,12 @@ def free_energy_path(
     ends = np.stack([_point(p, name, z, periodic) for name, p in (("start", start), ("end", end))])
     if np.allclose(ends[0], ends[1]):
         raise ValueError("`start` and `end` are one point: there is no path between them")
-    if z.shape[1] <= 2:
-        density = smooth_density(z, log_w, periodic=periodic, bins=bins)
-        nodes, free_energy = density.points, density.reduced_free_energy.ravel()
-        graph = _grid_graph(density, free_energy)
-        spacing = max(float(edge[1] - edge[0]) for edge in density.edges)
-    else:
-        nodes = np.vstack([ends, _spread_out(z, N_NODES, periodic, seed)])
-        free_energy = _free_energy(nodes, z, log_w, periodic, seed)
-        graph, spacing = _neighbour_graph(nodes, free_energy, periodic)
+    nodes, _, graph, spacing = _graph(z, log_w, periodic, bins, seed, ends)
     first, last = (int(np.argmin(np.linalg.norm(_away(nodes, e, periodic), axis=1))) for e in ends)
     cost, before = dijkstra(graph, indices=first, return_predecessors=True)
     if not np.isfinite(cost[last]):
         raise ValueError("no samples join `start` and `end`; draw more, or use fewer variables")
-    chain = [last]
-    while chain[-1] != first:
-        chain.append(int(before[chain[-1]]))
-    inner = nodes[chain[::-1]][1:-1]
+    inner = nodes[_trace(before, first, last)][1:-1]
     return CVPath(np.vstack([ends[:1], inner, ends[1:]]), periodic).smooth(spacing).resample(
         n_points
     )  # fmt: skip
@@ -161,21 +150,23 @@ def path_along(
     *,
     cv: int,
     periodic: bool,
+    bins: int = 72,
     n_points: int = 60,
     share: float = 1e-3,
     seed: int = 0,
 ) -> CVPath:
     r"""The path of least resistance :math:`\int e^{\beta F} |dz|` along one variable.
 
-    It moves forward in this variable all the time, the others free: around the whole circle and
-    back to its beginning, the minimum of the free energy, for an angle; over all but `share` of
-    the weight on each side on the line.
+    It never moves back in this variable (where there is another way), the others are free: around
+    the whole circle and back to its beginning, the minimum of the free energy, for an angle; over
+    all but `share` of the weight on each side on the line.
 
     Args:
         z: Collective variables of the samples, ``(n, n_cvs)``.
         log_weights: Unnormalised log weights, ``(n,)``; None: equal weights.
         cv: Which variable, counted from 0.
         periodic: Whether the variables are angles in radians.
+        bins: Cells along each variable of the grid.
         n_points: Points of the path.
         share: Weight left out at each end of a line.
         seed: Decides which samples are points to pass through, for three or more variables.
@@ -187,53 +178,74 @@ def path_along(
     d = z.shape[1]
     if not 0 <= cv < d:
         raise ValueError(f"`cv` must lie between 0 and {d - 1}, got {cv}")
-    points, free_energy, layer = _layers(z, log_w, cv, periodic, share, seed)
-    order = np.unique(layer)
-    at = {int(k): np.flatnonzero(layer == k) for k in order}
-    turn = [int(k) for k in order]
+    nodes, free_energy, graph, spacing = _graph(z, log_w, periodic, bins, seed)
     if periodic:
-        lowest = int(np.argmin(free_energy))
-        begin = turn.index(int(layer[lowest]))
-        turn = turn[begin:] + turn[: begin + 1]
-        at_ends = [np.array([lowest])]
-        groups = at_ends + [at[k] for k in turn[1:-1]] + at_ends
-    else:
-        groups = [at[k] for k in turn]
-    resistance = np.exp(free_energy - free_energy.min())
-    total, back = resistance[groups[0]] * 1e-9, []
-    for a, b in zip(groups[:-1], groups[1:], strict=True):
-        steps = np.linalg.norm(_away(points[b][:, None], points[a], periodic), axis=-1)
-        trial = total + 0.5 * steps * (resistance[a] + resistance[b][:, None])
-        back.append(trial.argmin(1))
-        total = trial.min(1)
-    chain = [int(np.argmin(total))]
-    for choice in reversed(back):
-        chain.append(int(choice[chain[-1]]))
-    picked = [group[k] for group, k in zip(groups, reversed(chain), strict=True)]
-    path = CVPath(points[picked], periodic, closed=periodic)
-    spacing = path.arc[-1] / max(len(picked) - 1, 1)
-    return path.smooth(1.5 * spacing).resample(n_points)
-
-
-def _layers(
-    z: Array, log_w: Array | None, cv: int, periodic: bool, share: float, seed: int
-) -> tuple[Array, Array, IntArray]:
-    """Points to pass through, their free energy in kT, and the slice of the variable each is in."""
-    if z.shape[1] <= 2:
-        density = smooth_density(z, log_w, periodic=periodic, bins=LAYERS)
-        points, free_energy = density.points, density.reduced_free_energy.ravel()
-    else:
-        points = _spread_out(z, N_NODES, periodic, seed)
-        free_energy = _free_energy(points, z, log_w, periodic, seed)
-    if periodic:
-        low, high = -np.pi, np.pi
+        first = int(np.argmin(free_energy))
+        last = len(nodes)  # the same point, one turn later
     else:
         low, high = _quantiles(z[:, cv], log_w, share)
-    position = (points[:, cv] - low) / (high - low)
-    inside = (position >= 0) & (position <= 1)
-    n_layers = LAYERS if z.shape[1] <= 2 else LAYERS // 2
-    layer = np.minimum(position * n_layers, n_layers - 1).astype(np.int64)
-    return points[inside], free_energy[inside], layer[inside]
+        at_end = [np.abs(nodes[:, cv] - edge) <= spacing for edge in (low, high)]
+        first, last = (int(np.argmin(np.where(end, free_energy, np.inf))) for end in at_end)
+        if first == last:
+            raise ValueError(f"`cv` {cv} hardly varies: there is nothing to walk along")
+    turned = _forward(graph, nodes[:, cv], first, periodic)
+    cost, before = dijkstra(turned, indices=first, return_predecessors=True)
+    if not np.isfinite(cost[last]):
+        raise ValueError(f"no samples join both ends of `cv` {cv}; draw more")
+    points = np.vstack([nodes, nodes[first]])[_trace(before, first, last)]
+    path = CVPath(points, periodic, closed=periodic)
+    return path.smooth(spacing).resample(n_points)
+
+
+def _graph(
+    z: Array,
+    log_w: Array | None,
+    periodic: bool,
+    bins: int,
+    seed: int,
+    ends: Array | None = None,
+) -> tuple[Array, Array, Any, float]:
+    """Points, their free energy in kT, the cost of the way between near ones, and their spacing."""
+    if z.shape[1] <= 2:
+        density = smooth_density(z, log_w, periodic=periodic, bins=bins)
+        free_energy = density.reduced_free_energy.ravel()
+        spacing = max(float(edge[1] - edge[0]) for edge in density.edges)
+        return density.points, free_energy, _grid_graph(density, free_energy), spacing
+    nodes = _spread_out(z, N_NODES, periodic, seed)
+    nodes = nodes if ends is None else np.vstack([ends, nodes])
+    free_energy = _free_energy(nodes, z, log_w, periodic, seed)
+    return nodes, free_energy, *_neighbour_graph(nodes, free_energy, periodic)
+
+
+def _forward(graph: Any, values: Array, first: int, periodic: bool) -> Any:
+    """The graph with steps back in a variable made dear; on the circle cut open at its beginning.
+
+    There its steps over the cut are left out, but for those into the beginning itself, which lead
+    to one more node, the beginning after one turn.
+    """
+    edges = graph.tocoo()
+    rows, columns, costs = edges.row, edges.col, edges.data.copy()
+    n = len(values)
+    if not periodic:
+        costs[values[columns] < values[rows] - 1e-9] *= BACK
+        return sparse.csr_matrix((costs, (rows, columns)), shape=(n, n))
+    along = (values - values[first]) % (2 * np.pi)
+    along[along > 2 * np.pi - 1e-9] = 0.0
+    step = wrap(values[columns] - values[rows])
+    over = np.abs(along[columns] - along[rows] - step) > 1e-6
+    home = (columns == first) & (step > 0) & over
+    columns = np.where(home, n, columns)
+    costs[(step < -1e-9) & ~over] *= BACK
+    kept = ~over | home
+    return sparse.csr_matrix((costs[kept], (rows[kept], columns[kept])), shape=(n + 1, n + 1))
+
+
+def _trace(before: Any, first: int, last: int) -> list[int]:
+    """Nodes from the first to the last, by each one's predecessor."""
+    chain = [last]
+    while chain[-1] != first:
+        chain.append(int(before[chain[-1]]))
+    return chain[::-1]
 
 
 def _grid_graph(density: SmoothDensity, free_energy: Array) -> Any:
@@ -259,7 +271,9 @@ def _grid_graph(density: SmoothDensity, free_energy: Array) -> Any:
         mean = np.zeros(len(index))
         for k in range(n + 1):
             between = np.round(index + np.array(step) * (k / n)).astype(int)
-            between = between % shape if density.periodic else np.clip(between, 0, np.array(shape) - 1)
+            between = (
+                between % shape if density.periodic else np.clip(between, 0, np.array(shape) - 1)
+            )
             mean += (0.5 if k in (0, n) else 1.0) / n * resistance[tuple(between.T)]
         start = np.ravel_multi_index(tuple(index.T), shape)
         rows.append(start[kept])
@@ -314,7 +328,10 @@ def _free_energy(nodes: Array, z: Array, log_w: Array | None, periodic: bool, se
     spread = (w @ (flat - w @ flat).square()).sum().div(z.shape[1]).sqrt()
     width = float(spread * w.square().sum() ** (1 / (z.shape[1] + 4)))
     p = torch.cat(
-        [torch.exp(-0.5 * torch.cdist(part, flat).square() / width**2) @ w for part in at.split(200)]
+        [
+            torch.exp(-0.5 * torch.cdist(part, flat).square() / width**2) @ w
+            for part in at.split(200)
+        ]
     )
     return np.asarray(-torch.log((p / p.max()).clamp_min(1e-12)).numpy())
 

@@ -172,10 +172,10 @@ def states_figure(
     """
     n = len(names)
     with style():
-        figure, _ = new_figure(width=11.0, height=5.0 if molecule is None else 8.0)
+        figure, _ = new_figure(width=11.0, height=5.0 if molecule is None else 7.4)
         figure.clf()
         rows = figure.add_gridspec(1 if molecule is None else 2, 1, height_ratios=None if molecule
-                                   is None else [1.75, 1])  # fmt: skip
+                                   is None else [2.1, 1])  # fmt: skip
         top = rows[0].subgridspec(1, 2, width_ratios=[1.15, 1])
         left, right = (figure.add_subplot(part) for part in top)
         plot_state_map(
@@ -187,10 +187,10 @@ def states_figure(
             few = min(n, 6)
             below = rows[1].subgridspec(1, few)
             axes = [figure.add_subplot(part) for part in below]
-            titles = [
-                f"{j + 1}: {_broken(names[j])}" + (f"\n{state_symbol(basins[j])}" if basins[j] else "")
-                for j in range(few)
-            ]
+            titles = []
+            for j in range(few):
+                lines = [f"{j + 1}: {_broken(names[j])}", state_symbol(basins[j])]
+                titles.append("\n".join(line for line in lines if line))
             plot_structures(structures[:few], molecule, axes, titles=titles,
                             colours=[state_colour(j) for j in range(few)])  # fmt: skip
         else:
@@ -275,7 +275,8 @@ def _map(
 
 
 def _percent(p: float, error: float) -> str:
-    digits = int(np.clip(1 - np.floor(np.log10(max(100 * error, 1e-6))), 0, 5)) if error else 1
+    """Per cent with two digits of the error."""
+    if error <= 0:
+        return f"{100 * p:.3g} %"
+    digits = int(np.clip(1 - np.floor(np.log10(float(f"{100 * error:.1e}"))), 0, 5))
     return f"{100 * p:.{digits}f} ± {100 * error:.{digits}f} %"
-
-

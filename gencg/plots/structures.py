@@ -40,15 +40,14 @@ def plot_structures(
     """
     shown = [k for k in range(molecule.n_atoms) if not _on_carbon(molecule, k)]
     flat = seen_together(x, molecule)
-    span = 0.5 * float(np.ptp(flat[:, shown, :2], axis=(0, 1)).max()) + 0.06
-    middle = 0.5 * (flat[:, shown, :2].max((0, 1)) + flat[:, shown, :2].min((0, 1)))
+    low, high = flat[:, shown, :2].min((0, 1)) - 0.05, flat[:, shown, :2].max((0, 1)) + 0.05
     depth = flat[:, shown, 2]
     for k, ax in enumerate(axes[: len(flat)]):
         _sticks(ax, flat[k], molecule, shown, float(depth.min()), float(depth.max()))
         ax.set_aspect("equal")
         ax.axis("off")
-        ax.set_xlim(middle[0] - span, middle[0] + span)
-        ax.set_ylim(middle[1] - span, middle[1] + span)
+        ax.set_xlim(low[0], high[0])
+        ax.set_ylim(low[1], high[1])
         if titles:
             colour = colours[k] if colours else "#222222"
             ax.set_title(titles[k], color=colour, fontweight="bold")
@@ -69,7 +68,12 @@ def seen_together(x: Any, molecule: Molecule) -> NDArray[np.float64]:
 
 
 def _sticks(
-    ax: Axes, x: NDArray[np.float64], molecule: Molecule, shown: Sequence[int], low: float, high: float
+    ax: Axes,
+    x: NDArray[np.float64],
+    molecule: Molecule,
+    shown: Sequence[int],
+    low: float,
+    high: float,
 ) -> None:
     """Bonds in halves of their atoms' colours, paler with depth, with a white rim."""
     near = (x[:, 2] - low) / max(high - low, 1e-9)

@@ -42,7 +42,7 @@ def plot_path(path: CVPath, *, marked: Sequence[int] = (), ax: Axes) -> Axes:
                linewidths=0.6, zorder=7)  # fmt: skip
     for n, k in enumerate(marked):
         ax.annotate(
-            chr(ord("a") + n), points[k], xytext=(7, 7), textcoords="offset points",
+            chr(ord("a") + n), points[k], xytext=(10, 9), textcoords="offset points",
             fontsize=12, fontweight="bold", color=EXACT, zorder=10,
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
@@ -67,15 +67,15 @@ def plot_along_path(
         free_energy: In kJ/mol, ``(n_points,)``.
         errors: Standard errors.
         committor: Mean and standard deviation at each point, ``(n_points, 2)``.
-        along: The variable that the path follows, counted from 0, and its name; None: the abscissa
-            is the length of the path.
+        along: The variable that the path follows, counted from 0, and its name: the abscissa, the
+            length of the path, then has the ticks of this variable.
         marked: Points to letter.
         ends: States it leads from and to, counted from 0.
         ax: Axes to draw on.
     """
     f, error = to_array(free_energy), to_array(errors)
     scale = 180 / np.pi if path.periodic else 1.0
-    x = path.arc * scale if along is None else path.unwrapped[:, along[0]] * scale
+    x = path.arc * scale
     unit = " (deg)" if path.periodic else ""
     ax.fill_between(x, f - 2 * error, f + 2 * error, color=REWEIGHTED, alpha=0.25, lw=0)
     ax.plot(x, f, color=REWEIGHTED, zorder=3)
@@ -89,7 +89,10 @@ def plot_along_path(
                     color=EXACT)  # fmt: skip
     for j, k in zip(ends or (), (0, -1), strict=False):
         number_state(ax, j, float(x[k]), 1.1 * span)
-    ax.set_xlabel(f"distance along the path{unit}" if along is None else cv_symbol(along[1]) + unit)
+    ax.set_xlabel(f"distance along the path{unit}")
+    if along is not None:
+        _ticks_of_variable(ax, path.unwrapped[:, along[0]] * scale, x, path.periodic)
+        ax.set_xlabel(f"{cv_symbol(along[1])}{unit}, along the path")
     ax.set_ylabel("free energy (kJ/mol)", color=REWEIGHTED)
     ax.margins(x=0.04)
     if committor is not None:
@@ -173,6 +176,18 @@ def _marked(free_energy: Array, *, closed: bool) -> list[int]:
         if len(inner):
             picked[1 + int(np.argmin(np.abs(inner - top)))] = top
     return [int(k) for k in np.unique(picked)]
+
+
+def _ticks_of_variable(ax: Axes, values: Array, x: Array, periodic: bool) -> None:
+    """Ticks where the variable passes round values; it may stand still where the others move."""
+    forward = np.maximum.accumulate(values) + 1e-9 * np.arange(len(values))
+    if periodic:
+        ticks = np.arange(np.ceil(forward[0] / 60) * 60, forward[-1] + 1e-6, 60)
+        names = [f"{(t + 180) % 360 - 180:.0f}" for t in ticks]
+    else:
+        ticks = np.linspace(forward[0], forward[-1], 5)
+        names = [f"{t:.2g}" for t in ticks]
+    ax.set_xticks(np.interp(ticks, forward, x), names)
 
 
 def _committor(ax: Axes, x: Array, q: Array) -> None:

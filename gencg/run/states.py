@@ -125,9 +125,7 @@ class RunStates:
         }
 
 
-def find_states(
-    folder: RunFolder, *, n_states: int | None = None, seed: int = 0
-) -> RunStates:
+def find_states(folder: RunFolder, *, n_states: int | None = None, seed: int = 0) -> RunStates:
     """Find the metastable states of a finished run from its slow functions and samples.
 
     Args:
@@ -200,7 +198,9 @@ def draw_states(found: RunStates) -> Figure:
         populations=[state.population for state in found.states],
         raw=[state.raw for state in found.states],
         centres=[state.cvs for state in found.states],
-        structures=None if ensemble.molecule is None else ensemble.x[[s.sample for s in found.states]],
+        structures=None
+        if ensemble.molecule is None
+        else ensemble.x[[s.sample for s in found.states]],
         molecule=ensemble.molecule,
         cv_names=found.slow.names,
         periodic=found.slow.map.periodic,

@@ -1,6 +1,6 @@
 """The committor between two states of a finished run, on covering samples drawn anew."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,16 +12,18 @@ from gencg.analysis.committor import (
     core,
     transition_states,
 )
-from gencg.discover import covering_samples
-from gencg.discover.slow_cvs import flattened_samples
-from gencg.ensemble import Ensemble
-from gencg.objectives.dirichlet import Basis, FourierBasis, KernelBasis
+from gencg.discover import SlowCVs
+from gencg.discover.slow_cvs import covering_model, soft_samples
+from gencg.ensemble import Ensemble, draw
+from gencg.fit import FitResult
+from gencg.models.flattened import FlattenedModel, balanced
+from gencg.objectives.dirichlet import Basis, FourierBasis, KernelBasis, SoftSamples
 from gencg.objectives.slow_modes import cv_samples
 from gencg.run.execute import trained
 from gencg.run.folder import RunFolder
 from gencg.run.states import RunStates
 
-ORDERS = {1: (12, 8, 5), 2: (8, 6, 4), 3: (3, 2)}
+ORDERS = {1: (12, 6), 2: (7, 5), 3: (2,)}
 """Highest harmonics tried by the number of angles; the lowest held-out flux decides."""
 FEWEST = 2000
 """Covering samples below which there is no use in trying."""
@@ -33,7 +35,7 @@ class Transition:
 
     Attributes:
         committor: The committor from state a to state b.
-        samples: Half of the covering samples, all atoms.
+        samples: The covering samples, all atoms, with their weights.
         states: Those of them with a committor near 1/2; None where there are none.
         n_energy_calls: Energy calls spent on the covering samples.
     """
@@ -76,37 +78,62 @@ def transition_between(
     if a == b:
         raise ValueError(f"a committor is between two states, got state {a + 1} twice")
     slow, result = found.slow, trained(found.system, folder)
-    half = n_calls // 2
-    ensemble, covering = covering_samples(result, half, seed=seed)
-    rows = slow.map.matrix[: min(slow.n_cvs, 2)].double()
-    if len(rows) == 1 and slow.map.n_soft > 1 and not slow.map.periodic:
-        rows = slow.map.matrix[:2].double()
-    n_further, samples = flattened_samples(
-        result, covering, rows, n_calls - half, share=1 - half / n_calls, seed=seed + 1
-    )
+    ensemble, samples = _covering(result, slow, n_calls, seed)
     regions = [core(slow.functions, found.found, j, membership=membership) for j in (a, b)]
-    tried = [
-        committor(samples, basis, *regions, n_bootstraps=0, seed=seed) for basis in _bases(found, samples)
-    ]
-    best = min(tried, key=lambda c: c.held_out)
-    best = committor(samples, best.basis, *regions, seed=seed)
-    kept = torch.isfinite(ensemble.log_weights)
-    q = torch.full((ensemble.n_samples,), torch.nan, dtype=torch.float64)
-    q[kept] = best(covering.s)
+    best = committor(samples, _bases(found, samples), *regions, seed=seed)
     try:
-        top = transition_states(q, ensemble.log_weights)
+        top = transition_states(best.values, samples.log_weights)
     except ValueError:
         top = None
-    return Transition(best, ensemble, top, ensemble.n_energy_calls + n_further)
+    return Transition(best, ensemble, top, ensemble.n_energy_calls)
 
 
-def _bases(found: RunStates, samples: object) -> list[Basis]:
+def _covering(
+    result: FitResult, slow: SlowCVs, n_calls: int, seed: int
+) -> tuple[Ensemble, SoftSamples]:
+    """Covering samples and as many spread evenly over the CVs, all atoms, without the invalid.
+
+    They are weighted by the mixture of both densities, as in `gencg.discover.flattened_samples`.
+    """
+    system, matrix = result.system, slow.map.matrix.double()
+    rows = matrix[: 2 if slow.n_cvs > 1 or not slow.map.periodic else 1]
+    model = covering_model(result)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        flat = FlattenedModel(model, rows, n_candidates=min(100_000, max(20_000, 2 * n_calls)))
+    half = n_calls // 2
+    share = 1 - half / n_calls
+    parts, n_drawn = [], 0
+    for k, (density, n) in enumerate(((model, half), (flat, n_calls - half))):
+        drawn = draw(
+            density,  # type: ignore[arg-type]
+            result.target,
+            n,
+            molecule=system.molecule,
+            seed=seed + k,
+            name=system.name,
+        )
+        n_drawn += drawn.n_energy_calls
+        drawn = drawn.select(torch.isfinite(drawn.log_weights))
+        ratio = flat.log_ratio(drawn.y[:, system.coordinates.soft]).double().cpu()
+        base = drawn.log_weights + (ratio if k else 0.0)
+        parts.append(replace(drawn, log_weights=balanced(base, ratio, share)))
+    together = torch.randperm(
+        sum(map(len, parts)), generator=torch.Generator().manual_seed(seed)
+    )  # blocks of samples are alike for the bootstrap
+    fields = ("x", "y", "z", "energy", "log_weights", "valid")
+    joined = {f: torch.cat([getattr(p, f) for p in parts])[together] for f in fields}
+    ensemble = replace(parts[0], **joined, n_energy_calls=n_drawn)
+    return ensemble, soft_samples(system, ensemble)
+
+
+def _bases(found: RunStates, samples: SoftSamples) -> list[Basis]:
     """Functions of the collective variables, from the finest."""
     cv_map, d = found.slow.map, found.slow.n_cvs
     if cv_map.periodic:
         inner: list[Basis] = [FourierBasis(torch.eye(d), order=n) for n in ORDERS.get(d, (1,))]
     else:
-        inside = cv_samples(cv_map, samples)  # type: ignore[arg-type]
+        inside = cv_samples(cv_map, samples)
         inner = [
             KernelBasis.around(inside, n_centres=n) for n in ((60, 30) if d == 1 else (150, 60))
         ]

@@ -15,7 +15,12 @@ from gencg.analysis.path import CVPath, free_energy_path, path_along
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
 from gencg.export.trajectory import replacing, write_samples
-from gencg.importance import effective_sample_size, log_partition, resample_indices, weighted_average
+from gencg.importance import (
+    effective_sample_size,
+    log_partition,
+    resample_indices,
+    weighted_average,
+)
 from gencg.plots.walk import walk_figure
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
