@@ -13,8 +13,9 @@ from gencg.importance import resample_indices
 from gencg.objectives.dirichlet import Basis, SoftSamples
 
 Region = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A set by its level: values ``(n,)``, at most 0 inside, and gradients ``(n, k)`` at s ``(n, k)``."""
+"""A set by its level: values ``(n,)`` of s ``(n, k)``, at most 0 inside, and their gradients."""
 
+FOLDS = 4
 FEW = 50.0
 """Effective transition samples below which a flux is not to be relied on."""
 
@@ -327,7 +328,6 @@ def _solve(
     guess: tuple[Tensor, Tensor],
     basis: Basis,
     n_blocks: int,
-    n_folds: int = 4,
 ) -> _Solved:
     """The least form on all samples, and on each fold of the blocks with the others' solution."""
     weights = samples.weights.double()
@@ -344,8 +344,8 @@ def _solve(
     directions = _directions(form.sum(0))
     every = torch.ones_like(mass)
     c, flux = _least(first, cross, form, mass, every, directions)
-    fold, total = torch.arange(len(mass)) % n_folds, 0.0
-    for k in range(n_folds):
+    fold, total = torch.arange(len(mass)) % FOLDS, 0.0
+    for k in range(FOLDS):
         other, mine = (fold != k).double(), fold == k
         held, _ = _least(first, cross, form, mass, other, directions)
         total += float(_value(first[mine].sum(), cross[mine].sum(0), form[mine].sum(0), held))

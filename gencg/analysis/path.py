@@ -321,7 +321,7 @@ def _spread_out(z: Array, n: int, periodic: bool, seed: int) -> Array:
 
 
 def _free_energy(nodes: Array, z: Array, log_w: Array | None, periodic: bool, seed: int) -> Array:
-    """Free energy at nodes in kT by a Gaussian kernel (von Mises on the circle) of Scott's width."""
+    """Free energy at nodes in kT by a Gaussian kernel of Scott's width, on circles von Mises'."""
     few = np.random.default_rng(seed).permutation(len(z))[:SAMPLES_PER_NODE]
     w = torch.from_numpy(normalised_weights(None if log_w is None else log_w[few], len(few)))
     flat, at = (torch.from_numpy(_embedded(part, periodic)) for part in (z[few], nodes))
@@ -330,7 +330,7 @@ def _free_energy(nodes: Array, z: Array, log_w: Array | None, periodic: bool, se
     p = torch.cat(
         [
             torch.exp(-0.5 * torch.cdist(part, flat).square() / width**2) @ w
-            for part in at.split(200)
+            for part in at.split(200)  # type: ignore[no-untyped-call]
         ]
     )
     return np.asarray(-torch.log((p / p.max()).clamp_min(1e-12)).numpy())

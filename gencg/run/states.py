@@ -27,6 +27,7 @@ from gencg.export.trajectory import read_samples
 from gencg.molecule import Molecule
 from gencg.plots.states import states_figure
 from gencg.report import write_atomically
+from gencg.report.pieces import percent
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
 from gencg.systems.base import System
@@ -112,6 +113,25 @@ class RunStates:
         )
         what = "more than one state" if hits else "no state"
         raise ValueError(f"{state!r} is {what} of this run; its states are {known}")
+
+    def __str__(self) -> str:
+        """A table of the states, and what to know about them."""
+        head = ("state", "population (%)", "raw (%)", "free energy (kJ/mol)", "samples", "where")
+        rows = [head]
+        for j, s in enumerate(self.states, 1):
+            where = f"{s.name} ({s.basin})" if s.basin else s.name
+            free = "0" if j == 1 else f"{s.free_energy[0]:.2f} ± {s.free_energy[1]:.2f}"
+            shares = percent(*s.population), percent(*s.raw)
+            rows.append((str(j), *shares, free, f"{s.n_effective:,.0f}", where))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(w.ljust(n) for w, n in zip(r, widths, strict=True)) for r in rows]
+        lines += [f"state {j}: {d}" for j, s in enumerate(self.states, 1) for d in s.doubts]
+        if self.n_rare:
+            lines.append(
+                f"{self.n_rare} slow process{'es' * (self.n_rare > 1)} passed over: they move less "
+                f"than {100 * MIN_POPULATION:g} %"
+            )
+        return "\n".join(line.rstrip() for line in lines)
 
     def numbers(self) -> dict[str, Any]:
         """Everything for scripts."""

@@ -24,7 +24,7 @@ from gencg.importance import (
 from gencg.plots.walk import walk_figure
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
-from gencg.run.states import RunStates, k_t, masses_without_ch, save_figure
+from gencg.run.states import RunStates, find_states, k_t, masses_without_ch, save_figure
 from gencg.run.transition import Transition, transition_between
 from gencg.run.use import CollectiveRun, with_cvs
 
@@ -87,6 +87,32 @@ class Walk:
         error = float(np.hypot(self.errors[top], self.errors[0])) if top else 0.0
         return top, float(self.free_energy[top] - self.free_energy[0]), error
 
+    def __str__(self) -> str:
+        """What was found, in a few lines."""
+        top, height, error = self.barrier
+        what = f"along {self.cv_names[self.cv or 0]}"
+        if self.ends is not None:
+            names = [f"state {j + 1} ({self.found.states[j].name})" for j in self.ends]
+            what = f"from {names[0]} to {names[1]}"
+        lines = [
+            f"{len(self.path.points)} points {what}, {self.per_point} structures each",
+            f"highest at point {top + 1}: {height:.1f} ± {error:.1f} kJ/mol above the first",
+        ]
+        if self.steps:
+            lines.append(f"frames differ by {max(self.steps):.3f} nm at most")
+        weak = np.flatnonzero(self.ess < FEW_ESS) + 1
+        if len(weak):
+            listed = ", ".join(map(str, weak))
+            lines.append(f"fewer than {FEW_ESS:g} effective structures at points {listed}")
+        if self.transition is not None:
+            q, states = self.transition.committor, self.transition.states
+            lines += [
+                str(q),
+                f"relative overdamped rates: {q.rate_ab:.3g} forth, {q.rate_ba:.3g} back",
+                f"transition states: {0 if states is None else states.n_effective:.0f} effective",
+            ]
+        return "\n".join([*lines, f"{self.n_energy_calls:,} energy calls"])
+
     def numbers(self) -> dict[str, Any]:
         """Everything for scripts."""
         out: dict[str, Any] = {
@@ -123,6 +149,62 @@ class Walk:
                 "energy_calls": self.transition.n_energy_calls,
             }
         return out
+
+
+def walk_run(
+    folder: RunFolder,
+    *,
+    cv: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    n_states: int | None = None,
+    n_points: int = 30,
+    per_point: int = 200,
+    committor_calls: int = 0,
+    seed: int = 0,
+) -> Walk:
+    """A walk given in words: along a variable, or from one state to another.
+
+    Args:
+        folder: A finished run with slow collective variables.
+        cv: Number of a collective variable from 1, or its name.
+        start: Number of a state from 1, its name, or the name of its basin.
+        end: The same.
+        n_states: Number of states; None as in `find_states`.
+        n_points: Points of the path.
+        per_point: Structures decoded at each, one energy call each.
+        committor_calls: Energy calls for the committor between the states, 0 for none.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If neither or both kinds of a walk are asked for, or there is no such variable
+            or state.
+    """
+    if (cv is None) == (start is None and end is None):
+        raise ValueError("a walk goes along --cv, or --from one state --to another: give either")
+    if cv is None and (start is None or end is None):
+        raise ValueError("`walk` between states needs both --from and --to")
+    if cv is not None and committor_calls:
+        raise ValueError("`committor` is between two states; give --from and --to in place of --cv")
+    _check(n_points, per_point)
+    found = find_states(folder, n_states=n_states)
+    if cv is not None:
+        return walk_along(
+            folder, found, _variable(cv, found.slow.names), n_points=n_points,
+            per_point=per_point, seed=seed,
+        )  # fmt: skip
+    return walk_between(
+        folder, found, found.number(str(start)), found.number(str(end)), n_points=n_points,
+        per_point=per_point, committor_calls=committor_calls, seed=seed,
+    )  # fmt: skip
+
+
+def _variable(cv: str, names: tuple[str, ...]) -> int:
+    keys = {str(k + 1): k for k in range(len(names))} | {name: k for k, name in enumerate(names)}
+    if cv not in keys:
+        listed = ", ".join(f"{k + 1}: {name}" for k, name in enumerate(names))
+        raise ValueError(f"`cv` must be one of {listed}; got {cv!r}")
+    return keys[cv]
 
 
 def walk_between(
