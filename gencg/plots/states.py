@@ -189,7 +189,8 @@ def states_figure(
             axes = [figure.add_subplot(part) for part in below]
             titles = []
             for j in range(few):
-                lines = [f"{j + 1}: {_broken(names[j])}", state_symbol(basins[j])]
+                name = _broken(names[j], 2 if few < 4 else 1)
+                lines = [f"{j + 1}: {name}", state_symbol(basins[j])]
                 titles.append("\n".join(line for line in lines if line))
             plot_structures(structures[:few], molecule, axes, titles=titles,
                             colours=[state_colour(j) for j in range(few)])  # fmt: skip
@@ -213,10 +214,10 @@ def state_symbol(name: str) -> str:
     return ", ".join(parts)
 
 
-def _broken(name: str) -> str:
-    """A name on lines of two coordinates."""
+def _broken(name: str, per_line: int) -> str:
+    """A name on lines of few coordinates."""
     parts = [state_symbol(part) for part in name.split(", ")]
-    return "\n".join(", ".join(parts[k : k + 2]) for k in range(0, len(parts), 2))
+    return "\n".join(", ".join(parts[k : k + per_line]) for k in range(0, len(parts), per_line))
 
 
 def _owners(z: Array, state: Any, density: SmoothDensity) -> tuple[Array, Array]:
