@@ -504,7 +504,8 @@ def test_export_needs_collective_variables(gencg) -> None:
 def test_states_of_a_run_are_told_in_a_table_and_as_json(dipeptide: Path, gencg, tmp_path) -> None:
     code, out, _ = gencg("states", dipeptide, "--n-states", 2, "--out", tmp_path / "two")
     assert code == 0
-    assert "population (%)" in out and "free energy (kJ/mol)" in out
+    assert "population (%)" in out
+    assert "free energy (kJ/mol)" in out
 
     code, out, _ = gencg("states", dipeptide, "--n-states", 2, "--json", "--out", tmp_path / "two")
     found = json.loads(out)
@@ -558,7 +559,8 @@ def test_a_walk_from_state_to_state_and_back_around_an_angle(
         "walk", dipeptide, "--cv", 1, "--n-states", 2, "--points", 6, "-n", 12, "--out", out
     )
     assert code == 0
-    assert "points along" in text and "energy calls" in text
+    assert "points along" in text
+    assert "energy calls" in text
 
 
 def test_a_toy_has_states_a_walk_and_a_committor(well: Path, gencg, tmp_path) -> None:
@@ -578,9 +580,11 @@ def test_a_toy_has_states_a_walk_and_a_committor(well: Path, gencg, tmp_path) ->
     assert code == 0
     q = json.loads(text)["committor"]
     assert json.loads(text)["energy_calls"] == 12 * 20 + 2000
-    assert q["mean"][0] < 0.05 and q["mean"][-1] > 0.95
+    assert q["mean"][0] < 0.05
+    assert q["mean"][-1] > 0.95
     assert q["relative_rate_back"] > q["relative_rate_forth"] > 0
-    assert (out / "walk.png").exists() and not (out / "walk.pdb").exists()
+    assert (out / "walk.png").exists()
+    assert not (out / "walk.pdb").exists()
 
 
 @pytest.mark.parametrize(

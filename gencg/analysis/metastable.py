@@ -221,7 +221,7 @@ def _memberships(g: Array, corners: Array) -> Array:
 def _described(corners: Array, g: Array, w: Array) -> MetastableStates:
     chi = _memberships(g, corners)
     labels = np.where(chi.sum(1) > 0, chi.argmax(1), -1).astype(np.int64)
-    inside = labels >= 0
+    inside = np.asarray(labels >= 0)
     mass, squares = (np.bincount(labels[inside], v[inside], len(corners)) for v in (w, w**2))
     own = np.bincount(labels[inside], (w * chi.max(1))[inside], len(corners))
     return MetastableStates(
