@@ -34,7 +34,8 @@ def rmsd_matrix(a: Tensor, b: Tensor, masses: Tensor) -> Tensor:
     overlap = singular[..., 0] + singular[..., 1] + sign * singular[..., 2]
     sizes = [torch.einsum("k,nka->n", m, part**2) for part in (a, b)]
     square = sizes[0][:, None] + sizes[1] - 2 * overlap
-    return square.clamp_min(0).sqrt()
+    distance: Tensor = square.clamp_min(0).sqrt()
+    return distance
 
 
 def superposed(x: Tensor, reference: Tensor, masses: Tensor) -> Tensor:
@@ -46,7 +47,8 @@ def superposed(x: Tensor, reference: Tensor, masses: Tensor) -> Tensor:
     u, _, vt = torch.linalg.svd(covariance)
     sign = torch.linalg.det(u @ vt)
     u = torch.cat([u[..., :2], u[..., 2:] * sign[:, None, None]], -1)
-    return moved @ (u @ vt) + middle
+    laid: Tensor = moved @ (u @ vt) + middle
+    return laid
 
 
 def centred(x: Tensor, masses: Tensor) -> Tensor:

@@ -358,7 +358,8 @@ def _directions(form: Tensor) -> Tensor:
     scale = torch.where(diagonal > 1e-300, diagonal.clamp_min(1e-300).rsqrt(), 0.0)
     values, vectors = torch.linalg.eigh(scale[:, None] * form * scale)
     kept = values > 1e-9 * values[-1]
-    return scale[:, None] * vectors[:, kept] * values[kept].rsqrt()
+    directions: Tensor = scale[:, None] * vectors[:, kept] * values[kept].rsqrt()
+    return directions
 
 
 def _least(

@@ -207,7 +207,7 @@ def _system(corners: Array) -> Array:
 def _memberships(g: Array, corners: Array) -> Array:
     """Barycentric coordinates within [0, 1], the last corner filled first."""
     g = g[:, : corners.shape[1]]
-    finite = np.isfinite(g).all(1)
+    finite = np.asarray(np.isfinite(g).all(1))
     rows = np.vstack([np.ones(len(g)), np.where(finite[:, None], g, 0.0).T])
     chi = np.linalg.solve(_system(corners), rows).T
     left = np.where(finite, 1.0, 0.0)
@@ -221,7 +221,7 @@ def _memberships(g: Array, corners: Array) -> Array:
 def _described(corners: Array, g: Array, w: Array) -> MetastableStates:
     chi = _memberships(g, corners)
     labels = np.where(chi.sum(1) > 0, chi.argmax(1), -1).astype(np.int64)
-    inside = np.asarray(labels >= 0)
+    inside = labels >= 0
     mass, squares = (np.bincount(labels[inside], v[inside], len(corners)) for v in (w, w**2))
     own = np.bincount(labels[inside], (w * chi.max(1))[inside], len(corners))
     return MetastableStates(

@@ -266,7 +266,7 @@ def _grid_graph(density: SmoothDensity, free_energy: Array) -> Any:
         if density.periodic:
             there, kept = there % shape, np.ones(len(index), dtype=bool)
         else:
-            kept = ((there >= 0) & (there < shape)).all(1)
+            kept = np.asarray(((there >= 0) & (there < shape)).all(1))
         n = 2 * int(np.abs(step).max())
         mean = np.zeros(len(index))
         for k in range(n + 1):
@@ -275,9 +275,9 @@ def _grid_graph(density: SmoothDensity, free_energy: Array) -> Any:
                 between % shape if density.periodic else np.clip(between, 0, np.array(shape) - 1)
             )
             mean += (0.5 if k in (0, n) else 1.0) / n * resistance[tuple(between.T)]
-        start = np.ravel_multi_index(tuple(index.T), shape)
+        start = np.asarray(np.ravel_multi_index(tuple(index.T), shape))
         rows.append(start[kept])
-        columns.append(np.ravel_multi_index(tuple(there[kept].T), shape))
+        columns.append(np.asarray(np.ravel_multi_index(tuple(there[kept].T), shape)))
         costs.append(mean[kept] * float(np.linalg.norm(np.array(step) * widths)))
     n_cells = int(np.prod(shape))
     entries = (np.concatenate(costs), (np.concatenate(rows), np.concatenate(columns)))
