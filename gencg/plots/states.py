@@ -177,7 +177,7 @@ def states_figure(
         rows = figure.add_gridspec(1 if molecule is None else 2, 1, height_ratios=None if molecule
                                    is None else [2.1, 1])  # fmt: skip
         top = rows[0].subgridspec(1, 2, width_ratios=[1.15, 1])
-        left, right = (figure.add_subplot(part) for part in top)
+        left, right = (figure.add_subplot(top[k]) for k in range(2))
         plot_state_map(
             z, log_weights, labels, cv_names=cv_names, periodic=periodic, temperature=temperature,
             centres=centres, ax=left,
@@ -186,7 +186,7 @@ def states_figure(
         if molecule is not None:
             few = min(n, 6)
             below = rows[1].subgridspec(1, few)
-            axes = [figure.add_subplot(part) for part in below]
+            axes = [figure.add_subplot(below[k]) for k in range(few)]
             titles = []
             for j in range(few):
                 name = _broken(names[j], 2 if few < 4 else 1)

@@ -38,7 +38,7 @@ def plot_path(path: CVPath, *, marked: Sequence[int] = (), ax: Axes) -> Axes:
     for part in np.split(np.arange(len(points)), np.flatnonzero(jump) + 1):
         ax.plot(*points[part].T, color="white", lw=5.0, zorder=5, solid_capstyle="round")
         ax.plot(*points[part].T, color=EXACT, lw=2.4, zorder=6, solid_capstyle="round")
-    ax.scatter(*points.T, c=np.arange(len(points)), cmap="plasma", s=26, edgecolors="white",
+    ax.scatter(points[:, 0], points[:, 1], c=np.arange(len(points)), cmap="plasma", s=26, edgecolors="white",
                linewidths=0.6, zorder=7)  # fmt: skip
     for n, k in enumerate(marked):
         ax.annotate(
@@ -145,7 +145,7 @@ def walk_figure(
             2 if with_structures else 1, 1, height_ratios=[2.2, 1] if with_structures else None
         )
         top = rows[0].subgridspec(1, 2, width_ratios=[1, 1.15])
-        left, right = (figure.add_subplot(part) for part in top)
+        left, right = (figure.add_subplot(top[k]) for k in range(2))
         plot_state_map(
             z, log_weights, labels, cv_names=cv_names, periodic=path.periodic,
             temperature=temperature, centres=centres, ax=left,
@@ -158,7 +158,7 @@ def walk_figure(
         )  # fmt: skip
         if with_structures and molecule is not None:
             below = rows[1].subgridspec(1, len(marked))
-            axes = [figure.add_subplot(part) for part in below]
+            axes = [figure.add_subplot(below[k]) for k in range(len(marked))]
             colours = [_progress(k / (n - 1)) for k in marked]
             titles = [chr(ord("a") + i) for i in range(len(marked))]
             plot_structures(frames[marked], molecule, axes, titles=titles, colours=colours)

@@ -121,9 +121,17 @@ def _covering(
     together = torch.randperm(
         sum(map(len, parts)), generator=torch.Generator().manual_seed(seed)
     )  # blocks of samples are alike for the bootstrap
-    fields = ("x", "y", "z", "energy", "log_weights", "valid")
-    joined = {f: torch.cat([getattr(p, f) for p in parts])[together] for f in fields}
-    ensemble = replace(parts[0], **joined, n_energy_calls=n_drawn)
+    first, second = parts
+    ensemble = replace(
+        first,
+        x=torch.cat([first.x, second.x])[together],
+        y=torch.cat([first.y, second.y])[together],
+        z=torch.cat([first.z, second.z])[together],
+        energy=torch.cat([first.energy, second.energy])[together],
+        log_weights=torch.cat([first.log_weights, second.log_weights])[together],
+        valid=torch.cat([first.valid, second.valid])[together],
+        n_energy_calls=n_drawn,
+    )
     return ensemble, soft_samples(system, ensemble)
 
 
