@@ -38,8 +38,10 @@ def plot_path(path: CVPath, *, marked: Sequence[int] = (), ax: Axes) -> Axes:
     for part in np.split(np.arange(len(points)), np.flatnonzero(jump) + 1):
         ax.plot(*points[part].T, color="white", lw=5.0, zorder=5, solid_capstyle="round")
         ax.plot(*points[part].T, color=EXACT, lw=2.4, zorder=6, solid_capstyle="round")
-    ax.scatter(points[:, 0], points[:, 1], c=np.arange(len(points)), cmap="plasma", s=26, edgecolors="white",
-               linewidths=0.6, zorder=7)  # fmt: skip
+    ax.scatter(
+        points[:, 0], points[:, 1], c=np.arange(len(points)), cmap="plasma", s=26,
+        edgecolors="white", linewidths=0.6, zorder=7,
+    )  # fmt: skip
     for n, k in enumerate(marked):
         ax.annotate(
             chr(ord("a") + n), points[k], xytext=(10, 9), textcoords="offset points",
