@@ -172,7 +172,7 @@ def find_states(folder: RunFolder, *, n_states: int | None = None, seed: int = 0
     )
     torsions, angles = torsions_beside(system, ensemble, (), n_max=10_000)
     marks = tell_apart(torsions, angles, found.labels, ensemble.weights, n_states=found.n_states)
-    n_rare = int((slow.spectrum.populations[: slow.n_processes + 1] < MIN_POPULATION).sum())
+    n_rare = _passed_over(slow)
     basins = _basins(system, ensemble, marks, found)
     features = circle_features(torsions.values, angles)
     cvs = _cv_features(ensemble, slow)
@@ -301,6 +301,14 @@ def _doubts(j: int, found: MetastableStates, marks: Marks) -> list[str]:
         other = int(np.argsort(marks.separation[j])[1])
         doubts.append(f"no single coordinate tells it from state {other + 1}")
     return doubts
+
+
+def _passed_over(slow: SlowCVs) -> int:
+    """Processes before the first fast one that move too little to count."""
+    rare = slow.spectrum.populations < MIN_POPULATION
+    counted = (~rare).nonzero()[:, 0].tolist()
+    first_fast = counted[slow.n_processes] if len(counted) > slow.n_processes else len(rare)
+    return int(rare[:first_fast].sum())
 
 
 def _basins(
