@@ -530,3 +530,114 @@ def test_export_needs_collective_variables(gencg) -> None:
     code, _, err = gencg("export", "run", "--format", "plumed")
     assert (code, err.count("\n")) == (2, 1)
     assert "made without collective variables (--cvs 0)" in err
+
+
+def test_states_of_a_run_are_told_in_a_table_and_as_json(dipeptide: Path, gencg, tmp_path) -> None:
+    code, out, _ = gencg("states", dipeptide, "--n-states", 2, "--out", tmp_path / "two")
+    assert code == 0
+    assert "population (%)" in out
+    assert "free energy (kJ/mol)" in out
+
+    code, out, _ = gencg("states", dipeptide, "--n-states", 2, "--json", "--out", tmp_path / "two")
+    found = json.loads(out)
+    assert code == 0
+    assert found["n_states"] == len(found["states"]) == 2
+    shares = [state["population"][0] for state in found["states"]]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1)
+    first, second = found["states"]
+    assert first["free_energy"] == [0.0, 0.0]
+    # -kT ln of the ratio at 300 K
+    expected = -2.494339 * np.log(shares[1] / shares[0])
+    assert second["free_energy"][0] == pytest.approx(expected, rel=1e-4)
+    names = {"states.json", "states.png", "state1.pdb", "state2.pdb"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == names
+    for j, state in enumerate(found["states"], 1):
+        frame = mdtraj.load(str(tmp_path / "two" / f"state{j}.pdb"))
+        assert frame.n_atoms == 22
+        assert "(ALA2)" in state["name"]
+
+
+def test_a_walk_from_state_to_state_and_back_around_an_angle(
+    dipeptide: Path, gencg, tmp_path
+) -> None:
+    out = tmp_path / "walk"
+    options = ["--n-states", 2, "--points", 6, "-n", 12, "--out", out, "--format", "xtc"]
+    code, text, _ = gencg("walk", dipeptide, "--from", 1, "--to", 2, *options, "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert found["energy_calls"] == 6 * 12
+    assert min(found["free_energy"]) == 0.0
+    assert np.shape(found["points"]) == (6, 2)
+
+    # A frame for each point, the chosen sample of samples.h5, in every format
+    samples = read_samples(out)
+    assert samples.n_samples == 72
+    for name in ("walk.pdb", "walk.xtc"):
+        walk = mdtraj.load(str(out / name), top=str(out / "topology.pdb"))
+        assert walk.n_frames == 6
+    ends = mdtraj.load(str(out / "walk.pdb"))
+    chosen = samples.select(torch.tensor(found["sample"])).to_mdtraj()
+    heavy = [a.index for a in ends.topology.atoms if a.element.symbol != "H"]
+    for k in range(6):
+        assert mdtraj.rmsd(ends[k], chosen[k], atom_indices=heavy)[0] < 2e-3
+
+    code, _, error = gencg("walk", dipeptide, "--from", 1, "--to", 2, *options)
+    assert (code, "exists; choose another" in error) == (2, True)
+
+    out = tmp_path / "around"
+    code, text, _ = gencg(
+        "walk", dipeptide, "--cv", 1, "--n-states", 2, "--points", 6, "-n", 12, "--out", out
+    )
+    assert code == 0
+    assert "points along" in text
+    assert "energy calls" in text
+
+
+def test_a_toy_has_states_a_walk_and_a_committor(well: Path, gencg, tmp_path) -> None:
+    code, out, _ = gencg("states", well, "--json", "--out", tmp_path / "states")
+    assert code == 0
+    found = json.loads(out)
+    assert found["n_states"] == 2
+    # What they hold is another matter: so short a run knows neither its CV nor its wells
+    assert sum(state["population"][0] for state in found["states"]) == pytest.approx(1)
+    assert found["states"][1]["structure"] is None
+
+    out = tmp_path / "walk"
+    code, text, _ = gencg(
+        "walk", well, "--from", 1, "--to", 2, "--points", 12, "-n", 20, "--committor", 2000,
+        "--out", out, "--json",
+    )  # fmt: skip
+    assert code == 0
+    q = json.loads(text)["committor"]
+    assert json.loads(text)["energy_calls"] == 12 * 20 + 2000
+    assert 0 <= q["mean"][0] < q["mean"][-1] <= 1
+    assert min(q["relative_rate_back"], q["relative_rate_forth"], q["flux"]) > 0
+    assert (out / "walk.png").exists()
+    assert not (out / "walk.pdb").exists()
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("states", "--n-states", "9"), "`n_states` must lie between 2 and"),
+        (("walk",), "a walk goes along --cv, or --from"),
+        (("walk", "--from", "1"), "needs both --from and --to"),
+        (("walk", "--from", "1", "--to", "1"), "got state 1 twice"),
+        (("walk", "--from", "1", "--to", "moon"), "'moon' is no state of this run"),
+        (("walk", "--cv", "7"), "`cv` must be one of 1:"),
+        (("walk", "--cv", "1", "--committor", "5000"), "`committor` is between two states"),
+        (("walk", "--cv", "1", "--points", "2"), "`points` must be at least 3"),
+        (("walk", "--cv", "1", "-n", "2"), "`n` must be at least 10"),
+        (("walk", "--from", "1", "--to", "2", "--committor", "10"), "at least 2000 energy calls"),
+    ],
+)
+def test_states_and_walks_refuse(well: Path, gencg, args: tuple[str, ...], message: str) -> None:
+    verb, *rest = args
+    code, _, error = gencg(verb, well, *rest)
+    assert (code, message in error) == (2, True), error
+
+
+def test_a_model_of_2020_has_no_slow_functions(model_of_2020: Path, gencg) -> None:
+    code, _, error = gencg("states", model_of_2020)
+    assert (code, "has no slow functions to find states by" in error) == (2, True)

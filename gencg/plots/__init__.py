@@ -16,9 +16,14 @@ from gencg.plots.free_energy import plot_free_energy_error as plot_free_energy_e
 from gencg.plots.free_energy import plot_free_energy_profile as plot_free_energy_profile
 from gencg.plots.populations import plot_populations as plot_populations
 from gencg.plots.ramachandran import plot_ramachandran as plot_ramachandran
+from gencg.plots.states import plot_state_map as plot_state_map
+from gencg.plots.states import plot_state_populations as plot_state_populations
+from gencg.plots.structures import plot_structures as plot_structures
 from gencg.plots.style import new_figure as new_figure
 from gencg.plots.style import style as style
 from gencg.plots.training import plot_ess as plot_ess
 from gencg.plots.training import plot_loss as plot_loss
 from gencg.plots.training import plot_temperature as plot_temperature
+from gencg.plots.walk import plot_along_path as plot_along_path
+from gencg.plots.walk import plot_path as plot_path
 from gencg.plots.weights import plot_weights as plot_weights

@@ -34,12 +34,12 @@ from gencg.training import StepInfo
 
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
-    "samples.dcd", "samples.h5", "topology.pdb", "draws", "export", "basins", "joint.pt", "cvs.pt",
-    "probes.pt", "checkpoint.pt", "metrics.csv", "tensorboard", "versions.json", "structure.pdb",
-    "structure.cif", INPUTS, "config.json",
+    "samples.dcd", "samples.h5", "topology.pdb", "draws", "export", "basins", "states", "joint.pt",
+    "cvs.pt", "probes.pt", "checkpoint.pt", "metrics.csv", "tensorboard", "versions.json",
+    "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
-DRAWN = ("samples.*", "draws", "export", "figures", "basins", ".*")
+DRAWN = ("samples.*", "draws", "export", "figures", "basins", "states", ".*")
 """What other processes than the first do without."""
 BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
 """What shows that a run has something to lose."""

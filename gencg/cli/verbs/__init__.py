@@ -11,6 +11,8 @@ VERBS = (
     "sample",
     "cv",
     "backmap",
+    "states",
+    "walk",
     "explain",
     "export",
     "reweight",
