@@ -21,9 +21,7 @@ class Competitor(ABC):
         data: What they are computed from, ``(n_replicas, n_frames, d)``.
     """
 
-    def __init__(
-        self, name: str, n_cvs: int, *, periodic: bool, by_lag: bool, data: Array
-    ) -> None:
+    def __init__(self, name: str, n_cvs: int, *, periodic: bool, by_lag: bool, data: Array) -> None:
         self.name, self.n_cvs, self.periodic, self.by_lag = name, n_cvs, periodic, by_lag
         self.data = data
 

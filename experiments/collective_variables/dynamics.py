@@ -1,8 +1,8 @@
 """Long unbiased dynamics of a molecule, for evaluation only: nothing is ever trained on them.
 
-Writes into the folder given: ``settings.json``, ``state.pt`` and ``frames.bin`` (float32 positions)
-and ``summary.json``, from which the same command goes on after a kill; with a larger `--ps` it goes on
-further.
+Writes into the folder given: ``settings.json``, ``state.pt``, ``frames.bin`` (float32 positions) and
+``summary.json``, from which the same command goes on after a kill, and further with a larger
+`--ps`.
 """
 
 import argparse

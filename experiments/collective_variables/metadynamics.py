@@ -1,10 +1,10 @@
 """Metadynamics of the data-free CVs of a run, and of phi and psi, in OpenMM.
 
 Both are well-tempered, with the same hills in the same force field and of the same length, several
-seeds each. Compared is the free energy of 0 < phi < 126 degrees (alpha_L and C7ax) over the rest, from
-the trajectory reweighted by the bias of that moment, its first fifth left out: from when on is it
-within `TOLERANCE` of the reference? The CVs are asked to be there no later than `BAR` times what phi
-and psi take. What is done is kept in the folder given, and a killed simulation goes on.
+seeds each. Compared is the free energy of 0 < phi < 126 degrees (alpha_L and C7ax) over the rest,
+from the trajectory reweighted by the bias of that moment, its first fifth left out: from when on is
+it within `TOLERANCE` of the reference? The CVs are asked to be there no later than `BAR` times what
+phi and psi take. What is done is kept in the folder given, and a killed simulation goes on.
 """
 
 import argparse
@@ -52,11 +52,18 @@ class Biased(Simulation):
     Args:
         folder: Where; begun or gone on with.
         **given: Of `Simulation`.
+
+    Raises:
+        ValueError: If the steps between two hills cannot be divided by `PER_HILL`.
     """
 
     def __init__(self, folder: Path, **given: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(**given, hills=folder)
+        if self.frequency % PER_HILL:
+            raise ValueError(
+                f"`stride` must be a multiple of {PER_HILL} steps, got {self.frequency} steps"
+            )
         self.folder = folder
         self.quads = [quad for _, quad in given["molecule"].phi_psi()]
         self.step = given["step"]
