@@ -64,8 +64,10 @@ class TimeLagged(Competitor):
         self.method = method
 
     def values(self, train: Mask, lag: int) -> Array:
-        from deeptime import decomposition
-
+        try:
+            from deeptime import decomposition
+        except ImportError as error:
+            raise ImportError("TICA and VAMP need deeptime; pip install 'gencg[eval]'") from error
         estimator = getattr(decomposition, self.method)(lagtime=lag, dim=self.n_cvs, scaling=None)
         model = estimator.fit_from_timeseries(list(self.data[train])).fetch_model()
         flat = self.data.reshape(-1, self.data.shape[-1])

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 Array = NDArray[np.float64]
 
-N_FITTED = 20_000
+N_FITTED = 10_000
 """Frames that clusters are fitted to, spread evenly."""
 
 

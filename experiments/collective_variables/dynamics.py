@@ -1,6 +1,6 @@
 """Long unbiased dynamics of a molecule, for evaluation only: nothing is ever trained on them.
 
-Writes into the folder given: ``settings.json``, ``state.pt``, ``frames.bin`` (float32 positions) and
+Writes into the folder given ``settings.json``, ``state.pt``, ``frames.bin`` (float32 positions) and
 ``summary.json``, from which the same command goes on after a kill, and further with a larger
 `--ps`.
 """

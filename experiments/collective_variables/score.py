@@ -215,10 +215,15 @@ def score(
         lags_ps: Lags in ps.
         random_seeds: Number of random CVs.
         **settings: Of `Scoring`.
+
+    Raises:
+        ValueError: If two runs have the same name.
     """
     lags = tuple(round(lag / trajectories.settings.interval) for lag in lags_ps)
     scoring = Scoring(lags, **settings)
     found = [data_free(path, trajectories) for path in runs]
+    if len({c.name for c, _ in found}) < len(found):
+        raise ValueError(f"`runs` must end in different names, got {[c.name for c, _ in found]}")
     results = []
     for number in sorted({c.n_cvs for c, _ in found} or {n_cvs or 2}):
         own = {c.name: (c, about) for c, about in found if c.n_cvs == number}
