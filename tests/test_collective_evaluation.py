@@ -302,6 +302,15 @@ def test_competitors_have_as_many_cvs_as_asked() -> None:
     assert not np.allclose(one, other)
 
 
+def test_visits_to_alpha_l_are_counted_in_each_replica() -> None:
+    degrees = np.array([[60.0, 61.0, -80.0, 60.0], [-80.0, 60.0, 130.0, -80.0], [-80.0] * 4])
+    angles = np.radians(np.stack([degrees, 0 * degrees], -1))
+    found = module("score").left_handed(["phi(ALA2)", "psi(ALA2)"], angles)["ALA2"]
+    assert found["population"] == pytest.approx(4 / 12)
+    assert found["error"] == pytest.approx(np.std([0.75, 0.25, 0.0], ddof=1) / 3**0.5)
+    assert found["visits"] == 3
+
+
 def test_features_do_not_see_which_hydrogen_is_which(dipeptide) -> None:
     features = module("features")
     molecule, coordinates = dipeptide.molecule, dipeptide.coordinates

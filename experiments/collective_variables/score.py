@@ -34,6 +34,7 @@ from experiments.collective_variables.discretisation import Discretisation, embe
 from experiments.collective_variables.features import heavy_torsions, quad_torsions, soft_torsions
 from experiments.collective_variables.trajectories import Trajectories
 from experiments.collective_variables.vamp import bootstrap_weights, held_out_scores
+from gencg.analysis import ramachandran_basins
 from gencg.run import CollectiveRun, RunFolder, with_cvs
 
 BAR = 0.95
@@ -120,6 +121,15 @@ def data_free(path: Path, trajectories: Trajectories) -> tuple[Competitor, dict[
     return Fixed(path.name, z, periodic=run.periodic), about
 
 
+def backbone(trajectories: Trajectories) -> tuple[tuple[str, ...], Array]:
+    """Names of phi and psi of all residues and their values ``(n_replicas, n_frames, n)``."""
+    molecule = trajectories.system.molecule
+    assert molecule is not None
+    pairs = molecule.phi_psi()
+    angles = trajectories.each(partial(quad_torsions, [quad for _, quad in pairs]))
+    return tuple(label for label, _ in pairs), angles
+
+
 def competitors(trajectories: Trajectories, n_cvs: int, *, random_seeds: int) -> list[Competitor]:
     """All that data-free CVs are held against, with so many CVs each."""
     system = trajectories.system
@@ -132,13 +142,31 @@ def competitors(trajectories: Trajectories, n_cvs: int, *, random_seeds: int) ->
         for name, angles in (("soft torsions", soft), ("heavy torsions", heavy))
     }
     found = linear_competitors(features, n_cvs)
-    if pairs := molecule.phi_psi():
-        labels, quads = zip(*pairs, strict=True)
-        angles = trajectories.each(partial(quad_torsions, list(quads)))
-        found = hand_chosen(labels, angles, n_cvs) + found
+    found = hand_chosen(*backbone(trajectories), n_cvs) + found
     for seed in range(random_seeds):
         z = random_combinations(features["soft torsions"], n_cvs, seed=seed)
         found.append(Fixed(f"random {seed}", z, periodic=False))
+    return found
+
+
+def left_handed(labels: Sequence[str], angles: Array) -> dict[str, dict[str, float]]:
+    """Population of alpha_L of each residue, its standard error over replicas, and the visits.
+
+    Args:
+        labels: "phi(ALA2)" and so on.
+        angles: Their values, ``(n_replicas, n_frames, n)``.
+    """
+    found = {}
+    for k, label in enumerate(labels):
+        if label.startswith("phi"):
+            phi = angles[..., k]
+            inside = ramachandran_basins(phi, np.zeros_like(phi))["alpha_L"]
+            shares = inside.mean(1)
+            found[label[4:-1]] = {
+                "population": float(shares.mean()),
+                "error": float(shares.std(ddof=1) / len(shares) ** 0.5),
+                "visits": int((inside[:, 1:] & ~inside[:, :-1]).sum() + inside[:, 0].sum()),
+            }
     return found
 
 
@@ -237,6 +265,7 @@ def score(
             "n_clusters": scoring.n_clusters,
             "n_functions": scoring.n_functions,
             "lags_ps": list(lags_ps),
+            "alpha_L": left_handed(*backbone(trajectories)),
             "runs": {name: about for name, (_, about) in own.items()},
         }
         results.append(about | summarise(scores, list(own)))
