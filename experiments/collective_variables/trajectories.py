@@ -104,5 +104,5 @@ class Trajectories:
         for begin in range(0, n_frames, rows):
             x = torch.from_numpy(np.array(self.x[begin : begin + rows])).double()
             values = np.asarray(function(x.flatten(0, 1)))
-            parts.append(values.reshape(len(x), n_replicas, -1))
+            parts.append(values.reshape(len(x), n_replicas, values.shape[-1]))
         return np.concatenate(parts).swapaxes(0, 1)
