@@ -401,4 +401,10 @@ def test_metadynamics_are_compared_by_median_times() -> None:
     assert found["reaches_bar"]
     assert "| phi, psi | 0.03 | 3 | 20 | +0.50 |" in metadynamics.markdown(found)
     results["phi, psi"][0]["difference"] = [20.0, 20.0, 20.0]
-    assert not metadynamics.compare(results, 15.0)["reaches_bar"]
+    found = metadynamics.compare(results, 15.0)
+    assert not found["reaches_bar"]
+    # JSON has no infinity
+    written = metadynamics.plain(found)
+    assert written["ratio"] is None
+    assert written["variables"]["phi, psi"]["settled_ps"] == [None]
+    assert written["variables"]["a96-0"] == found["variables"]["a96-0"]

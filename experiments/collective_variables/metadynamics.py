@@ -175,6 +175,15 @@ def compare(results: dict[str, list[dict[str, Any]]], reference: float) -> dict[
     return found | {"ratio": ratio, "reaches_bar": bool(ratio <= BAR)}
 
 
+def plain(value: Any) -> Any:
+    """The same with None for numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def markdown(found: dict[str, Any]) -> str:
     """The comparison as a table, a row for each set of variables."""
     rows = ["| variables | ns | crossings | within 1 kJ/mol from ps | last error, kJ/mol |"]
@@ -245,9 +254,8 @@ def main() -> None:
     found = compare(results, reference)
     print(markdown(found))
     settings = {name: str(value) for name, value in vars(given).items()}
-    (given.out / "metadynamics.json").write_text(
-        json.dumps(found | {"settings": settings, "lines": results}, indent=1) + "\n"
-    )
+    content = plain(found | {"settings": settings, "lines": results})
+    (given.out / "metadynamics.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
