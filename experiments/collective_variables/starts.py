@@ -32,8 +32,8 @@ def equilibrium(
         rungs: Temperatures up to `hottest`, in K.
         hottest: The highest.
         tune: Sweeps in which masses, steps and temperatures are chosen.
-        sweeps: Sweeps after that. On alanine dipeptide the populations of phi are forgotten after
-            50, and a ladder goes up and down once in 26.
+        sweeps: Sweeps after that. In the reference of alanine dipeptide (`experiments.peptides`) a
+            ladder goes up and down once in 26.
         seed: Of all that is random.
     """
     ladder = np.geomspace(system.temperature, hottest, rungs).tolist()
