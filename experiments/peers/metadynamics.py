@@ -10,6 +10,7 @@ first fifth left out.
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ TARGET = "alanine-dipeptide"
 
 
 class Simulation:
-    """Metadynamics of phi and psi on one thread.
+    """Metadynamics of phi and psi, or of other variables, on one thread.
 
     Args:
         molecule: Gives phi, psi and the structure to start from.
@@ -47,6 +48,8 @@ class Simulation:
         platform: OpenMM platform.
         forcefield: Force-field files.
         seed: Seed of velocities and noise.
+        variables: Bias variables of OpenMM in the place of phi and psi; `sigma` is not theirs.
+        hills: Folder in which the bias is kept after every tenth hill, and found again.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Simulation:
         platform: str,
         forcefield: tuple[str, ...],
         seed: int,
+        variables: Sequence[Any] | None = None,
+        hills: Path | None = None,
     ) -> None:
         import openmm
         from openmm import app
@@ -73,10 +78,14 @@ class Simulation:
             hydrogenMass=hydrogen_mass,
         )  # fmt: skip
         self.frequency = round(stride / step)
-        variables = [_torsion(quad, sigma) for _, quad in molecule.phi_psi()]
+        if variables is None:
+            variables = [_torsion(quad, sigma) for _, quad in molecule.phi_psi()]
         self.temperature = temperature
+        kept = {} if hills is None else {
+            "saveFrequency": 10 * self.frequency, "biasDir": str(hills),
+        }  # fmt: skip
         self._bias = app.Metadynamics(
-            system, variables, temperature, bias_factor, height, self.frequency
+            system, variables, temperature, bias_factor, height, self.frequency, **kept
         )
         integrator = openmm.LangevinMiddleIntegrator(temperature, 1.0, step)
         integrator.setRandomNumberSeed(seed + 1)
