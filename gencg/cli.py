@@ -802,7 +802,8 @@ def _progress(options: dict[str, Any]) -> "Iterator[list[Callable[[StepInfo], No
             )  # fmt: skip
         bar.set_postfix_str(
             f"T={info.temperature:.0f} K, loss={info.loss:.3f}, ESS={info.ess:.2f}, "
-            f"calls={info.energy_calls:.3g}",
+            f"calls={info.energy_calls:.3g}"
+            + (f", restored={info.n_restored}" if info.n_restored else ""),
             refresh=False,
         )
         bar.update()

@@ -38,6 +38,7 @@ ORDER = [
     "reweighting",
     "testing",
     "optimisers",
+    "guard",
     "training",
     "fit",
     "pretrained",
