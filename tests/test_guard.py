@@ -79,7 +79,7 @@ def _model() -> CoarseGrainedModel:
     )
 
 
-class _Leaping(MuonAdam):
+class Leaping(MuonAdam):
     """One step a thousand times too long."""
 
     def __init__(self, model, *, lr: float, n: int, done: int) -> None:
@@ -95,14 +95,14 @@ class _Leaping(MuonAdam):
 
 
 @dataclass(frozen=True)
-class _Leap(Optimisation):
+class Leap(Optimisation):
     """A leap in the n-th step of the optimiser, of which some are done."""
 
     n: int = 0
     done: int = 0
 
     def build(self, model):
-        return _Leaping(model, lr=self.learning_rate, n=self.n, done=self.done)
+        return Leaping(model, lr=self.learning_rate, n=self.n, done=self.done)
 
 
 def _fit(**options) -> FitResult:
@@ -116,8 +116,8 @@ def _log_z(result: FitResult) -> tuple[float, float]:
     return ensemble.log_z, ensemble.ess
 
 
-LEAP = _Leap(learning_rate=1e-2, n=60)
-PLAIN = _Leap(learning_rate=1e-2)
+LEAP = Leap(learning_rate=1e-2, n=60)
+PLAIN = Leap(learning_rate=1e-2)
 EXACT = 12.0649
 
 
@@ -216,9 +216,7 @@ def test_a_run_killed_around_a_divergence_ends_bit_for_bit_like_one_without_a_st
     done = load_checkpoint(cut)["step"]
     assert done == killed_at - 1
     # The leap is of the optimiser of this test: it does not know what was done
-    monkeypatch.setattr(
-        _Leap, "build", lambda self, model: _Leaping(model, lr=1e-2, n=60, done=done)
-    )
+    monkeypatch.setattr(Leap, "build", lambda self, model: Leaping(model, lr=1e-2, n=60, done=done))
     resumed = _fit(optimisation=LEAP, checkpoint=cut)
     assert resumed.state.n_restored == whole.state.n_restored == 1
     for a, b in ((resumed.model, whole.model), (resumed.state.model, whole.state.model)):
