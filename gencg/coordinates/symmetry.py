@@ -329,12 +329,22 @@ def inverting_atoms(molecule: Molecule) -> list[int]:
 
 
 def mirrored_atoms(molecule: Molecule) -> list[int]:
-    """Pyramidal nitrogen atoms beyond whose plane is the same structure with two labels swapped."""
-    return [
-        atom
-        for atom, total in _nitrogens(molecule)
-        if total <= NEARLY_FLAT and equivalent_pair(molecule, molecule.neighbours[atom])
-    ]
+    """Nitrogen of aliphatic amines, beyond whose plane is the same structure, two labels swapped.
+
+    With two equal ends on a carbon of four neighbours. What is conjugated, as in aniline, crosses
+    its plane too easily to be held on one side.
+    """
+    found = []
+    for atom, total in _nitrogens(molecule):
+        bonded = molecule.neighbours[atom]
+        pair = equivalent_pair(molecule, bonded)
+        rest = set(bonded) - set(pair or ())
+        aliphatic = any(
+            molecule.elements[k] == "C" and len(molecule.neighbours[k]) == 4 for k in rest
+        )
+        if pair and aliphatic and total <= NEARLY_FLAT:
+            found.append(atom)
+    return found
 
 
 def _nitrogens(molecule: Molecule) -> list[tuple[int, float]]:
