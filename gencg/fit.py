@@ -304,7 +304,7 @@ def _train(
 ) -> None:
     saved = time.monotonic()
     if not state.good:
-        state.remember()
+        state.good = state.kept()
     if path is not None and not path.exists():
         # Calls lost with an early kill are counted against a checkpoint too
         _save(path, state)

@@ -48,6 +48,11 @@ class BoltzmannTarget:
         return -(self.beta if beta is None else beta) * energy + log_det
 
     def energy_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Energy in kJ/mol and :math:`\log|\det \partial x/\partial y|`, each ``(*batch,)``."""
+        r"""Energy in kJ/mol and :math:`\log|\det \partial x/\partial y|`, each ``(*batch,)``.
+
+        Outside the room that coordinates are meant to fill the logarithm is lowered by their
+        `fence`, so that a generator stays inside; `draw` weighs its samples without.
+        """
         x, log_det = self.coordinates.inverse(y)
-        return self.energy(x), log_det
+        fence = self.coordinates.fence(y)
+        return self.energy(x), log_det if fence is None else log_det - fence

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gencg import parallel
 from gencg.distributions.networks import multiplies_bfloat16, products_in
+from gencg.guard import Standing, has_lost_ground
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
@@ -30,8 +31,12 @@ SNAPSHOTS = (3.0, 2.0, 1.4)
 """Temperature factors at which the soft block is kept: a hot flow that crosses barriers."""
 MAX_SKIPPED = 20
 """Steps in a row with a gradient that is not finite before the last good state is restored."""
+MAX_WORSE = 20
+"""Steps in a row that lose ground (`has_lost_ground`) before the last good state is restored."""
 MAX_RESTORED = 5
-"""Restorations before the run stops."""
+"""Restorations before a run without finite gradients stops, and lost ground is let go."""
+RATE_DOUBLES = 1 / 8
+"""Share of the run in which a rate that was halved doubles again."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 OPTIMISERS = ("muon", "adam")
 MAX_BROKEN = 0.5
@@ -61,6 +66,7 @@ class StepInfo:
         n_dropped: Worst samples left out.
         n_invalid: Samples that were not finite.
         seconds: Wall time so far, over all resumes.
+        n_restored: How often the last good state was restored so far.
     """
 
     step: int
@@ -77,6 +83,7 @@ class StepInfo:
     n_dropped: int
     n_invalid: int
     seconds: float
+    n_restored: int = 0
 
 
 Reporter = Callable[[StepInfo], None]
@@ -174,13 +181,15 @@ class TrainingState:
         seconds: Wall time.
         n_skipped: Steps in a row that were skipped.
         n_broken: Steps in a row of which most samples were not finite.
+        n_worse: Steps in a row in which the generator was worse than in the last good state.
         n_restored: Times the last good state was restored.
         rate_factor: Factor on the learning rate, halved at each restoration.
         recent: Energies and log-weights of the last batches, for the tempering rule.
         history: Log lines kept.
         ladder: Samples kept along the ladder.
         snapshots: Parameters of the averaged soft block at `SNAPSHOTS`, with their beta.
-        good: The last good state, to return to: what moves, and how much of the lists was there.
+        good: The last good state, to return to: what moves, how much of the lists was there, and
+            how well the generator did (`Standing`).
         objective: The loss; what it needs beside the model is part of the state.
     """
 
@@ -197,6 +206,7 @@ class TrainingState:
     seconds: float = 0.0
     n_skipped: int = 0
     n_broken: int = 0
+    n_worse: int = 0
     n_restored: int = 0
     rate_factor: float = 1.0
     recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -224,11 +234,21 @@ class TrainingState:
         self.snapshots = [(beta, soft) for beta, soft in content["snapshots"]]
         self.good = content["good"]
 
-    def remember(self) -> None:
-        """Keep the present state as the last good one."""
-        self.good = copy.deepcopy(self._moving()) | {
-            name: len(getattr(self, name)) for name in _LISTS
-        }
+    def kept(self, standing: Standing | None = None) -> dict[str, Any]:
+        """A copy of the present state, to be the last good one.
+
+        Args:
+            standing: How well its generator does.
+        """
+        lengths = {name: len(getattr(self, name)) for name in _LISTS}
+        how = {} if standing is None else dict(vars(standing))
+        return copy.deepcopy(self._moving()) | lengths | {"standing": how}
+
+    @property
+    def standing(self) -> Standing | None:
+        """How well the generator of the last good state did, where that is known."""
+        content = self.good.get("standing")
+        return Standing(**content) if content else None
 
     def restore(self) -> None:
         """Go back to the last good state; counters of calls and time go on."""
@@ -252,7 +272,7 @@ class TrainingState:
 
     def _move_to(self, content: dict[str, Any]) -> None:
         for name in _PLAIN:
-            setattr(self, name, content[name])
+            setattr(self, name, (_BEFORE | content)[name])
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
@@ -272,10 +292,13 @@ _PLAIN = (
     "seconds",
     "n_skipped",
     "n_broken",
+    "n_worse",
     "n_restored",
     "rate_factor",
 )
 _LISTS = ("history", "ladder", "snapshots")
+_BEFORE = {"n_worse": 0}
+"""What checkpoints of before did not hold."""
 
 
 class Trainer:
@@ -308,7 +331,7 @@ class Trainer:
             rounded = self.optimisation.products(parameter) if self.objective.rounds else None
             with products_in(rounded):
                 evaluation = self.objective.evaluate(state.model, beta)
-        gradient_norm = self._move(state, evaluation)
+        gradient_norm = self._advance(state, evaluation)
         state.step += 1
         spent = energy.n_energy_calls - calls[0], energy.n_gradient_calls - calls[1]
         n_energies, n_gradients = parallel.total(torch.tensor(spent)).tolist()
@@ -337,6 +360,20 @@ class Trainer:
             state.recent = [(e, w - (beta - state.beta) * e) for e, w in recent]
             state.beta = beta
 
+    def _advance(self, state: TrainingState, evaluation: Evaluation) -> float:
+        """A step, or the return to the last good state; the norm of the gradient."""
+        standing = Standing.of(evaluation, state.beta)
+        if self._loses(state, standing):
+            self._return(state, f"{MAX_WORSE} steps in a row were worse than before")
+            return math.nan
+        due = (state.step + 1) % max(state.n_steps // N_RUNGS, 1) == 0
+        # The state that the samples are of: of the one after the step nothing is known yet
+        present = state.kept(standing) if due and state.n_worse == 0 else None
+        norm = self._move(state, evaluation)
+        if present is not None and math.isfinite(norm) and state.n_broken == 0:
+            state.good = present
+        return norm
+
     def _move(self, state: TrainingState, evaluation: Evaluation) -> float:
         state.optimiser.zero_grad(set_to_none=True)
         norm = math.nan
@@ -353,9 +390,24 @@ class Trainer:
             state.optimiser.step()
             state.n_skipped = 0
             self._average(state)
+            self._recover(state)
         else:
             self._skip(state)
         return norm
+
+    def _loses(self, state: TrainingState, standing: Standing) -> bool:
+        """Count steps worse than the last good state; whether there were too many in a row."""
+        before = state.standing
+        worse = before is not None and has_lost_ground(standing, before)
+        state.n_worse = state.n_worse + 1 if worse else 0
+        return state.n_worse >= MAX_WORSE and state.n_restored < MAX_RESTORED
+
+    def _recover(self, state: TrainingState) -> None:
+        """Raise a rate that was halved; after k returns to a share of 2^(1-k) at most."""
+        if state.rate_factor < 1:
+            most = 2.0 ** (1 - max(state.n_restored, 1))
+            rise = 2 ** (1 / max(RATE_DOUBLES * state.n_steps, 1))
+            state.rate_factor = max(state.rate_factor, min(most, rise * state.rate_factor))
 
     def _average(self, state: TrainingState) -> None:
         weight = 1 / (1 + self.optimisation.averaging * state.step)
@@ -385,11 +437,18 @@ class Trainer:
                 f"row, also after {MAX_RESTORED} returns to the last good state; lower the "
                 "learning rate, start hotter, or check the structure and force field"
             )
+        self._return(state, f"the gradient was not finite in {MAX_SKIPPED} steps in a row")
+
+    def _return(self, state: TrainingState, why: str) -> None:
+        """To the last good state at half the rate; the steps of the run go on."""
         step, n_restored, factor = state.step, state.n_restored, state.rate_factor
         state.restore()
+        good = state.step
         state.step, state.n_restored, state.rate_factor = step, n_restored + 1, factor / 2
-        state.n_skipped = 0
-        logger.warning("returned to the last good state, learning rate halved, at step %d", step)
+        state.n_skipped = state.n_worse = 0
+        logger.warning(
+            "%s: at step %d back to the state of step %d, learning rate halved", why, step, good
+        )
 
     def _record(self, state: TrainingState, evaluation: Evaluation, info: StepInfo) -> None:
         n_recent = max(2 * self.tempering.interval, 1) if self.tempering.interval > 1 else 0
@@ -410,8 +469,6 @@ class Trainer:
                     evaluation.log_weights.cpu(),
                 )
             )
-            if state.n_skipped == state.n_broken == 0:
-                state.remember()
 
     def _snapshot(self, state: TrainingState) -> None:
         decoder = state.average.decoder
@@ -453,6 +510,7 @@ def _info(
         n_dropped=evaluation.n_dropped,
         n_invalid=evaluation.n_invalid,
         seconds=state.seconds,
+        n_restored=state.n_restored,
     )
 
 

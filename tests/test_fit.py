@@ -2,6 +2,7 @@
 
 import math
 import signal
+from itertools import pairwise
 
 import pytest
 import torch
@@ -233,7 +234,12 @@ def test_a_run_recovers_from_a_bad_stretch(estimator, batches_per_step) -> None:
         estimator=estimator,
     )  # fmt: skip
     assert result.state.n_restored == 1
-    assert result.state.rate_factor == 0.5
+    # Half the rate at first, and the whole again before the end
+    factors = [i.learning_rate / Optimisation().rate(i.step - 1, 60) for i in result.history]
+    first = next(k for k, info in enumerate(result.history) if info.n_restored)
+    assert factors[first : first + 2] == [1.0, 0.5]
+    assert all(a <= b for a, b in pairwise(factors[first + 1 :]))
+    assert result.state.rate_factor == 1.0
     assert result.state.step == 60
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
 
@@ -266,7 +272,7 @@ def test_a_resumed_run_returns_to_the_same_good_state(tmp_path) -> None:
         run("cut.pt", bad_stretch(0), [kill])
     # The good state is older than the checkpoint: it is kept every third step
     content = load_checkpoint(tmp_path / "cut.pt")
-    assert (content["step"], content["good"]["step"]) == (11, 9)
+    assert (content["step"], content["good"]["step"]) == (11, 8)
     resumed = run("cut.pt", bad_stretch(11))
 
     assert whole.state.n_restored == resumed.state.n_restored == 1

@@ -39,6 +39,7 @@ ORDER = [
     "reweighting",
     "testing",
     "optimisers",
+    "guard",
     "training",
     "fit",
     "pretrained",

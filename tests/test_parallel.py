@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_guard import Leap
 
 from gencg import parallel
 from gencg.checkpoint import load_checkpoint
@@ -25,6 +26,7 @@ from gencg.systems.base import System
 from gencg.tempering import ESSTempering
 
 N_STEPS, BATCH, N_SAMPLES = 30, 89, 1001
+LEAP = Leap(learning_rate=1e-2, n=6)
 OPTIONS = {"energy_calls": N_STEPS * BATCH, "batch_size": BATCH, "seed": 3}
 
 
@@ -50,6 +52,7 @@ def numbers(result) -> dict:
         "ess": [info.ess for info in result.history],
         "beta": [info.beta for info in result.history],
         "dropped": [info.n_dropped for info in result.history],
+        "restored": result.state.n_restored,
         "calls": (result.energy_calls, result.gradient_calls, ensemble.n_energy_calls),
         "x": ensemble.x,
         "log_weights": ensemble.log_weights,
@@ -109,6 +112,17 @@ def test_two_processes_give_the_parameters_and_samples_of_one(tmp_path) -> None:
     assert two["calls"] == (energies + 1, gradients, drawn)
 
 
+def test_two_processes_return_to_the_last_good_state_together(tmp_path) -> None:
+    pair = Pair(tmp_path, __file__, "leap", str(tmp_path / "two.pt"))
+    one = numbers(small_fit(optimisation=LEAP))
+    assert pair.wait() == [0, 0], pair.complaints()
+    two = torch.load(tmp_path / "two.pt")
+    assert two["restored"] == one["restored"] == 1
+    # The leap magnifies the last digits, which are those of sums in another order
+    for a, b in zip(two["parameters"], one["parameters"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
 def test_the_death_of_a_process_ends_the_other_and_one_alone_resumes(tmp_path) -> None:
     path = tmp_path / "checkpoint.pt"
     pair = Pair(tmp_path, __file__, "slow", str(path))
@@ -143,8 +157,8 @@ def main(what: str, path: Path) -> None:
     """What the processes of these tests do."""
     torch.set_default_dtype(torch.float64)
     with parallel.processes():
-        if what == "numbers":
-            found = numbers(small_fit())
+        if what in ("numbers", "leap"):
+            found = numbers(small_fit(optimisation=LEAP if what == "leap" else None))
             if parallel.rank() == 0:
                 torch.save(found, path)
         else:

@@ -143,7 +143,8 @@ class TrainingProgress:
             info.step,
             info.n_steps,
             f"T={info.temperature:.0f} K, loss={info.loss:.3f}, ESS={info.ess:.2f}, "
-            f"calls={info.energy_calls:.3g}",
+            f"calls={info.energy_calls:.3g}"
+            + (f", restored={info.n_restored}" if info.n_restored else ""),
             skip=self._skip,
         )
         if not self._told and self.progress.seconds >= FIRST and info.step < info.n_steps:

@@ -38,6 +38,11 @@ class CoordinateMap(ABC):
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""Configurations ``(*batch, *event_shape)``, :math:`\log|\det \partial x/\partial y|`."""
 
+    def fence(self, y: Tensor) -> Tensor | None:
+        """What a training target takes off its log-density outside the room that y is meant to
+        fill, ``(*batch,)``, zero inside; None where there is no such room."""
+        return None
+
     def valid(self, x: Tensor) -> Tensor:
         """Which configurations belong to the described molecule, ``(*batch,)`` bool.
 

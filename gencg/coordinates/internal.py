@@ -21,6 +21,7 @@ from gencg.coordinates.symmetry import (
     equivalent_pair,
     find_rotors,
     inverting_atoms,
+    mirrored_atoms,
     planar_bonds,
     relabelled,
     shortest_ring,
@@ -43,6 +44,8 @@ BOND_SCALE, ANGLE_SCALE, STIFF_SCALE = 0.0035, 0.06, 0.12
 """Thermal spread at 300 K of a bond length (nm), an angle and a stiff torsion (rad)."""
 SOFT_SCALE = math.pi / math.sqrt(3)
 """Standard deviation of the uniform distribution on the circle (rad)."""
+FENCE = 0.1
+"""How far beyond its plane nitrogen with two equal ends may stray, in rad."""
 
 
 class InternalCoordinates(CoordinateMap):
@@ -100,7 +103,10 @@ class InternalCoordinates(CoordinateMap):
     :math:`\sin\alpha / \alpha` in place of :math:`\sin\theta`; torsions reach across.
 
     **Nitrogen that turns over.** A pyramidal nitrogen with three neighbours passes through its
-    plane; the torsion of one substituent relative to the other is soft (`inverting_atoms`).
+    plane; the torsion of one substituent relative to the other is soft (`inverting_atoms`). Beyond
+    the plane of an NH2 lies the same structure with its hydrogens swapped. Nothing in the energy
+    keeps a hot generator from it, and the torsion, narrow on either side, would have to be in two
+    places: a `fence` keeps it on one.
 
     Args:
         molecule: Bonds and reference structure.
@@ -174,6 +180,10 @@ class InternalCoordinates(CoordinateMap):
         self.scale = scales.repeat_interleave(torch.tensor([n - 1, n - 2, n - 3]))
         self.scale[n - 1 + self._tables.closing] = BOND_SCALE
         self.scale[self.soft] = SOFT_SCALE
+        mirrored = set(mirrored_atoms(molecule))
+        sided = [k for k in z.relative if z.parent[k] in mirrored and k not in owned]
+        self._mirrored = torch.tensor([begin + row[k] for k in sided], dtype=torch.long)
+        self._side = self.centre[self._mirrored].sign()
         self.names = coordinate_names(molecule, z, self.rotors)
 
     def __repr__(self) -> str:
@@ -218,6 +228,18 @@ class InternalCoordinates(CoordinateMap):
         x, volume = place(r, theta, absolute_torsions(torsion, t), t)
         log_det = _log_volume(r, volume, 0) - self._log_stretch
         return x.permute(2, 1, 0).reshape(*batch, n, 3), log_det.reshape(batch)
+
+    def fence(self, y: Tensor) -> Tensor | None:
+        r"""Half the square of how far nitrogen is beyond its plane, in units of `FENCE`.
+
+        For nitrogen whose equivalent ends trade places there (`mirrored_atoms`), and on the other
+        side beyond where the ends would fall together: of the two labellings one is inside.
+        """
+        if not len(self._mirrored):
+            return None
+        inside = y[..., self._mirrored.to(y.device)] * self._side.to(y)
+        beyond: Tensor = (inside - math.pi).clamp(min=0) + (-inside).clamp(min=0)
+        return 0.5 * (beyond / FENCE).square().sum(-1)
 
     def relabel(self, x: Tensor, copies: Tensor) -> Tensor:
         """Turn the rotors of ``x`` by 2 pi/n times `copies`, ``(*batch, n_rotors)``, by label."""

@@ -15,6 +15,8 @@ from gencg.molecule import Molecule
 
 # Longest bonds, in nm, that count as double or amide between two flat atoms
 _FLAT_BONDS = {"CC": 0.1410, "CN": 0.1400, "NN": 0.1350}
+NEARLY_FLAT = 340.0
+"""Sum of the angles of nitrogen with two equal ends, in degrees, from which on it turns over."""
 _BENT_BONDS = {"CC": 0.1390, "CN": 0.1330, "NN": 0.1300}
 
 
@@ -315,18 +317,46 @@ def inverting_atoms(molecule: Molecule) -> list[int]:
     the corner of a cage, where any two bonds are in a ring of up to eight atoms, it stays.
     """
     found = []
-    for atom, bonded in enumerate(molecule.neighbours):
-        if molecule.elements[atom] != "N" or len(bonded) != 3:
-            continue
-        arms = molecule.positions[list(bonded)] - molecule.positions[atom]
-        arms /= np.linalg.norm(arms, axis=1, keepdims=True)
-        total = np.degrees(np.arccos(np.clip((arms @ arms.T)[np.triu_indices(3, 1)], -1, 1))).sum()
-        least = 340.0 if equivalent_pair(molecule, bonded) else 0.0
+    for atom, total in _nitrogens(molecule):
+        bonded = molecule.neighbours[atom]
+        least = NEARLY_FLAT if equivalent_pair(molecule, bonded) else 0.0
         rings = [shortest_ring(molecule, i, atom, j) for i, j in combinations(bonded, 2)]
         caged = all(0 < len(ring) <= 8 for ring in rings)
         strained = any(len(ring) == 3 for ring in rings)
         if least < total < 355.0 and not caged and not strained:
             found.append(atom)
+    return found
+
+
+def mirrored_atoms(molecule: Molecule) -> list[int]:
+    """Nitrogen of aliphatic amines, beyond whose plane is the same structure, two labels swapped.
+
+    With two equal ends on a carbon of four neighbours. What is conjugated, as in aniline, crosses
+    its plane too easily to be held on one side.
+    """
+    found = []
+    for atom, total in _nitrogens(molecule):
+        bonded = molecule.neighbours[atom]
+        pair = equivalent_pair(molecule, bonded)
+        rest = set(bonded) - set(pair or ())
+        aliphatic = any(
+            molecule.elements[k] == "C" and len(molecule.neighbours[k]) == 4 for k in rest
+        )
+        if pair and aliphatic and total <= NEARLY_FLAT:
+            found.append(atom)
+    return found
+
+
+def _nitrogens(molecule: Molecule) -> list[tuple[int, float]]:
+    """Nitrogen atoms with three neighbours, and the sum of their angles in degrees."""
+    found = []
+    for atom, bonded in enumerate(molecule.neighbours):
+        if molecule.elements[atom] != "N" or len(bonded) != 3:
+            continue
+        arms = molecule.positions[list(bonded)] - molecule.positions[atom]
+        arms /= np.linalg.norm(arms, axis=1, keepdims=True)
+        cosines = np.clip((arms @ arms.T)[np.triu_indices(3, 1)], -1, 1)
+        found.append((atom, float(np.degrees(np.arccos(cosines)).sum())))
     return found
 
 

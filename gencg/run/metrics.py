@@ -12,13 +12,17 @@ COLUMNS: dict[str, Any] = {field.name: field.type for field in dataclasses.field
 
 
 def read_metrics(path: str | Path) -> list[StepInfo]:
-    """Log lines in their order; none for a missing file, and a line cut off by a kill is left."""
+    """Log lines in their order; none for a missing file, and a line cut off by a kill is left.
+
+    A table of before may lack the last columns, which then have their defaults.
+    """
     try:
         with open(path, newline="") as file:
             rows = list(csv.reader(file))
     except FileNotFoundError:
         return []
-    return [info for row in rows[1:] if (info := _parse(row)) is not None]
+    names = rows[0] if rows else []
+    return [info for row in rows[1:] if (info := _parse(row, names)) is not None]
 
 
 class MetricsWriter:
@@ -56,10 +60,10 @@ def _line(info: StepInfo) -> str:
     return ",".join(repr(getattr(info, name)) for name in COLUMNS) + "\n"
 
 
-def _parse(row: list[str]) -> StepInfo | None:
-    if len(row) != len(COLUMNS):
+def _parse(row: list[str], names: list[str]) -> StepInfo | None:
+    if len(row) != len(names):
         return None
     try:
-        return StepInfo(*(read(v) for read, v in zip(COLUMNS.values(), row, strict=True)))
-    except ValueError:
+        return StepInfo(**{name: COLUMNS[name](v) for name, v in zip(names, row, strict=True)})
+    except (KeyError, TypeError, ValueError):
         return None

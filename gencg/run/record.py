@@ -61,6 +61,7 @@ def summarise(
         "pareto_k": ensemble.pareto_k,
         "energy_calls": result.energy_calls + ensemble.n_energy_calls + probing,
         "gradient_calls": result.gradient_calls,
+        "n_restored": result.state.n_restored,
         "wall_seconds": result.seconds,
         "temperature": ensemble.temperature,
         "n_atoms": 0 if molecule is None else molecule.n_atoms,

@@ -11,9 +11,11 @@ from molecules import cyclohexane
 from torch import Tensor
 from torch.testing import assert_close
 
-from gencg.coordinates.internal import InternalCoordinates
+from gencg import systems
+from gencg.coordinates.internal import FENCE, InternalCoordinates
 from gencg.geometry import angles, dihedrals, distances
 from gencg.molecule import Molecule
+from gencg.target import BoltzmannTarget
 from gencg.testing import check_coordinate_map
 
 SOFT = {
@@ -226,6 +228,61 @@ def test_nitrogen_turns_over() -> None:
         names = InternalCoordinates(from_smiles(smiles))
         soft = [n for n, s in zip(names.names, names.soft, strict=True) if s]
         assert not any(name.startswith("improper") for name in soft)
+
+
+@pytest.mark.parametrize("smiles", ["CCN", "c1ccc2c(c1)c(c[nH]2)CCN", "NCC(=O)O", "NCCN"])
+def test_of_the_two_labellings_of_an_amine_one_is_inside_its_fence(smiles: str) -> None:
+    coordinates = InternalCoordinates(from_smiles(smiles))
+    molecule = coordinates.molecule
+    amines = [k for k, e in enumerate(molecule.elements) if e == "N" and _hydrogens(molecule, k)]
+    y = coordinates.centre.repeat(50, 1)
+    pairs = [_hydrogens(molecule, k) for k in amines]
+    rows = [
+        next(i for i, name in enumerate(coordinates.names)
+             if name.startswith("improper") and molecule.names[h] in name.split(",")[0])
+        for h in (pair[1] for pair in pairs)
+    ]  # fmt: skip
+    assert len(rows) == smiles.count("N")
+    assert coordinates.fence(y).eq(0).all()
+    for row, (a, b) in zip(rows, pairs, strict=True):
+        # All angles from one hydrogen on the other round to the plane, and as far beyond
+        side = y[0, row].sign()
+        moved = y.clone()
+        moved[:, row] = side * torch.linspace(0.3, 2 * math.pi - 0.3, 50)
+        inside = coordinates.fence(moved) == 0
+        assert_close(inside, moved[:, row].abs() <= math.pi)
+        # Swapped, what is beyond is inside, and the other way round
+        x, _ = coordinates.inverse(moved)
+        x[:, [a, b]] = x[:, [b, a]]
+        swapped, _ = coordinates.forward(x)
+        swapped[:, row] = side * torch.remainder(side * swapped[:, row], 2 * math.pi)
+        assert_close(coordinates.fence(swapped) == 0, ~inside)
+
+
+@pytest.mark.parametrize("smiles", ["CNC", "CC(=O)N", "C[NH3+]", "Nc1ccccc1", "CS(=O)(=O)N"])
+def test_no_other_molecule_has_a_fence(smiles: str) -> None:
+    coordinates = InternalCoordinates(from_smiles(smiles))
+    assert coordinates.fence(coordinates.centre) is None
+
+
+def test_the_fence_lowers_the_target_and_not_the_weights_of_samples() -> None:
+    system = systems.from_smiles("CCN")
+    coordinates = system.coordinates
+    target = BoltzmannTarget(system.energy, coordinates, 300.0)
+    (row,) = coordinates._mirrored.tolist()
+    y = coordinates.centre.repeat(2, 1)
+    y[1, row] = y[1, row].sign() * (math.pi + 0.2)
+    x, log_det = coordinates.inverse(y)
+    energy, lowered = target.energy_and_log_det(y)
+    assert_close(energy, system.energy(x))
+    assert_close(log_det - lowered, torch.tensor([0.0, 0.5 * (0.2 / FENCE) ** 2]))
+
+
+def _hydrogens(molecule: Molecule, atom: int) -> list[int]:
+    """The hydrogens of a nitrogen with two of them and one other neighbour."""
+    bonded = molecule.neighbours[atom]
+    found = [k for k in bonded if molecule.elements[k] == "H"]
+    return found if (len(bonded), len(found)) == (3, 2) else []
 
 
 @pytest.mark.parametrize(
