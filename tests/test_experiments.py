@@ -17,7 +17,7 @@ from torch.testing import assert_close
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     "double_well.run", "alanine_dipeptide.run", "alanine_dipeptide.evaluate",
-    "alanine_dipeptide.agreement", "slow_functions.run", "one_stage.run", "two_levels.run",
+    "collective_variables.agreement", "slow_functions.run", "one_stage.run", "two_levels.run",
     "benchmarks.energy",
 ]  # fmt: skip
 EXPECTED = sorted((ROOT / "experiments").glob("*/expected.json"))
@@ -70,7 +70,7 @@ def test_canonical_correlations_see_the_span_and_not_its_basis(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
-    agreement = importlib.import_module("experiments.alanine_dipeptide.agreement")
+    agreement = importlib.import_module("experiments.collective_variables.agreement")
     canonical_correlations = agreement.canonical_correlations
     f, noise = torch.randn(2000, 2), torch.randn(2000, 1)
     weights = torch.softmax(torch.randn(2000), 0)
