@@ -38,3 +38,23 @@ def cv_label(name: str, spell: Callable[[str], str] = str) -> str:
         sign = ("−" if c < 0 else "") if not text else (" − " if c < 0 else " + ")
         text += sign + ("" if abs(c) == 1 else f"{abs(c):g} ") + spell(coordinate)
     return text
+
+
+_LONE = "MOL1"
+"""The residue of a molecule that has no others."""
+_TORSION = re.compile(r"torsion\((\w+)-(\S+), \1-(\S+), \1-(\S+), \1-(\S+)\)")
+_ROTOR = re.compile(rf"rotor\({_LONE}-(\S+)\)")
+
+
+def shorter(text: str) -> str:
+    """Torsions within one residue in the short form, wherever they are in a text.
+
+    "torsion(MOL1-C1, MOL1-C2, MOL1-C4, MOL1-C5)" becomes "C1–C2–C4–C5", and "rotor(MOL1-C3)"
+    "rotor C3"; a residue of a name of its own follows in parentheses.
+    """
+
+    def atoms(found: re.Match[str]) -> str:
+        residue, *names = found.groups()
+        return "–".join(names) + ("" if residue == _LONE else f" ({residue})")
+
+    return _ROTOR.sub(r"rotor \1", _TORSION.sub(atoms, text))

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from gencg.analysis.basins import Basin
 from gencg.analysis.collective import SlowMaps
-from gencg.analysis.cv_names import cv_label
+from gencg.analysis.cv_names import cv_label, shorter
 from gencg.analysis.free_energy import FreeEnergySurface
 from gencg.analysis.histogram import to_array, weighted_histogram, weighted_window
 from gencg.plots.free_energy import plot_free_energy, plot_free_energy_profile
@@ -301,7 +301,7 @@ def plot_bound_gap(
 
 def cv_symbol(name: str) -> str:
     """A collective variable's name with symbols: "1 phi(A) -1 psi(A)" becomes φ A − ψ A."""
-    return cv_label(name, symbol)
+    return cv_label(shorter(name), symbol)
 
 
 def _axis(ax: Axes, which: str, label: str, angle: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gencg.analysis.basins import Basin, find_basins
-from gencg.analysis.cv_names import cv_label
+from gencg.analysis.cv_names import cv_label, shorter
 from gencg.discover import SlowCVs
 from gencg.discover.slow_cvs import MIN_POPULATION
 from gencg.ensemble import Ensemble
@@ -83,11 +83,11 @@ def _explanations(explanations: Sequence[Mapping[str, Any]]) -> str:
         "`gencg explain` tells the errors, the terms that could stand in, and colours the atoms."
     )
     header = ["", "is about", "what the formula is worth"]
-    return table_section("In chemical words", rows, header=header, note=note)
+    return table_section("In chemical words", rows, header=header, note=note, words=True)
 
 
 def _greek(text: str) -> str:
-    return re.sub(r"\b(phi|psi|omega|chi)(?=\d?\()", lambda m: _GREEK[m[1]], text)
+    return shorter(re.sub(r"\b(phi|psi|omega|chi)(?=\d?\()", lambda m: _GREEK[m[1]], text))
 
 
 def _what_they_are(slow: SlowCVs) -> str:
@@ -195,7 +195,9 @@ def _carriers(slow: SlowCVs, system: System) -> str:
         "what turns while the process happens."
     )
     header = ["slow function", "eigenvalue", "carried by"]
-    return table_section("What carries the slow processes", rows, header=header, note=note)
+    return table_section(
+        "What carries the slow processes", rows, header=header, note=note, words=True
+    )
 
 
 def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> str:
@@ -232,9 +234,12 @@ _GREEK = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ"}
 
 
 def plain_name(name: str) -> str:
-    """A variable's name in Unicode: "1 phi(ALA2) -1 psi(ALA2)" becomes "φ(ALA2) − ψ(ALA2)"."""
-    return cv_label(
-        name, lambda c: re.sub(r"^(phi|psi|omega|chi)(?=\d?\b)", lambda m: _GREEK[m[1]], c)
+    """A variable's name in Unicode: "1 phi(ALA2) -1 psi(ALA2)" becomes "φ(ALA2) − ψ(ALA2)"; see
+    `shorter`."""
+    return shorter(
+        cv_label(
+            name, lambda c: re.sub(r"^(phi|psi|omega|chi)(?=\d?\b)", lambda m: _GREEK[m[1]], c)
+        )
     )
 
 

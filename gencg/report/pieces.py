@@ -28,15 +28,17 @@ def panel_section(panel: Panel, folder: Path) -> str:
     )
 
 
-def table_section(title: str, rows: Rows, *, header: Sequence[str] = (), note: str = "") -> str:
-    """A table with its heading; nothing for no rows."""
+def table_section(
+    title: str, rows: Rows, *, header: Sequence[str] = (), note: str = "", words: bool = False
+) -> str:
+    """A table with its heading, of numbers or of words; nothing for no rows."""
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     if not body:
         return ""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    kind = "numbers" if header else "pairs"
+    kind = "words" if words else "numbers" if header else "pairs"
     return (
         f'<section><h2>{html.escape(title)}</h2><table class="{kind}">'
         f"{f'<tr>{head}</tr>' if head else ''}{body}</table>"
