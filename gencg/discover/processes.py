@@ -4,12 +4,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gencg.objectives.dirichlet import (
-    HORIZON,
     FourierBasis,
     SoftSamples,
     Spectrum,
@@ -23,6 +23,10 @@ MIN_TRANSITION = 100.0
 """Effective samples that must carry each slow process."""
 ORDERS = {1: (12, 8, 4), 2: (8, 7, 6, 5, 4)}
 """Highest harmonics by number of angles, from the finest."""
+HORIZON = 20.0
+"""Functions faster than this times the second slowest are nobody's collective variable."""
+MAX_PROCESSES = 15
+"""Most slow processes that are counted."""
 COUPLED = 0.1
 """Relative fall of slow eigenvalues at which products of two angles are worth having."""
 NOISE = 2.0
@@ -45,7 +49,7 @@ class Processes:
         wanted: Which of them are processes: not rarer than asked, and no product of slower ones,
             ``(m,)`` bool.
         n: Number of slow processes before the gap.
-        gap: Ratio of the eigenvalues across it.
+        gap: Ratio of the eigenvalues across it; see `as_processes`.
         support: Share of resamplings that have the gap at the same place.
         shares: Share of each angle in the Dirichlet form of each function, ``(m, k)``:
 
@@ -152,19 +156,27 @@ def find_processes(
 def as_processes(
     samples: SoftSamples, basis: PairBasis, found: Spectrum, min_population: float
 ) -> Processes:
-    """Count the processes of a spectrum; see `Processes`."""
+    r"""Count the processes of a spectrum; see `Processes`.
+
+    The gap follows on a process that barriers hinder: slower than half the rate at which the angles
+    that carry it would turn if the energy were flat, :math:`\sum_i D_{ki}\, E[G_{ii}]`.
+    """
     wanted = own_processes(found, samples, min_population)
     if not bool(wanted.any()):
         wanted[0] = True
-    n, gap = spectral_gap(found.eigenvalues[wanted], wanted[wanted].double())
-    width = min(len(wanted), found.resampled.shape[1])
-    columns = wanted[:width]
+    shares = angle_shares(found, samples)
+    weights, metric = samples.weights.double(), samples.metric.double()
+    free = shares @ torch.einsum("n,nii->i", weights, metric)
+    count = partial(spectral_gap, n_max=MAX_PROCESSES, min_population=0.0)
+    own = found.eigenvalues[wanted]
+    n, gap = count(own, own, free=free[wanted])
+    columns = wanted.nonzero()[:, 0]
+    columns = columns[columns < found.resampled.shape[1]]
     same = [
-        spectral_gap(draw[columns], torch.ones(int(columns.sum())))[0] == n
-        for draw in found.resampled[:, :width]
+        count(draw[columns], draw[columns], free=free[columns])[0] == n for draw in found.resampled
     ]
     support = sum(same) / len(same) if same else math.nan
-    return Processes(found, basis, wanted, n, gap, support, angle_shares(found, samples))
+    return Processes(found, basis, wanted, n, gap, support, shares)
 
 
 def angle_shares(found: Spectrum, samples: SoftSamples) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 GAP = 3.0
 """Ratio of eigenvalues that counts as a gap."""
-HORIZON = 20.0
-"""Functions faster than this times the second slowest are nobody's collective variable."""
+HINDERED = 0.5
+"""Share of the free rate below which a motion is hindered."""
 MIN_CARRIED = 50.0
 """Effective samples that a kernel needs under it."""
 RESAMPLED = 6
@@ -319,20 +319,38 @@ def carre_du_champ(slopes: Tensor, metric: Tensor) -> Tensor:
 
 
 def spectral_gap(
-    eigenvalues: Tensor, populations: Tensor, *, min_population: float = 1e-3, n_max: int = 12
+    eigenvalues: Tensor,
+    populations: Tensor,
+    *,
+    min_population: float = 1e-3,
+    n_max: int = 6,
+    free: Tensor | None = None,
 ) -> tuple[int, float]:
     """Number of slow processes and the ratio of eigenvalues across the gap after them.
 
     Processes that move less than `min_population` are passed over: they are real, but nobody
     asked for them. The gap is the last ratio of at least `GAP` among the first `n_max`, so that
-    one very slow process does not hide others that are slow, too; it follows on a process within
-    `HORIZON` of the second slowest. Where no ratio is so large, it is the largest of those.
+    one very slow process does not hide others that are slow, too; where no ratio is so large, it
+    is the largest.
+
+    Args:
+        eigenvalues: Ascending, ``(m,)``.
+        populations: What each process moves, ``(m,)``.
+        min_population: See above.
+        n_max: Most processes.
+        free: Eigenvalue of each process if nothing hindered it, ``(m,)``. The gap then follows on
+            a process that is slower than `HINDERED` times that, where there is one: gaps among
+            motions that nothing hinders are of no interest.
     """
-    wanted = eigenvalues[populations >= min_population]
+    kept = populations >= min_population
+    wanted = eigenvalues[kept]
     if len(wanted) < 2:
         return max(len(wanted), 1), math.inf
     ratios = (wanted[1:] / wanted[:-1].clamp_min(1e-300))[:n_max]
-    ratios = ratios[wanted[: len(ratios)] <= HORIZON * wanted[1]]
+    if free is not None:
+        hindered = wanted[: len(ratios)] <= HINDERED * free[kept][: len(ratios)]
+        if bool(hindered.any()):
+            ratios = torch.where(hindered, ratios, 0.0)
     wide = (ratios >= GAP).nonzero()[:, 0]
     best = int(wide[-1]) if len(wide) else int(ratios.argmax())
     return best + 1, float(ratios[best])
