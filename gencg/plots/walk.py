@@ -141,10 +141,10 @@ def walk_figure(
     with_structures = molecule is not None and frames is not None
     marked = _marked(to_array(free_energy), closed=path.closed) if with_structures else []
     with style():
-        figure, _ = new_figure(width=11.5, height=7.6 if with_structures else 4.8)
+        figure, _ = new_figure(width=11.5, height=7.0 if with_structures else 4.8)
         figure.clf()
         rows = figure.add_gridspec(
-            2 if with_structures else 1, 1, height_ratios=[2.2, 1] if with_structures else None
+            2 if with_structures else 1, 1, height_ratios=[2.9, 1] if with_structures else None
         )
         top = rows[0].subgridspec(1, 2, width_ratios=[1, 1.15])
         left, right = (figure.add_subplot(top[k]) for k in range(2))
