@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.histogram import Array, to_array, wrap
 from gencg.analysis.torsions import Torsions
 
@@ -52,7 +53,7 @@ class Marks:
             if angle and self.spreads[state, k] > broad:
                 continue
             value = self.values[state, k]
-            parts.append(f"{label} {_degrees(value) if angle else f'{value:+.2g}'}")
+            parts.append(f"{shorter(label)} {_degrees(value) if angle else f'{value:+.2g}'}")
         return ", ".join(parts) or "no mark of its own"
 
     @property

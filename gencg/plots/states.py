@@ -1,5 +1,6 @@
 """Metastable states: where they lie, what they hold, and a structure of each."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from gencg.units import BOLTZMANN_CONSTANT, check_temperature
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F4C9E", "#8C6D31")
 """One for each state, tellable apart by colour-blind readers."""
+MOST_DRAWN = 6
+"""States with a structure in the figure, the most populated."""
 HIGHEST = 35.0
 """Free energy in kJ/mol above which the map stays white."""
 
@@ -171,11 +174,20 @@ def states_figure(
         temperature: Temperature in K.
     """
     n = len(names)
+    few = min(n, MOST_DRAWN)
+    titles = []
+    for j in range(few):
+        name = _broken(names[j], 2 if few < 4 else 1)
+        lines = [f"{j + 1}: {name}", state_symbol(basins[j])]
+        titles.append("\n".join(line for line in lines if line))
+    font = 12 if few < 4 else 8
+    room = max(title.count("\n") for title in titles) * font * 1.3 / 72
     with style():
-        figure, _ = new_figure(width=11.0, height=5.0 if molecule is None else 7.4)
+        below = 0.0 if molecule is None else 2.0 + room
+        figure, _ = new_figure(width=11.0, height=5.0 + below)
         figure.clf()
         rows = figure.add_gridspec(1 if molecule is None else 2, 1, height_ratios=None if molecule
-                                   is None else [2.1, 1])  # fmt: skip
+                                   is None else [5.0, below])  # fmt: skip
         top = rows[0].subgridspec(1, 2, width_ratios=[1.15, 1])
         left, right = (figure.add_subplot(top[k]) for k in range(2))
         plot_state_map(
@@ -184,15 +196,9 @@ def states_figure(
         )  # fmt: skip
         plot_state_populations(populations, raw, ax=right)
         if molecule is not None:
-            few = min(n, 6)
-            below = rows[1].subgridspec(1, few)
-            axes = [figure.add_subplot(below[k]) for k in range(few)]
-            titles = []
-            for j in range(few):
-                name = _broken(names[j], 2 if few < 4 else 1)
-                lines = [f"{j + 1}: {name}", state_symbol(basins[j])]
-                titles.append("\n".join(line for line in lines if line))
-            plot_structures(structures[:few], molecule, axes, titles=titles,
+            row = rows[1].subgridspec(1, few)
+            axes = [figure.add_subplot(row[k]) for k in range(few)]
+            plot_structures(structures[:few], molecule, axes, titles=titles, font=font,
                             colours=[state_colour(j) for j in range(few)])  # fmt: skip
         else:
             right.set_yticks(range(n), [f"{j + 1}\n{names[j]}" for j in range(n)])
@@ -205,18 +211,24 @@ def states_figure(
 def state_symbol(name: str) -> str:
     """A state's or basin's name with symbols: "phi(ALA2) +55, psi(ALA2) +40" becomes φ +55°, ..."""
     parts = []
-    for part in name.split(", "):
+    for part in _parts(name):
         label, _, value = part.rpartition(" ")
-        if label and value.lstrip("+-").replace(".", "").isdigit() and "(" in label:
+        number = value.lstrip("+-").replace(".", "").isdigit()
+        if label and number and ("(" in label or "–" in label):
             parts.append(f"{symbol(label)} {value.replace('-', '−')}°")
         else:
             parts.append(" + ".join(symbol(word) for word in part.split(" + ")))
     return ", ".join(parts)
 
 
+def _parts(name: str) -> list[str]:
+    """Coordinates of a name; a torsion has commas of its own in its parentheses."""
+    return re.split(r", (?![^()]*\))", name)
+
+
 def _broken(name: str, per_line: int) -> str:
     """A name on lines of few coordinates."""
-    parts = [state_symbol(part) for part in name.split(", ")]
+    parts = [state_symbol(part) for part in _parts(name)]
     return "\n".join(", ".join(parts[k : k + per_line]) for k in range(0, len(parts), per_line))
 
 

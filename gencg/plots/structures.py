@@ -26,6 +26,7 @@ def plot_structures(
     *,
     titles: Sequence[str] = (),
     colours: Sequence[str] = (),
+    font: float = 12.0,
 ) -> None:
     """Draw structures as sticks, superposed onto the first and seen from one side.
 
@@ -37,6 +38,7 @@ def plot_structures(
         axes: Axes for each.
         titles: Title of each.
         colours: Colour of each one's title.
+        font: Size of the titles.
     """
     shown = [k for k in range(molecule.n_atoms) if not _on_carbon(molecule, k)]
     flat = seen_together(x, molecule)
@@ -50,7 +52,7 @@ def plot_structures(
         ax.set_ylim(low[1], high[1])
         if titles:
             colour = colours[k] if colours else "#222222"
-            ax.set_title(titles[k], color=colour, fontweight="bold")
+            ax.set_title(titles[k], color=colour, fontweight="bold", fontsize=font)
 
 
 def seen_together(x: Any, molecule: Molecule) -> NDArray[np.float64]:
