@@ -485,5 +485,9 @@ def weigh(
     # An infinite energy is an answer (weight zero); nan, or a weight of +inf, is not
     finite = torch.isfinite(y).all(-1) & ~(log_weights.isnan() | log_weights.isposinf())
     valid = target.coordinates.valid(x) & finite
+    # Beyond a fence lies the same structure with two labels swapped: one of the two is counted
+    fence = target.coordinates.fence(y)
+    if fence is not None:
+        valid &= fence <= 0
     log_weights = torch.where(valid, log_weights, -math.inf)
     return tuple(t.cpu() for t in (x, y, z, energy, log_weights, valid, finite))

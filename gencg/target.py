@@ -44,14 +44,15 @@ class BoltzmannTarget:
 
     def log_density(self, y: Tensor, *, beta: float | None = None) -> Tensor:
         """Log of the unnormalised density of ``y``, shape ``(*batch, dim)`` to ``(*batch,)``."""
-        energy, log_det = self.energy_and_log_det(y)
+        x, log_det = self.coordinates.inverse(y)
+        energy = self.energy(x)
         return -(self.beta if beta is None else beta) * energy + log_det
 
     def energy_and_log_det(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""Energy in kJ/mol and :math:`\log|\det \partial x/\partial y|`, each ``(*batch,)``.
 
         Outside the room that coordinates are meant to fill the logarithm is lowered by their
-        `fence`, so that a generator stays inside; `draw` weighs its samples without.
+        `fence`, so that a generator stays inside; samples outside have weight zero in `draw`.
         """
         x, log_det = self.coordinates.inverse(y)
         fence = self.coordinates.fence(y)

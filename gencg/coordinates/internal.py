@@ -184,6 +184,8 @@ class InternalCoordinates(CoordinateMap):
         sided = [k for k in z.relative if z.parent[k] in mirrored and k not in owned]
         self._mirrored = torch.tensor([begin + row[k] for k in sided], dtype=torch.long)
         self._side = self.centre[self._mirrored].sign()
+        twins = [equivalent_pair(molecule, molecule.neighbours[z.parent[k]]) for k in sided]
+        self._twins = torch.tensor([p for p in twins if p], dtype=torch.long).reshape(-1, 2)
         self.names = coordinate_names(molecule, z, self.rotors)
 
     def __repr__(self) -> str:
@@ -233,7 +235,8 @@ class InternalCoordinates(CoordinateMap):
         r"""Half the square of how far nitrogen is beyond its plane, in units of `FENCE`.
 
         For nitrogen whose equivalent ends trade places there (`mirrored_atoms`), and on the other
-        side beyond where the ends would fall together: of the two labellings one is inside.
+        side beyond where the ends would fall together: of the two labellings one is inside, and it
+        alone counts in weights and in log Z.
         """
         if not len(self._mirrored):
             return None
@@ -302,7 +305,13 @@ class InternalCoordinates(CoordinateMap):
         inverted = signed_volumes(x, t.centres) * t.hands <= 0
         turned = wrap(dihedrals(x, t.quads[t.stiff]) - t.middle[t.stiff])
         wrong = torch.cat([inverted, turned.abs() > math.pi / 2], -1)
-        return swapped(x, self._swaps, wrong[..., self._swappable.to(x.device)])
+        x = swapped(x, self._swaps, wrong[..., self._swappable.to(x.device)])
+        if not len(self._mirrored):
+            return x
+        # Nitrogen beyond its plane: on this side with its two ends swapped
+        y, _ = self.forward(x)
+        inside = y[..., self._mirrored.to(y.device)] * self._side.to(y)
+        return swapped(x, self._twins, (inside < 0) | (inside > math.pi))
 
     def torsion_terms(self, index: int) -> tuple[tuple[Quad, float, float], ...]:
         r"""What a soft coordinate is made of: (atoms, middle m, factor c) of dihedral angles.

@@ -14,6 +14,7 @@ from gencg.objectives.dirichlet import (
     spectral_gap,
     spectrum,
 )
+from gencg.objectives.products import own_processes
 
 MAX_CVS = 6
 """The most collective variables that "auto" chooses."""
@@ -100,10 +101,11 @@ def choose_angles(
     active = [i for i, order in enumerate(processes.basis.orders) if order]
 
     def slowest(index: Sequence[int]) -> Tensor:
-        found = spectrum(
-            samples.project(index), coarse.restrict(index), n_modes=n + 4, n_bootstraps=0
-        )
-        return found.eigenvalues[found.populations >= min_population][:n]
+        inner = samples.project(index)
+        found = spectrum(inner, coarse.restrict(index), n_modes=16, n_bootstraps=0)
+        # Products of slow functions are counted neither here nor among the processes
+        own = found.eigenvalues[own_processes(found, inner, min_population)][:n]
+        return own if len(own) else found.eigenvalues[:1]
 
     reference = slowest(active)
     most = len(active) if n_cvs == "auto" else samples.n_soft
@@ -112,16 +114,17 @@ def choose_angles(
     chosen: list[int] = []
     values = reference.new_zeros(0)
     while len(chosen) < wanted:
-        if n_cvs == "auto" and not len(_missed(values, reference)):
-            break
         missed = _missed(values, reference)
+        if n_cvs == "auto" and chosen and not len(missed):
+            break
         missed = missed[missed < len(shares)]
         rank = (shares[missed] if len(missed) else shares).sum(0)
         rest = sorted(set(range(samples.n_soft)) - set(chosen), key=lambda i: -float(rank[i]))
         sets = [[*chosen, i] for i in rest[:COMPETING]]
-        if wanted >= 2 and len(chosen) <= 1:
+        if len(chosen) + 2 <= wanted:
             # Two angles may be slow together only
-            sets += [[*pair] for pair in processes.basis.pairs if len(chosen) == 1]
+            apart = [pair for pair in processes.basis.pairs if not set(pair) & set(chosen)]
+            sets += [[*chosen, *pair] for pair in apart[:COMPETING]]
         tried = [slowest(index) for index in sets]
         best = max(range(len(sets)), key=lambda j: float((1 / tried[j].clamp_min(1e-12)).sum()))
         chosen, values = sets[best], tried[best]

@@ -57,7 +57,7 @@ def flat_groups(samples: SoftSamples, min_population: float) -> list[Tensor]:
     groups.sort(key=lambda group: group[0])
     slowest = [value for value, _ in groups][: 2 * MAX_GROUPS]
     wide = [k for k in range(1, len(slowest)) if slowest[k] >= GAP * max(slowest[k - 1], 1e-300)]
-    n = min(wide[-1] if wide else 1, MAX_GROUPS)
+    n = min(wide[-1] if wide else len(slowest), MAX_GROUPS)
     rows = torch.eye(samples.n_soft)
     return [rows[index] for _, index in groups[:n]]
 

@@ -35,6 +35,8 @@ INDEPENDENT = 0.8
 """Eigenvalues above this share of the sum of those of two angles are products of functions."""
 MAX_PAIRS = 12
 """Most pairs in the basis."""
+MAX_FUNCTIONS, LEAST_ORDER = 1000, 3
+"""Most products of pairs in the basis, and the order down to which they are told coarser."""
 TRIED = 20_000
 """Samples by which pairs are compared."""
 
@@ -225,7 +227,15 @@ def _basis(
     min_population: float,
 ) -> PairBasis:
     """Harmonics as high as the samples determine; angles without a slow function are left out."""
+    pairs = list(pairs)
     pair_orders = [torus_order(samples, pair, min_population)[0] for pair in pairs]
+    # Too many functions for memory: the weakest couplings, which come last, are told coarser
+    while 4 * sum(n * n for n in pair_orders) > MAX_FUNCTIONS:
+        fine = [k for k, n in enumerate(pair_orders) if n > LEAST_ORDER]
+        if fine:
+            pair_orders[fine[-1]] -= 1
+        else:
+            pairs, pair_orders = pairs[:-1], pair_orders[:-1]
     horizon = HORIZON * sorted(alone)[min(1, len(alone) - 1)]
     orders = []
     for i, slowest in enumerate(alone):

@@ -124,6 +124,14 @@ class SlowCVs:
             out.append(
                 f"the number of slow processes is the same in {self.support:.0%} of resamplings"
             )
+        n = min(len(self.eigenvalues), len(self.reference))
+        short = len(self.reference) - n
+        short += int((self.eigenvalues[:n] > MISSED * self.reference[:n]).sum())
+        if short:
+            out.append(
+                f"{short} of {len(self.reference)} slow processes of all soft torsions are not "
+                "functions of these CVs; more of them would reach these (--cvs)"
+            )
         if self.network is not None and self.network.gain > BEYOND:
             out.append(
                 f"networks find functions slower by a factor of {self.network.gain:.2g} than "

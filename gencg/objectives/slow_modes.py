@@ -195,10 +195,12 @@ class SlowModes:
         f = functions.of_cvs(xi)
         covariance, dirichlet = _matrices(f, _slopes(f, s), samples)
         ridge = 1e-5 * covariance.diagonal().mean() * torch.eye(len(covariance)).to(f)
-        covariance = covariance + ridge
-        if self.rate is not None:
-            covariance = covariance + dirichlet / self.rate
-        loss: Tensor = torch.linalg.solve(covariance, dirichlet).trace()
+        if self.rate is None:
+            loss: Tensor = torch.linalg.solve(covariance + ridge, dirichlet).trace()
+        else:
+            # The ridge in the denominator alone: what hardly varies is as bad as what is fast
+            whole = covariance + ridge + dirichlet / self.rate
+            loss = len(covariance) - torch.linalg.solve(whole, covariance).trace()
         if self.unit_speed and len(functions.map.steps):
             loss = loss * (1 + self.unit_speed * _speed_variance(xi, s, samples))
         return loss

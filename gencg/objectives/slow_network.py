@@ -182,16 +182,22 @@ class _Scene:
 
     def loss(self, net: SlowNetwork, index: Tensor) -> Tensor:
         covariance, dirichlet, _ = self.forms(net, index)
+        # The ridge in the denominator alone: what hardly varies scores nothing
         ridge = ACTIVE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
-        covariance = covariance + ridge
-        out: Tensor = -torch.linalg.solve(covariance + dirichlet / self.rate, covariance).trace()
+        whole = covariance + ridge + dirichlet / self.rate
+        out: Tensor = -torch.linalg.solve(whole, covariance).trace()
         return out
 
     def ritz(self, net: SlowNetwork | None, index: Tensor) -> tuple[Tensor, Tensor]:
         """Eigenvalues on samples, and the correlation of f with the functions, rotated."""
         covariance, dirichlet, overlap = (part.detach().double() for part in self.forms(net, index))
-        values, directions = torch.linalg.eigh(covariance)
-        whitening = directions * values.clamp_min(ACTIVE * float(values[-1])).rsqrt()
+        # Of the functions' correlations, so that a large one does not hide the others
+        size = covariance.diagonal().clamp_min(1e-300).rsqrt()
+        active = covariance.diagonal() > ACTIVE * covariance.diagonal()[: self.f.shape[1]].mean()
+        size = torch.where(active, size, torch.zeros_like(size))
+        values, directions = torch.linalg.eigh(size[:, None] * covariance * size)
+        kept = values > ACTIVE * values[-1]
+        whitening = size[:, None] * directions[:, kept] * values[kept].rsqrt()
         eigenvalues, rotation = torch.linalg.eigh(whitening.T @ dirichlet @ whitening)
         weights = self.samples.take(index).weights.double()
         f = self.f[index].double()
@@ -199,7 +205,8 @@ class _Scene:
         scale = (weights[:, None] * centred.square()).sum(0).sqrt()
         correlation = (overlap @ whitening @ rotation) / scale[:, None]
         m = f.shape[1]
-        return eigenvalues[:m], correlation[:, :m]
+        missing = eigenvalues.new_full((max(m - len(eigenvalues), 0),), math.inf)
+        return torch.cat([eigenvalues, missing])[:m], correlation[:, :m]
 
 
 def _train(

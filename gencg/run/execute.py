@@ -22,7 +22,7 @@ from gencg.models.build import unimodal_model
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.report import write_report
 from gencg.run.collective import Discovery, discover, discovered
-from gencg.run.explain import explain_slow, explained
+from gencg.run.explain import explain_slow, explained, forget_explanations
 from gencg.run.folder import RunFolder
 from gencg.run.forecast import Costs, stage_seconds
 from gencg.run.metrics import MetricsWriter
@@ -201,6 +201,7 @@ def run(
         write_samples(folder.path, ensemble, formats=("h5", *config.formats))
         if found is not None:
             announce("putting the slow functions into chemical words")
+            forget_explanations(folder)
             try:
                 explain_slow(system, folder, ensemble)
             except ValueError as reason:  # too few samples: the run has everything else

@@ -84,6 +84,11 @@ def explain_slow(
     return _explain(system, folder, ensemble, slow, max_terms=max_terms).explanations
 
 
+def forget_explanations(folder: RunFolder) -> None:
+    """Remove explanations of functions that a run had before."""
+    (folder.path / "figures" / EXPLANATIONS).unlink(missing_ok=True)
+
+
 def explained(folder: RunFolder) -> list[dict[str, Any]]:
     """The explanations that a run holds, as plain values; empty where there are none."""
     path = folder.path / "figures" / EXPLANATIONS

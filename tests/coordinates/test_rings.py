@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from gencg import systems
 from gencg.coordinates.internal import FENCE, InternalCoordinates
+from gencg.ensemble import weigh
 from gencg.geometry import angles, dihedrals, distances
 from gencg.molecule import Molecule
 from gencg.target import BoltzmannTarget
@@ -265,7 +266,7 @@ def test_no_other_molecule_has_a_fence(smiles: str) -> None:
     assert coordinates.fence(coordinates.centre) is None
 
 
-def test_the_fence_lowers_the_target_and_not_the_weights_of_samples() -> None:
+def test_the_fence_lowers_the_target_of_training_and_parts_the_samples() -> None:
     system = systems.from_smiles("CCN")
     coordinates = system.coordinates
     target = BoltzmannTarget(system.energy, coordinates, 300.0)
@@ -276,6 +277,24 @@ def test_the_fence_lowers_the_target_and_not_the_weights_of_samples() -> None:
     energy, lowered = target.energy_and_log_det(y)
     assert_close(energy, system.energy(x))
     assert_close(log_det - lowered, torch.tensor([0.0, 0.5 * (0.2 / FENCE) ** 2]))
+    assert_close(target.log_density(y), log_det - target.beta * energy)
+    zero = torch.zeros(2)
+    *_, log_weights, valid, _ = weigh(target, torch.zeros(2, 0), y, zero, zero)
+    assert valid.tolist() == [True, False]
+    assert torch.isfinite(log_weights).tolist() == [True, False]
+
+
+def test_an_amine_from_elsewhere_is_relabelled_onto_its_side() -> None:
+    system = systems.from_smiles("CCN")
+    coordinates = system.coordinates
+    y = coordinates.centre.repeat(3, 1)
+    x, _ = coordinates.inverse(y)
+    a, b = coordinates._twins[0].tolist()
+    x[1, [a, b]] = x[1, [b, a]]
+    assert (coordinates.fence(coordinates.forward(x)[0]) > 0).tolist() == [False, True, False]
+    matched = coordinates.match_labels(x)
+    assert_close(matched[1], x[0])
+    assert_close(matched[[0, 2]], x[[0, 2]])
 
 
 def _hydrogens(molecule: Molecule, atom: int) -> list[int]:

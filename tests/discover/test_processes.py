@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from gencg.discover.choose import choose_on_torus
 from gencg.discover.covering import flat_groups
-from gencg.discover.processes import couplings, find_processes
+from gencg.discover.processes import MAX_FUNCTIONS, Coupling, couplings, find_processes
 from gencg.objectives.dirichlet import SoftSamples
 
 SLOW, FAST = 3.0, 0.2
@@ -60,3 +60,33 @@ def test_angles_that_are_slow_only_together_are_a_pair() -> None:
     assert pair.pair == (0, 1)
     assert not others
     assert choose_on_torus(samples, "auto", 1e-3).matrix[:2].sum(0).tolist() == [1, 1, 0, 0]
+
+
+def test_a_process_behind_a_product_of_slower_ones_has_its_cv() -> None:
+    # Two slow processes whose product is slower than the third: U couples the first two
+    s = (2 * torch.rand(12_000, 3) - 1) * math.pi
+    a, b, c = s.T
+    energy = 2 * torch.cos(2 * a - torch.sin(b)) + 1.9 * torch.cos(2 * b) + torch.cos(2 * c)
+    samples = SoftSamples(s, torch.eye(3).expand(len(s), -1, -1), -energy, True)
+    assert find_processes(samples, 1e-3, n_bootstraps=0).n == 3
+    assert choose_on_torus(samples, "auto", 1e-3).n_cvs == 3
+
+
+def test_equally_slow_angles_are_all_spread_evenly() -> None:
+    samples = wells(8_000, (3.0, 3.0, 3.0, 3.0), flat=0.4)
+    assert torch.cat(flat_groups(samples, 1e-3)).sum(0).tolist() == [1, 1, 1, 1]
+
+
+def test_where_every_process_is_rare_a_cv_is_chosen_all_the_same() -> None:
+    samples = wells(4_000, (3.0, 2.0), flat=0.4)
+    assert choose_on_torus(samples, "auto", 0.49).n_cvs >= 1
+
+
+def test_the_basis_of_many_pairs_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = wells(3_000, (2.0,) * 6, flat=0.5)
+    every = [Coupling((i, j), 0.5, 1.0) for i in range(6) for j in range(i)][:12]
+    monkeypatch.setattr("gencg.discover.processes.couplings", lambda *_: (every, [1.0] * 6))
+    basis = find_processes(samples, 1e-3, n_modes=4, n_bootstraps=0).basis
+    assert 4 * sum(n * n for n in basis.pair_orders) <= MAX_FUNCTIONS
+    assert basis.pair_orders[0] >= basis.pair_orders[-1]
+    assert basis.pairs[0] == every[0].pair

@@ -5,11 +5,13 @@ Cannot detect what neither of them finds.
 
 import math
 
+import pytest
 import torch
+from torch.testing import assert_close
 
 from gencg.objectives.dirichlet import SoftSamples, aligned_correlation, spectrum
 from gencg.objectives.pair_basis import PairBasis
-from gencg.objectives.slow_network import network_check
+from gencg.objectives.slow_network import SlowNetwork, _Scene, network_check
 
 
 def _samples(log_p: torch.Tensor, s: torch.Tensor) -> SoftSamples:
@@ -47,3 +49,21 @@ def test_correlation_does_not_mind_order_and_rotation_within_a_group() -> None:
     torch.testing.assert_close(
         aligned_correlation(swapped, eigenvalues), torch.tensor([1.0, 0.0, 0.0])
     )
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-2, 1e-4])
+def test_free_functions_that_fade_gain_nothing(scale: float) -> None:
+    s = (2 * torch.rand(4000, 2) - 1) * math.pi
+    samples = _samples(1.5 * torch.cos(2 * s[:, 0]) + 2.0 * torch.cos(2 * s[:, 1]), s)
+    found = spectrum(samples, PairBasis([4, 4]), n_bootstraps=0)
+    f, slopes = found.functions[:, :2].float(), found.slopes[:, :2].float()
+    none = torch.zeros(len(s), 0), torch.zeros(len(s), 0, 2)
+    scene = _Scene(samples, f, slopes, *(part.float() for part in none), 0.3)
+    net = SlowNetwork(2, 2, periodic=True).float()
+    every = torch.arange(len(s))
+    before = float(scene.loss(net, every).detach()), scene.ritz(net, every)[0]
+    with torch.no_grad():
+        net.net.layers[-1].weight[2:] *= scale
+        net.net.layers[-1].bias[2:] *= scale
+    assert float(scene.loss(net, every).detach()) > before[0] - 1e-3
+    assert_close(scene.ritz(net, every)[0], before[1], rtol=0.02, atol=0)
