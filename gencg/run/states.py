@@ -25,6 +25,7 @@ from gencg.ensemble import Ensemble
 from gencg.export.structures import write_structures
 from gencg.export.trajectory import read_samples
 from gencg.molecule import Molecule
+from gencg.objectives.dirichlet import GAP
 from gencg.plots.states import states_figure
 from gencg.report import write_atomically
 from gencg.report.pieces import percent
@@ -304,11 +305,11 @@ def _doubts(j: int, found: MetastableStates, marks: Marks) -> list[str]:
 
 
 def _passed_over(slow: SlowCVs) -> int:
-    """Processes before the first fast one that move too little to count."""
-    rare = slow.spectrum.populations < MIN_POPULATION
-    counted = (~rare).nonzero()[:, 0].tolist()
-    first_fast = counted[slow.n_processes] if len(counted) > slow.n_processes else len(rare)
-    return int(rare[:first_fast].sum())
+    """Processes before the gap that move too little to count."""
+    found = slow.spectrum
+    last = float(found.eigenvalues[max(slow.places)])
+    rare = found.populations < MIN_POPULATION
+    return int((rare & (found.eigenvalues < GAP * last)).sum())
 
 
 def _basins(
