@@ -24,7 +24,7 @@ from gencg.energies.base import Energy
 from gencg.units import BOLTZMANN_CONSTANT
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["dynamics", "score", "metadynamics", "run"]
+SCRIPTS = ["dynamics", "score", "metadynamics", "run", "table"]
 KT = BOLTZMANN_CONSTANT * 300.0
 
 
