@@ -102,7 +102,7 @@ def choose_angles(
 
     def slowest(index: Sequence[int]) -> Tensor:
         inner = samples.project(index)
-        found = spectrum(inner, coarse.restrict(index), n_modes=16, n_bootstraps=0)
+        found = spectrum(inner, coarse.restrict(index), n_modes=3 * n + 10, n_bootstraps=0)
         # Products of slow functions are counted neither here nor among the processes
         own = found.eigenvalues[own_processes(found, inner, min_population)][:n]
         return own if len(own) else found.eigenvalues[:1]

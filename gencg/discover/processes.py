@@ -138,19 +138,25 @@ def couplings(samples: SoftSamples, min_population: float) -> tuple[list[Couplin
 
 
 def find_processes(
-    samples: SoftSamples, min_population: float, *, n_modes: int = 16, n_bootstraps: int = 100
+    samples: SoftSamples,
+    min_population: float,
+    *,
+    n_modes: int | None = None,
+    n_bootstraps: int = 100,
 ) -> Processes:
     """The slow functions of all soft angles, and how many stand out.
 
     Args:
         samples: Weighted samples of angles that also cover barriers.
         min_population: Processes that move less are not counted.
-        n_modes: Number of functions looked at.
+        n_modes: Number of functions looked at; by default 16, or four for each angle: rare ones and
+            products lie among the slow ones.
         n_bootstraps: Resamplings for errors.
     """
     pairs, alone = couplings(samples, min_population)
     coupled = [c.pair for c in pairs]
     basis = _basis(samples, coupled, alone, min_population)
+    n_modes = n_modes or max(16, 4 * samples.n_soft)
     found = spectrum(samples, basis, n_modes=n_modes, n_bootstraps=n_bootstraps)
     return as_processes(samples, basis, found, min_population)
 

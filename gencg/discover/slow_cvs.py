@@ -282,7 +282,7 @@ def _solve_map(
         n_functions=m,
         basis=choice.basis,
         min_population=min_population,
-        n_modes=max(8, m + 4),
+        n_modes=8 if m < 3 else 3 * m + 4,
     )
     trial = partial(solve, n_bootstraps=0)
     straight = _build_map(samples, choice, n_steps=0, seed=seed)

@@ -14,8 +14,8 @@ HINDERED = 0.5
 """Share of the free rate below which a motion is hindered."""
 MIN_CARRIED = 50.0
 """Effective samples that a kernel needs under it."""
-RESAMPLED = 6
-"""Functions for each wanted one that a resampling may mix."""
+RESAMPLED = 100
+"""Lowest functions that a resampling may mix, or four for each wanted one."""
 DEGENERATE = 1.3
 """Ratio of eigenvalues below which neighbouring functions count as one group: any rotation of
 them is as good."""
@@ -228,7 +228,7 @@ def spectrum(
     eigenvalues, vectors, centre = _solve(total, mass, mean, second, stiff)
     n_modes = min(n_modes, len(eigenvalues))
     # Resampled within the span of the lowest functions: as good to first order, and quick
-    span = vectors[:, : RESAMPLED * n_modes]
+    span = vectors[:, : max(RESAMPLED, 4 * n_modes)]
     inner = (mass, mean @ span, span.T @ second @ span, span.T @ stiff @ span)
     eigenvalues, vectors = eigenvalues[:n_modes], vectors[:, :n_modes]
     generator = torch.Generator().manual_seed(seed)

@@ -7,7 +7,7 @@ from gencg.objectives.dirichlet import SoftSamples, Spectrum
 
 REDUCIBLE = 0.5
 """R² on products of slower functions from which on a function is no process of its own."""
-FACTORS = 8
+FACTORS = 12
 """Most functions whose products are looked at."""
 
 
