@@ -14,7 +14,8 @@ from gencg.objectives.dirichlet import (
     spectral_gap,
     spectrum,
 )
-from gencg.objectives.products import own_processes
+from gencg.objectives.products import REDUCIBLE, product_share
+from gencg.objectives.subsets import Forms
 
 MAX_CVS = 6
 """The most collective variables that "auto" chooses."""
@@ -96,16 +97,16 @@ def choose_angles(
         n_cvs: Number of angles, or "auto".
         min_population: Processes that move less are not looked at.
     """
-    coarse = processes.basis.capped(COARSE)
+    coarse = processes.basis.capped(COARSE).restrict(range(samples.n_soft))
+    forms = Forms.of(samples, coarse)
     n = processes.n
     active = [i for i, order in enumerate(processes.basis.orders) if order]
 
     def slowest(index: Sequence[int]) -> Tensor:
-        inner = samples.project(index)
-        found = spectrum(inner, coarse.restrict(index), n_modes=3 * n + 10, n_bootstraps=0)
+        values, f, populations = forms.slowest(index, 3 * n + 10)
         # Products of slow functions are counted neither here nor among the processes
-        own = found.eigenvalues[own_processes(found, inner, min_population)][:n]
-        return own if len(own) else found.eigenvalues[:1]
+        own = (populations >= min_population) & (product_share(f, forms.weights) < REDUCIBLE)
+        return values[own][:n] if bool(own.any()) else values[:1]
 
     reference = slowest(active)
     most = len(active) if n_cvs == "auto" else samples.n_soft

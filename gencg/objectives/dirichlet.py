@@ -360,6 +360,26 @@ def _blocks(n: int, n_blocks: int) -> list[Tensor]:
     return list(torch.arange(n).chunk(n_blocks))
 
 
+def sum_moments(
+    samples: SoftSamples, weights: Tensor, basis: Basis, blocks: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight, weighted mean, second moment and Dirichlet form of a basis, summed over blocks."""
+    first, *others = blocks
+    total = _moments(samples.take(first), weights[first], basis)
+    for index in others:
+        part = _moments(samples.take(index), weights[index], basis)
+        total = tuple(a + b for a, b in zip(total, part, strict=True))  # type: ignore[assignment]
+    return total
+
+
+def solve_moments(
+    mass: Tensor, mean: Tensor, second: Tensor, stiff: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues, coefficients and centre of the slow functions with these moments."""
+    one = torch.ones(1, dtype=torch.float64)
+    return _solve(one, mass[None], mean[None], second[None], stiff[None])
+
+
 def _moments(
     samples: SoftSamples, weights: Tensor, basis: Basis
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

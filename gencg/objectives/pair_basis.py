@@ -87,6 +87,19 @@ class PairBasis(Basis):
             gradients.append(columns(values[-1], slopes))
         return torch.cat(values, dim=1), torch.cat(gradients, dim=1)
 
+    def columns(self, index: Sequence[int]) -> list[int]:
+        """Which functions are of these angles alone."""
+        within = set(index)
+        out: list[int] = []
+        at = 0
+        for i, order in enumerate(self.orders):
+            out += range(at, at + 2 * order) if i in within else ()
+            at += 2 * order
+        for pair, order in zip(self.pairs, self.pair_orders, strict=True):
+            out += range(at, at + 4 * order**2) if set(pair) <= within else ()
+            at += 4 * order**2
+        return out
+
     def restrict(self, index: Sequence[int]) -> "PairBasis":
         """The functions of some of the angles, in their sequence."""
         place = {i: at for at, i in enumerate(index)}

@@ -17,16 +17,20 @@ def own_processes(found: Spectrum, samples: SoftSamples, min_population: float) 
     Those that move at least `min_population`, and are no products of slower ones.
     """
     wanted = found.populations >= min_population
-    return wanted & (product_share(found, samples.weights.double()) < REDUCIBLE)
+    return wanted & (product_share(found.functions, samples.weights.double()) < REDUCIBLE)
 
 
-def product_share(found: Spectrum, weights: Tensor) -> Tensor:
+def product_share(functions: Tensor, weights: Tensor) -> Tensor:
     r"""R² of each function on the products :math:`f_i f_j` of slower ones, i < j, ``(m,)``.
 
     Two independent processes have a third function, their product, with the sum of their
     eigenvalues. It is slow, it is real, and it is no process of its own.
+
+    Args:
+        functions: Uncorrelated functions of variance 1 at samples, slowest first, ``(n, m)``.
+        weights: Normalised weights, ``(n,)``.
     """
-    f = found.functions.double()
+    f = functions.double()
     m = f.shape[1]
     out = torch.zeros(m, dtype=torch.float64)
     kept: list[int] = []

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from gencg.objectives.dirichlet import FourierBasis, SoftSamples, spectrum
 from gencg.objectives.pair_basis import PairBasis
+from gencg.objectives.subsets import Forms
 
 
 def _angles(n: int, k: int) -> torch.Tensor:
@@ -58,3 +59,20 @@ def test_a_part_of_the_angles_has_their_functions() -> None:
 def test_what_is_no_basis_is_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PairBasis(*arguments)
+
+
+def test_parts_of_forms_are_the_forms_of_parts() -> None:
+    s = _angles(3000, 3)
+    metric = torch.tensor([[1.0, 0.3, 0.0], [0.3, 2.0, 0.1], [0.0, 0.1, 1.5]])
+    log_weights = s[:, 0].cos() * s[:, 1].sin() + 0.5 * (2 * s[:, 2]).cos()
+    samples = SoftSamples(s, metric.expand(len(s), 3, 3), log_weights, True)
+    basis = PairBasis([3, 2, 2], [(0, 1), (2, 1)], [2, 1])
+    forms = Forms.of(samples, basis)
+    for index in ([0, 1], [2], [2, 1], [0, 1, 2]):
+        one = spectrum(samples.project(index), basis.restrict(index), n_modes=5, n_bootstraps=0)
+        eigenvalues, f, populations = forms.slowest(index, 5)
+        m = len(one.eigenvalues)
+        assert_close(eigenvalues, one.eigenvalues, rtol=1e-7, atol=1e-9)
+        assert_close(populations, one.populations, rtol=1e-5, atol=1e-7)
+        assert_close(f.abs(), one.functions.abs(), rtol=1e-4, atol=1e-5)
+        assert f.shape == (3000, m)
