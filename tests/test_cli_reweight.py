@@ -136,7 +136,7 @@ def test_samples_of_a_run_are_shifted_first(gencg, tmp_path) -> None:
 
 
 def test_a_bar_counts_the_samples(water, gencg) -> None:
-    assert "20/20" in gencg("reweight", water, "-n", 20)[2]
+    assert "sample 20 of 20" in gencg("reweight", water, "-n", 20)[2]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from experiments.peers.clock import Clock
 from experiments.peers.held_out import held_out
 from experiments.peers.surfaces import sample_surface
 from gencg.analysis.torsions import torsion_angles
-from gencg.discover.slow_cvs import covering_model
+from gencg.discover.covering import covering_model
 from gencg.fit import FitResult
 from gencg.models.flattened import FlattenedModel
 

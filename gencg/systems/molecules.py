@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -56,7 +55,7 @@ def alanine_dipeptide(
     """
     forcefield = (forcefield,) if isinstance(forcefield, str) else tuple(forcefield)
     is_known = forcefield == DIPEPTIDE_FORCE_FIELD and temperature == 300.0
-    system = from_pdb(
+    return from_pdb(
         DATA / "alanine_dipeptide.pdb",
         forcefield=forcefield,
         temperature=temperature,
@@ -64,8 +63,6 @@ def alanine_dipeptide(
         name="alanine-dipeptide",
         known=DIPEPTIDE_KNOWN if is_known else {},
     )
-    # An ESS of 0.99 is reached; more calls are time without use
-    return replace(system, settings=dict(system.settings) | {"energy_calls": 2e6})
 
 
 def alanine_tetrapeptide(

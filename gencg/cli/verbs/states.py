@@ -23,9 +23,9 @@ from gencg.cli.parameters import COUNT
 @click.option("--out", type=click.Path(), help="Folder to write to.  [RUN/states]")
 @with_options(OUTPUT)
 def states(folder: str, n_states: int | None, **options: Any) -> None:
-    """Metastable states of RUN: populations, free energies, structures.
+    """Metastable states of RUN and what they hold.
 
-    Found from its slow functions and samples, without an energy call. Raw populations stand beside
+    Populations and free energies with errors, and a structure of each. Found from its slow functions and samples, without an energy call. Raw populations stand beside
     the reweighted ones. Writes states.json, a picture and a structure of each.
     """
     from gencg.run import RunFolder
