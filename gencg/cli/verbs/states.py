@@ -25,8 +25,9 @@ from gencg.cli.parameters import COUNT
 def states(folder: str, n_states: int | None, **options: Any) -> None:
     """Metastable states of RUN and what they hold.
 
-    Populations and free energies with errors, and a structure of each. Found from its slow functions and samples, without an energy call. Raw populations stand beside
-    the reweighted ones. Writes states.json, a picture and a structure of each.
+    Populations and free energies with errors, found from its slow functions and samples without an
+    energy call. Raw populations stand beside the reweighted ones. Writes states.json, a picture and
+    a structure of each.
     """
     from gencg.run import RunFolder
     from gencg.run.record import finite
