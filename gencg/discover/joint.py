@@ -44,7 +44,7 @@ def fit_joint(
         slow: Its slow CVs.
         resolution: Width of the encoder, in rad for angles and in CV units on the line.
         n_refit_steps: Steps of the forward fit; by default 800 up to four soft coordinates, 200
-            more for each further one.
+            more for each further one, 500 for each of nine and more.
         energy_calls: Budget of the joint training; 0 leaves it out.
         batch_size: Configurations per step.
         optimisation: Learning rate and averaging of the joint training.
@@ -64,7 +64,8 @@ def fit_joint(
         parameter.requires_grad_(False)
     if checkpoint is None or not Path(checkpoint).exists():
         announce("fitting prior and decoder to the generator's soft coordinates")
-        n_steps = n_refit_steps or 200 * max(4, slow.map.n_soft)
+        k = slow.map.n_soft
+        n_steps = n_refit_steps or (200 * max(4, k) if k <= 8 else 500 * k)
         refit_soft(model, result.model, n_steps=n_steps, seed=seed, stop=stop)
     if energy_calls == 0:
         return as_result(

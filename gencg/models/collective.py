@@ -233,7 +233,10 @@ def collective_model(
         stiff, cv_map, resolution=resolution, n_layers=n_layers, hidden=(width, width)
     )
     prior = FlowPrior(
-        cv_map.n_cvs, periodic=cv_map.periodic, n_layers=min(max(6, 2 * cv_map.n_cvs), 12)
+        cv_map.n_cvs,
+        periodic=cv_map.periodic,
+        n_layers=min(max(6, 2 * cv_map.n_cvs), 12),
+        hidden=(width, width),
     )
     return CoarseGrainedModel(
         decoder,
