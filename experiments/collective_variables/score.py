@@ -121,6 +121,21 @@ def data_free(path: Path, trajectories: Trajectories) -> tuple[Competitor, dict[
     return Fixed(path.name, z, periodic=run.periodic), about
 
 
+def slow_functions(path: Path, trajectories: Trajectories) -> Competitor | None:
+    """The slow functions of a run, as many as it has CVs and slowest first; None of one stage.
+
+    Those of rare states have heavy tails: they enter through asinh.
+    """
+    run = open_run(path)
+    molecule = trajectories.system.molecule
+    assert molecule is not None
+    if run.slow is None:
+        return None
+    n = len(run.names)
+    values = trajectories.each(lambda x: run.cvs(molecule.to_mdtraj(x.numpy()), slow=True))
+    return Fixed(f"{path.name}, slow functions", np.arcsinh(values[..., n : 2 * n]), periodic=False)
+
+
 def backbone(trajectories: Trajectories) -> tuple[tuple[str, ...], Array]:
     """Names of phi and psi of all residues and their values ``(n_replicas, n_frames, n)``."""
     molecule = trajectories.system.molecule
@@ -249,13 +264,17 @@ def score(
     """
     lags = tuple(round(lag / trajectories.settings.interval) for lag in lags_ps)
     scoring = Scoring(lags, **settings)
+    runs = list(runs)
     found = [data_free(path, trajectories) for path in runs]
+    slow = {path.name: slow_functions(path, trajectories) for path in runs}
     if len({c.name for c, _ in found}) < len(found):
         raise ValueError(f"`runs` must end in different names, got {[c.name for c, _ in found]}")
     results = []
     for number in sorted({c.n_cvs for c, _ in found} or {n_cvs or 2}):
         own = {c.name: (c, about) for c, about in found if c.n_cvs == number}
         every = [c for c, _ in own.values()]
+        sharp = [c for name in own if (c := slow[name]) is not None]
+        every += sharp
         every += competitors(trajectories, number, random_seeds=random_seeds)
         bar = tqdm(every, desc=f"{number} CVs", file=sys.stderr)
         scores = {competitor.name: scoring(competitor) for competitor in bar}
@@ -268,7 +287,7 @@ def score(
             "alpha_L": left_handed(*backbone(trajectories)),
             "runs": {name: about for name, (_, about) in own.items()},
         }
-        results.append(about | summarise(scores, list(own)))
+        results.append(about | summarise(scores, [*own, *(c.name for c in sharp)]))
     return results
 
 
