@@ -177,8 +177,8 @@ def states_figure(
     few = min(n, MOST_DRAWN)
     titles = []
     for j in range(few):
-        name = _broken(names[j], 2 if few < 4 else 1)
-        lines = [f"{j + 1}: {name}", state_symbol(basins[j])]
+        per_line = 2 if few < 4 else 1
+        lines = [f"{j + 1}: {_broken(names[j], per_line)}", _broken(basins[j], per_line)]
         titles.append("\n".join(line for line in lines if line))
     font = 12 if few < 4 else 8
     room = max(title.count("\n") for title in titles) * font * 1.3 / 72
