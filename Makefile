@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 run: $(INSTALLED)
-	$(BIN)/gencg run alanine-dipeptide --energy-calls 2.5e6 --out runs/alanine-dipeptide
+	$(BIN)/gencg run alanine-dipeptide --energy-calls 1.6e6 --out runs/alanine-dipeptide
 
 test: lint types unit
 
