@@ -1,4 +1,4 @@
-"""Shared fixtures: double precision, a fixed seed, a clean Pyro store."""
+"""Shared fixtures: double precision, a fixed seed, a clean Pyro store, the command line."""
 
 import signal
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pyro
 import pytest
 import torch
+
+from gencg import cli
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,3 +23,18 @@ def _clean_state() -> Iterator[None]:
     pyro.clear_param_store()
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def gencg(capfd):
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            cli.main([str(arg) for arg in args])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return call

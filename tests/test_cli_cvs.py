@@ -71,21 +71,6 @@ def _work_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_short(monkeypatch)
 
 
-@pytest.fixture
-def gencg(capfd):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main([str(arg) for arg in args])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return call
-
-
 def finished(factory: pytest.TempPathFactory, target: str, *args: str) -> Path:
     folder = factory.mktemp("run") / target
     with pytest.MonkeyPatch.context() as patch:

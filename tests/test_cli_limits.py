@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gencg import cli
 from gencg.checkpoint import load_checkpoint
 from gencg.config import RunConfig
 from gencg.deadline import Deadline, TimeIsUp
@@ -40,21 +39,6 @@ def _work_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GENCG_COMPILE", "0")
     torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
-def gencg(capfd):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main([str(arg) for arg in args])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return call
 
 
 def after(n_steps: int):

@@ -239,8 +239,7 @@ def spectrum(
         )
         values, rotated, _ = _solve(counts.double(), *inner)
         draws.append(values[:n_modes])
-        # In the span the full solution is the identity, and its covariance, too
-        # Orthonormal in the covariance of all samples, for which the span is
+        # In the span the covariance of all samples is the identity, and so is the full solution
         overlaps.append(torch.linalg.qr(rotated[:, :n_modes])[0][:n_modes])
     width = min(len(d) for d in draws) if draws else n_modes
     functions, slopes = [], []
