@@ -268,7 +268,7 @@ def test_bad_joint_models_are_refused() -> None:
     for resolution in (0.0, -1.0, 0.6, math.nan):
         with pytest.raises(ValueError, match=r"`resolution` must lie in \(0, 0\.5\]"):
             collective_model(generator, _torus_map(1), resolution=resolution)
-    with pytest.raises(ValueError, match="`generator` must have a SplineDecoder and no CVs"):
+    with pytest.raises(ValueError, match="`generator` must have a TwoBlockDecoder and no CVs"):
         collective_model(build_model(_Angles(), n_cvs=1), _torus_map(1))
 
 
@@ -332,5 +332,5 @@ def test_bad_covering_models_are_refused() -> None:
     for share in (0.0, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"`share` must lie in \(0, 1\], got"):
             CoveringModel(model, [], share=share)
-    with pytest.raises(ValueError, match="`model` must have a SplineDecoder without CVs"):
+    with pytest.raises(ValueError, match="`model` must have a TwoBlockDecoder without CVs"):
         CoveringModel(build_model(_Angles(), n_cvs=1), [])
