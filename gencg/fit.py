@@ -40,8 +40,9 @@ logger = logging.getLogger("gencg")
 
 DEFAULT_ENERGY_CALLS = 3e6
 """Training budget where the system recommends none."""
-MATCHING = 0.5
-"""Share of the steps in which a flow-matching decoder is matched, the length of the ladder."""
+MATCHING = 0.8
+"""Share of the steps in which a flow-matching decoder is matched: until the rate is low enough for
+gradients through the equation."""
 
 
 @dataclass(frozen=True, repr=False)
