@@ -55,7 +55,12 @@ class FixedSteps(Solver):
     def solve(
         self, rate: RightHandSide, state: tuple[Tensor, ...], start: float, end: float
     ) -> tuple[Tensor, ...]:
-        options = {"step_size": abs(end - start) / self.n_steps}
+
+        def grid(func: object, y0: Tensor, t: Tensor) -> Tensor:
+            # A step size of its own would leave it to rounding how many there are
+            return torch.linspace(float(t[0]), float(t[-1]), self.n_steps + 1).to(t)
+
+        options = {"grid_constructor": grid}
         return _odeint(rate, state, start, end, method=self.method, options=options)
 
 

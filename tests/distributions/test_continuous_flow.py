@@ -207,3 +207,20 @@ def test_bad_solvers_are_refused() -> None:
         AdaptiveSteps(rtol=0)
     with pytest.raises(ValueError, match=r"`method` must be one of dopri5.*got 'rk4'.*FixedSteps"):
         AdaptiveSteps(method="rk4")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fixed_steps_are_as_many_as_asked_for(dtype: torch.dtype) -> None:
+    asked: list[float] = []
+
+    def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        asked.append(float(t))
+        return (-state[0],)
+
+    for n in (3, 6, 7):
+        for ends in ((0.0, 1.0), (1.0, 0.0)):
+            asked.clear()
+            (x,) = FixedSteps(n).solve(rate, (torch.ones(1, 1, dtype=dtype),), *ends)
+            # Four evaluations in each step of fourth order
+            assert len(asked) == 4 * n
+            assert float(x) == pytest.approx(math.exp(ends[0] - ends[1]), rel=1e-3)
