@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1] / "gencg"
 ORDER = [
     "units",
     "deadline",
+    "html",
     "native",
     "parallel",
     "geometry",
@@ -50,6 +51,7 @@ ORDER = [
     "report",
     "config",
     "run",
+    "notebook",
     "cli",
     "__main__",
 ]
