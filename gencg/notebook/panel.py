@@ -235,8 +235,8 @@ class _Place:
         figure.canvas.draw()
         ax = figure.axes[0]
         box = ax.get_window_extent().transformed(figure.transFigure.inverted())
-        self.box = (box.x0, box.y0, box.width, box.height)
-        self.x, self.y = ax.get_xlim(), ax.get_ylim()
+        self.box = (float(box.x0), float(box.y0), float(box.width), float(box.height))
+        self.x, self.y = ([float(v) for v in ends] for ends in (ax.get_xlim(), ax.get_ylim()))
         self.scale, self.profile = scale, profile
 
     def to_data(self, x: float, y: float) -> list[float] | None:
@@ -253,7 +253,7 @@ class _Place:
     def to_picture(self, z: list[float]) -> tuple[float, float]:
         """Share of the picture from its top left of one or two variables."""
         left, bottom, width, height = self.box
-        values = [v * self.scale for v in z[:2]]
+        values = [float(v) * self.scale for v in z[:2]]
         if self.profile is not None:
             values = [values[0], float(np.interp(z[0], *self.profile))]
         across = (values[0] - self.x[0]) / (self.x[1] - self.x[0])
