@@ -196,7 +196,8 @@ before = set(sys.modules)
 sys.addaudithook(refuse_writing)
 for name in gencg.__all__:
     getattr(gencg, name)
-heavy = {"openmm", "arviz", "rdkit", "tblite"} & (set(sys.modules) - before)
+late = {"openmm", "arviz", "rdkit", "tblite", "ipywidgets", "anywidget", "py3Dmol"}
+heavy = late & (set(sys.modules) - before)
 assert not heavy, heavy
 """)
 

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gencg import html
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.histogram import Array
 from gencg.ensemble import Ensemble
 from gencg.fit import FitResult
@@ -32,6 +33,7 @@ def explore(
     *,
     over: Sequence[str] | None = None,
     axes: tuple[int, int] | None = None,
+    names: Sequence[str] | None = None,
     system: System | None = None,
     n_samples: int = 10_000,
     seed: int = 0,
@@ -48,6 +50,8 @@ def explore(
             ``("phi(ALA2)", "psi(ALA2)")``; None takes the collective variables, or the first two
             torsions of a model without.
         axes: Which two variables the surface is over, counted from 0; None: the first two.
+        names: Names of the collective variables of a `FitResult` or an ensemble, such as
+            ``slow.names``; a run knows its own.
         system: What an ensemble was drawn of, which names its coordinates.
         n_samples: Samples drawn of a `FitResult`, one energy call each.
         seed: Decides everything random.
@@ -55,7 +59,7 @@ def explore(
     Raises:
         ValueError: If there is nothing to explore, or no such coordinate.
     """
-    found = source_of(source, over=over, system=system, n_samples=n_samples, seed=seed)
+    found = source_of(source, over=over, names=names, system=system, n_samples=n_samples, seed=seed)
     return Explorer(found, axes=axes, seed=seed)
 
 
@@ -132,7 +136,8 @@ class Explorer:
         given = self._columns(point)
         names = tuple(self.names[k] for k in given)
         where = ", ".join(
-            f"{name} {told(float(v), self.periodic)}" for name, v in zip(names, point, strict=True)
+            f"{shorter(name)} {told(float(v), self.periodic)}"
+            for name, v in zip(names, point, strict=True)
         )
         if decode:
             ensemble = decoded(self.source, point[None], decode, seed=self.seed)
@@ -297,7 +302,7 @@ class Explorer:
         """Names and values for readers."""
         e = self.ensemble
         rows = [
-            ("variables", ", ".join(self.names)),
+            ("variables", ", ".join(map(shorter, self.names))),
             ("samples", f"{e.n_samples:,}"),
             ("ESS", f"{e.ess:.3f}"),
             ("log Z", html.measured(e.log_z, e.log_z_error)),

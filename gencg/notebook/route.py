@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gencg import html
 from gencg.analysis.chain import laid_on_each_other, smoothest_chain
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.histogram import Array, wrap
 from gencg.analysis.path import CVPath, free_energy_path
 from gencg.ensemble import Ensemble
@@ -90,7 +91,7 @@ class Route:
         periodic = self.path.periodic
         ends = [", ".join(told(float(v), periodic) for v in self.path.points[k]) for k in (0, -1)]
         rows = [
-            ("over", ", ".join(self.names)),
+            ("over", ", ".join(map(shorter, self.names))),
             ("from", ends[0]),
             ("to", ends[1]),
             ("points", str(self.n_points)),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gencg import html
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.histogram import Array, to_array
 from gencg.analysis.representatives import circle_features, representative
 from gencg.analysis.torsions import torsion_angles
@@ -100,7 +101,10 @@ class Selection:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Names and values for readers."""
-        rows = [(name, told(z, self.periodic)) for name, z in zip(self.names, self.z, strict=True)]
+        rows = [
+            (shorter(name), told(z, self.periodic))
+            for name, z in zip(self.names, self.z, strict=True)
+        ]
         if self.free_energy is not None and self.free_energy[1] == 0:
             rows.append(("free energy", f"{self.free_energy[0]:.2f} kJ/mol, the reference"))
         elif self.free_energy is not None:

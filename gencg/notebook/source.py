@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from gencg.analysis.basins import find_basins
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.histogram import Array, to_array, wrap
 from gencg.analysis.torsions import ensemble_torsions
 from gencg.coordinates.base import CoordinateMap
@@ -76,6 +77,7 @@ def source_of(
     source: FitResult | Ensemble | RunFolder | str | Path,
     *,
     over: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     system: System | None = None,
     n_samples: int = 10_000,
     seed: int = 0,
@@ -94,9 +96,10 @@ def source_of(
             name=system.name,
         )  # fmt: skip
         calls = ensemble.n_energy_calls
-        return _of_ensemble(ensemble, over, source.model, system.coordinates, calls)
+        return _of_ensemble(ensemble, over, names, source.model, system.coordinates, calls)
     if isinstance(source, Ensemble):
-        return _of_ensemble(source, over, None, None if system is None else system.coordinates)
+        coordinates = None if system is None else system.coordinates
+        return _of_ensemble(source, over, names, None, coordinates)
     raise ValueError(
         "`source` must be a FitResult, an Ensemble or the folder of a run, got "
         f"{type(source).__name__}"
@@ -108,7 +111,7 @@ def _of_run(folder: RunFolder, over: Sequence[str] | None) -> Source:
         raise ValueError(f"run {folder.path} is not finished; finish it with `gencg run`")
     ensemble, system = read_samples(folder.path), folder.system()
     if over is not None or ensemble.z.shape[1] == 0:
-        return _of_ensemble(ensemble, over, None, system.coordinates)
+        return _of_ensemble(ensemble, over, None, None, system.coordinates)
     run: CollectiveRun = with_cvs(system, folder)
     values, periodic = _wrapped(to_array(ensemble.z), run.periodic), run.periodic
 
@@ -130,6 +133,7 @@ def _of_run(folder: RunFolder, over: Sequence[str] | None) -> Source:
 def _of_ensemble(
     ensemble: Ensemble,
     over: Sequence[str] | None,
+    cv_names: Sequence[str] | None,
     model: CoarseGrainedModel | None,
     coordinates: CoordinateMap | None,
     n_drawn_calls: int = 0,
@@ -138,7 +142,10 @@ def _of_ensemble(
         raise ValueError("`source` holds no sample with weight: there is nothing to explore")
     n_cvs = ensemble.z.shape[1]
     if over is None and n_cvs:
-        values, names = to_array(ensemble.z), tuple(f"z{k + 1}" for k in range(n_cvs))
+        values = to_array(ensemble.z)
+        names = tuple(cv_names or (f"z{k + 1}" for k in range(n_cvs)))
+        if len(names) != n_cvs:
+            raise ValueError(f"`names` must be {n_cvs}, one for each variable, got {len(names)}")
         # An ensemble alone does not say; a variable on a line leaves the circle sooner or later
         periodic = model.periodic_cvs if model is not None else bool((abs(values) <= np.pi).all())
         model = None if model is None or model.n_cvs == 0 else model
@@ -199,7 +206,7 @@ def basins_of(
     return tuple(
         KnownState(
             name=", ".join(
-                f"{name} {told(value, periodic)}"
+                f"{shorter(name)} {told(value, periodic)}"
                 for name, value in zip(names, basin.centre, strict=True)
             ),
             basin="",
