@@ -144,7 +144,8 @@ class Explorer:
             log_z, relative = (float(v) for v in log_partition(ensemble.log_weights))
             number = ensemble.ess * ensemble.n_samples
         else:
-            ensemble, relative, number = near(self.source, self.surface, point, self.axes)
+            found = near(self.source, self.surface, point, self.axes)
+            ensemble, relative, number = found.ensemble, found.relative_error, found.n_effective
             log_z = ensemble.log_z
         selection = select(
             ensemble, title=f"structures at {where}", z=point, names=names, periodic=self.periodic,

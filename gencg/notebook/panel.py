@@ -136,8 +136,8 @@ class Panel:
 
     def _on_clear(self) -> None:
         self.points, self.frames = [], []
-        self.map.marks, self.map.lines = [], []
         self.play.max = self.frame.max = 0
+        self.map.marks, self.map.lines = [], []
         self._say("")
 
     def _on_frame(self, k: int) -> None:

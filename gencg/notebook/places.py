@@ -2,16 +2,38 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.histogram import Array, to_array, wrap
 from gencg.ensemble import Ensemble
 from gencg.notebook.selection import k_t
 from gencg.notebook.source import Source, told
 from gencg.notebook.surface import Surface, log_kernel, widths_of
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Samples near a point.
+
+    Attributes:
+        ensemble: The samples, weighed down with their distance.
+        relative_error: Standard error of the density at the point over the density.
+        widened: Whether none was within reach, and these lie farther away: they then tell no
+            density at the point.
+    """
+
+    ensemble: Ensemble
+    relative_error: float
+    widened: bool
+
+    @property
+    def n_effective(self) -> float:
+        """Effective number of samples."""
+        return 1 / self.relative_error**2
 
 
 def checked_point(source: Source, surface: Surface, z: Sequence[float] | float) -> Array:
@@ -33,8 +55,8 @@ def checked_point(source: Source, surface: Surface, z: Sequence[float] | float) 
 
 
 def near(
-    source: Source, surface: Surface, point: Array, axes: Sequence[int]
-) -> tuple[Ensemble, float, float]:
+    source: Source, surface: Surface, point: Array, axes: Sequence[int], *, n_wider: int = 0
+) -> Near:
     r"""The samples near a point, weighed down with their distance from it.
 
     .. math:: \log w_i + \log K_h(z_i - z), \qquad E[w K_h] = Z\, p_h(z)
@@ -47,23 +69,24 @@ def near(
         surface: Its surface.
         point: From `checked_point`.
         axes: The variables that are shown.
-
-    Returns:
-        The samples, the relative standard error of the density, and the effective number of
-        samples.
+        n_wider: How often to double the widths where no sample is near.
 
     Raises:
         ValueError: If no sample with weight is near.
     """
     columns = list(axes) if len(point) == len(axes) else list(range(len(source.names)))
     log_w = to_array(source.ensemble.log_weights)
+    values = source.values[:, columns]
     widths = widths_of(surface, source.values, log_w)[columns]
-    kernel = log_kernel(source.values[:, columns], point, widths, periodic=source.periodic)
-    total = log_w + kernel
-    index = np.flatnonzero(np.isfinite(total))
-    if not len(index):
+    for factor in 2.0 ** np.arange(n_wider + 1):
+        kernel = log_kernel(values, point, factor * widths, periodic=source.periodic)
+        total = log_w + kernel
+        index = np.flatnonzero(np.isfinite(total))
+        if len(index):
+            break
+    else:
         where = ", ".join(
-            f"{source.names[c]} {told(float(v), source.periodic)}"
+            f"{shorter(source.names[c])} {told(float(v), source.periodic)}"
             for c, v in zip(columns, point, strict=True)
         )
         cure = " or decode there (decode=200)" if source.model is not None else ""
@@ -72,11 +95,13 @@ def near(
         )
     chosen = source.ensemble.select(torch.from_numpy(index))
     # The mean is over the chosen now, and was over all
-    shift = math.log(len(index) / len(log_w))
-    chosen = replace(chosen, log_weights=torch.from_numpy(total[index] + shift), n_energy_calls=0)
+    log_weights = torch.from_numpy(total[index] + math.log(len(index) / len(log_w)))
     w = np.exp(total[index] - total[index].max())
-    relative = float(np.sqrt((w**2).sum()) / w.sum())
-    return chosen, relative, 1 / relative**2
+    return Near(
+        replace(chosen, log_weights=log_weights, n_energy_calls=0),
+        relative_error=float(np.sqrt((w**2).sum()) / w.sum()),
+        widened=bool(factor > 1),
+    )
 
 
 def decoded(source: Source, points: Array, n: int, *, seed: int) -> Ensemble:

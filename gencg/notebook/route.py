@@ -24,6 +24,8 @@ from gencg.run.walk import CANDIDATES, FEW_ESS
 
 KEPT = 200
 """Structures kept at each point, chosen by weight."""
+MOST_WIDER = 4
+"""How often the reach is doubled at a point without samples near; its structures are farther."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +42,10 @@ class Route:
             groups relabelled so that they turn least; ``(n_points, dim)`` of a toy.
         steps: Deviation of each frame from the one before it; empty for a toy.
         free_energy: At each point above the minimum of the surface, ``(n_points,)``; NaN where
-            points are of more variables than the surface.
+            no sample is near, or points are of more variables than the surface.
         errors: Standard errors, of each point alone.
-        ess: Effective number of structures at each point.
+        ess: Effective number of structures at each point; 0 where no sample is near and the
+            structures lie farther away.
         decoded: Whether the structures were decoded anew.
     """
 
@@ -70,20 +73,26 @@ class Route:
     @property
     def barrier(self) -> tuple[int, float, float] | None:
         """The highest point, its free energy above the first, the error; None if not told."""
-        if not np.isfinite(self.free_energy).all():
+        if not np.isfinite(self.free_energy).any() or not np.isfinite(self.free_energy[0]):
             return None
-        top = int(np.argmax(self.free_energy))
+        top = int(np.nanargmax(self.free_energy))
         error = float(np.hypot(self.errors[top], self.errors[0])) if top else 0.0
         return top, float(self.free_energy[top] - self.free_energy[0]), error
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Points that rest on few structures, in words."""
-        weak = (np.flatnonzero(self.ess < FEW_ESS) + 1).tolist()
-        if not weak:
-            return ()
-        listed = ", ".join(map(str, weak[:8])) + (" ..." if len(weak) > 8 else "")
-        return (f"fewer than {FEW_ESS:g} effective structures at points {listed}",)
+        empty = np.flatnonzero(self.ess == 0)
+        weak = np.flatnonzero((self.ess < FEW_ESS) & (self.ess > 0))
+        said = []
+        if len(empty):
+            said.append(
+                f"no sample is near points {_listed(empty)}: their structures lie farther away, "
+                "and a barrier there is not told"
+            )
+        if len(weak):
+            said.append(f"fewer than {FEW_ESS:g} effective structures at points {_listed(weak)}")
+        return tuple(said)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -134,6 +143,12 @@ class Route:
         words = [("fair", doubt) for doubt in self.doubts]
         good = [("good", "every point rests on enough structures")]
         return html.card("A path", self.facts, verdicts=words or good)
+
+
+def _listed(points: Any) -> str:
+    """Numbers of points from 1, the first eight of them."""
+    shown = ", ".join(str(k + 1) for k in points[:8].tolist())
+    return f"{shown} ..." if len(points) > 8 else shown
 
 
 def line_through(
@@ -205,11 +220,14 @@ def route_along(
         told_z = [[float(v) for v in log_partition(e.log_weights)] for e in ensembles]
         ess = [e.n_samples * float(effective_sample_size(e.log_weights)) for e in ensembles]
     else:
-        found = [near(source, surface, point, axes) for point in points]
-        ensembles = [part for part, _, _ in found]
-        told_z = [[part.log_z, error] for part, error, _ in found]
-        ess = [n for _, _, n in found]
-    energies = [free_energy_at(source, surface, z, e, n_given) for z, e in told_z]
+        found = [near(source, surface, point, axes, n_wider=MOST_WIDER) for point in points]
+        ensembles = [part.ensemble for part in found]
+        told_z = [[part.ensemble.log_z, part.relative_error] for part in found]
+        ess = [0.0 if part.widened else part.n_effective for part in found]
+    energies = [
+        free_energy_at(source, surface, z, e, n_given) if n else None
+        for (z, e), n in zip(told_z, ess, strict=True)
+    ]
     pairs = np.array([(np.nan, np.nan) if e is None else e for e in energies])
     if not decode:
         ensembles = [part.thin(KEPT, seed) for part in ensembles]

@@ -151,7 +151,7 @@ def plot_route(
     ax = axes_or_new(ax)
     x = to_array(arc) * (180 / np.pi if angles else 1.0)
     f, error = to_array(free_energy), to_array(errors)
-    if np.isfinite(f).all():
+    if np.isfinite(f).any():
         ax.fill_between(x, f - 2 * error, f + 2 * error, color=REWEIGHTED, alpha=0.25, lw=0)
         ax.plot(x, f, color=REWEIGHTED, zorder=3)
         if at is not None:

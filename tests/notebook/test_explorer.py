@@ -158,6 +158,12 @@ def test_a_path_goes_through_its_points(explorer: Explorer) -> None:
     # Straight: over the seam, psi from 165 through 180 to -150
     line = explorer.path(np.radians([[-150.0, 165.0], [-150.0, -165.0]]), straight=True, n_points=5)
     assert np.degrees(line.path.unwrapped[:, 1]) == pytest.approx([165, 172.5, 180, 187.5, 195])
+    # Where no sample is near, those farther away are shown, and no free energy
+    empty = explorer.path(np.radians([[-75.0, -20.0], [100.0, 20.0]]), straight=True, n_points=12)
+    unseen = np.flatnonzero(empty.ess == 0)
+    assert np.isnan(empty.free_energy[unseen]).all()
+    assert np.isfinite(np.delete(empty.free_energy, unseen)).all()
+    assert (len(unseen) > 0) == any("no sample is near" in doubt for doubt in empty.doubts)
     between = explorer.between(1, 2, n_points=5)
     assert between.path.points[0] == pytest.approx(explorer.states[0].centre)
 
