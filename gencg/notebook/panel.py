@@ -59,7 +59,9 @@ class Panel:
         widgets.jslink((self.play, "value"), (self.frame, "value"))
         self.folder = widgets.Text("explored", description="folder")
         self.save = _button("save")
-        self.picture = widgets.Image(format="png", width=420)
+        # Of one height, so that nothing below jumps when the structures change
+        fixed = widgets.Layout(width="430px", height="300px", object_fit="contain")
+        self.picture = widgets.Image(format="png", layout=fixed)
         self.facts, self.status = widgets.HTML(), widgets.HTML()
         self._connect()
         self.widget = self._laid_out()

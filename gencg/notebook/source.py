@@ -1,7 +1,7 @@
 """What one explores: weighted samples over variables, and the model that decodes these."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +118,12 @@ def _of_run(folder: RunFolder, over: Sequence[str] | None) -> Source:
     def find() -> tuple[KnownState, ...]:
         if run.slow is None:
             return basins_of(ensemble, values, run.names, periodic)
-        found = find_states(folder)
+        try:
+            found = find_states(folder)
+        except ValueError as error:
+            doubt = f"a basin, since metastable states were not found: {error}"
+            basins = basins_of(ensemble, values, run.names, periodic)
+            return tuple(replace(basin, doubts=(*basin.doubts, doubt)) for basin in basins)
         return tuple(
             KnownState(s.name, s.basin, s.population, found.found.labels == j, s.cvs, s.doubts)
             for j, s in enumerate(found.states)
