@@ -18,13 +18,14 @@ FOLDER = Path("exported_cvs")
 
 # %% [markdown]
 # ## A generator of the molecule
+#
+# Some minutes of one core. A finished `gencg run` has all of this: `gencg export RUN --format
+# plumed openmm` does in one line what follows.
 
 # %%
 system = gencg.systems.alanine_dipeptide()
-if "alanine-dipeptide" in gencg.pretrained.names():
-    result = gencg.pretrained.load("alanine-dipeptide")
-else:
-    result = gencg.fit(system, energy_calls=2e3 if SMOKE else 1e6, seed=0)
+result = gencg.fit(system, energy_calls=2e3 if SMOKE else 1e6, seed=0)
+result
 
 # %% [markdown]
 # ## Its slow variables
@@ -33,7 +34,7 @@ else:
 
 # %%
 slow = find_slow_cvs(
-    result, n_cvs=2, n_samples=600 if SMOKE else 60_000, networks=not SMOKE,
+    result, n_cvs=2, n_samples=2_000 if SMOKE else 60_000, networks=not SMOKE,
     bend=False if SMOKE else None,
 )  # fmt: skip
 slow
