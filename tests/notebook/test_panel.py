@@ -1,13 +1,11 @@
-"""The panel, driven as a browser would: clicks, sliders, buttons; and the notebooks it lives in.
+"""The panel, driven as a browser would: clicks, sliders, buttons.
 
 Cannot detect: what a browser makes of the script, or of the layout.
 """
 
 import base64
-import json
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -16,11 +14,10 @@ from cv_samples import made_up_ensemble
 import gencg
 from gencg.notebook import Explorer, Route, Selection
 from gencg.notebook import display as showing
-from gencg.notebook.convert import cells_of, convert, main
-from gencg.notebook.panel import Panel
 from gencg.systems import alanine_dipeptide
 
-TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
+for extra in ("ipywidgets", "anywidget", "py3Dmol"):
+    pytest.importorskip(extra)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +29,8 @@ def explorer() -> Explorer:
 
 
 def test_the_panel_does_what_the_methods_do(explorer: Explorer, tmp_path: Path) -> None:
+    from gencg.notebook.panel import Panel
+
     panel, weights = Panel(explorer), explorer.ensemble.log_weights.clone()
     assert base64.b64decode(panel.map.png)[:4] == b"\x89PNG"
     # It opens at the minimum
@@ -103,41 +102,3 @@ def test_the_view_to_turn_holds_the_structures(explorer: Explorer) -> None:
     assert view._make_html().count("addModel") == 12
     route = explorer.path(np.radians([[-150.0, 165.0], [-75.0, -20.0]]), n_points=3)
     assert "addModelsAsFrames" in explorer.view3d(route)._make_html()
-
-
-def test_scripts_become_notebooks(tmp_path: Path) -> None:
-    written = convert(TUTORIALS, tmp_path)
-    assert len(written) == 5
-    for path in written:
-        notebook = nbformat.read(str(path), as_version=4)
-        nbformat.validate(notebook)
-        kinds = [cell.cell_type for cell in notebook.cells]
-        assert kinds[0] == "markdown"
-        assert 7 <= kinds.count("code") <= 12
-        # Code is that of the script, in its order
-        script = (TUTORIALS / f"{path.stem}.py").read_text()
-        code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-        places = [script.index(part) for part in code]
-        assert places == sorted(places)
-
-
-def test_cells_are_cut_where_they_begin() -> None:
-    text = (
-        "import os\n\n# %% [markdown]\n# # Title\n#\n# Text\n\n# %%\nx = 1  # %% no cell\n\n# %%\n"
-    )
-    assert cells_of(text) == [
-        ("code", "import os"), ("markdown", "# Title\n\nText"), ("code", "x = 1  # %% no cell"),
-    ]  # fmt: skip
-
-
-def test_the_command_writes_notebooks_or_says_why_not(tmp_path: Path, capsys) -> None:
-    (tmp_path / "one.py").write_text("# %%\n1 + 1\n")
-    assert main([str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "one.ipynb").read_text())["nbformat"] == 4
-    (tmp_path / "two.py").write_text("1 + 1\n")
-    for wrong, words in ((tmp_path / "two.py", "has no cells"), (tmp_path / "no", "must be a")):
-        capsys.readouterr()
-        assert main([str(wrong)]) == 2
-        err = capsys.readouterr().err
-        assert words in err
-        assert err.count("\n") == 1
