@@ -16,7 +16,7 @@ from gencg.ensemble import Ensemble
 from gencg.fit import FitResult
 from gencg.importance import log_partition
 from gencg.notebook import display
-from gencg.notebook.pictures import explorer_figure
+from gencg.notebook.figures import explorer_figure
 from gencg.notebook.places import checked_point, decoded, free_energy_at, near
 from gencg.notebook.route import Route, line_through, route_along
 from gencg.notebook.saving import write_route, write_selection, write_surface

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
-from matplotlib.figure import Figure
 
 from gencg.notebook.clickmap import ClickMap
-from gencg.notebook.pictures import figure_png, frame_pngs, selection_png, surface_axes
+from gencg.notebook.on_picture import surface_picture
+from gencg.notebook.pictures import figure_png, frame_pngs, selection_png
 from gencg.notebook.route import Route
 from gencg.notebook.selection import Selection
 from gencg.plots.states import state_colour
-from gencg.plots.style import RAW, new_figure, style
+from gencg.plots.style import RAW
 
 if TYPE_CHECKING:
     from gencg.notebook.explorer import Explorer
@@ -38,7 +38,7 @@ class Panel:
         self.points: list[list[float]] = []
         self.frames: list[bytes] = []
         self._quiet = False
-        self._surface, self._place = _surface_figure(explorer)
+        self._surface, self._place = surface_picture(explorer)
         self.map = ClickMap(png=base64.b64encode(figure_png(self._surface, dpi=_DPI)).decode())
         self.sliders = [self._slider(k) for k in range(explorer.surface.n_variables)]
         self.mode = widgets.ToggleButtons(
@@ -220,68 +220,6 @@ class Panel:
              row([self.play, self.frame]), self.facts, row([self.folder, self.save])]
         )  # fmt: skip
         return column([row([left, right]), self.status])
-
-
-class _Place:
-    """Where on the picture of the surface which values lie.
-
-    Args:
-        box: Left, bottom, width and height of the axes as shares of the picture, from below.
-        x: Values at the left and right end.
-        y: At the lower and upper end.
-        scale: What variables are multiplied by on the axes.
-        profile: Variable and free energy of a surface over one variable; None over two.
-    """
-
-    def __init__(self, figure: Figure, scale: float, profile: Any) -> None:
-        figure.canvas.draw()
-        ax = figure.axes[0]
-        box = ax.get_window_extent().transformed(figure.transFigure.inverted())
-        self.box = (float(box.x0), float(box.y0), float(box.width), float(box.height))
-        self.x, self.y = ([float(v) for v in ends] for ends in (ax.get_xlim(), ax.get_ylim()))
-        self.scale, self.profile = scale, profile
-
-    def to_data(self, x: float, y: float) -> list[float] | None:
-        """Variables at a share of the picture from its top left; None outside of the axes."""
-        left, bottom, width, height = self.box
-        across, up = (x - left) / width, (1 - y - bottom) / height
-        if not (0 <= across <= 1 and 0 <= up <= 1):
-            return None
-        z = [(self.x[0] + across * (self.x[1] - self.x[0])) / self.scale]
-        if self.profile is None:
-            z.append((self.y[0] + up * (self.y[1] - self.y[0])) / self.scale)
-        return z
-
-    def to_picture(self, z: list[float]) -> tuple[float, float]:
-        """Share of the picture from its top left of one or two variables."""
-        left, bottom, width, height = self.box
-        values = [float(v) * self.scale for v in z[:2]]
-        if self.profile is not None:
-            values = [values[0], float(np.interp(z[0], *self.profile))]
-        across = (values[0] - self.x[0]) / (self.x[1] - self.x[0])
-        up = (values[1] - self.y[0]) / (self.y[1] - self.y[0])
-        return left + across * width, 1 - (bottom + up * height)
-
-    def lines(self, route: Route, explorer: "Explorer") -> list[list[list[float]]]:
-        """A path over the picture, cut where it goes round."""
-        points = route.path.points
-        if points.shape[1] > len(explorer.axes):
-            points = points[:, list(explorer.axes)]
-        jump = np.abs(np.diff(points, axis=0)).max(1) > (np.pi if route.path.periodic else np.inf)
-        parts = np.split(points, np.flatnonzero(jump) + 1)
-        return [[list(self.to_picture(p.tolist())) for p in part] for part in parts]
-
-
-def _surface_figure(explorer: "Explorer") -> tuple[Figure, _Place]:
-    surface = explorer.surface
-    with style():
-        figure, (ax,) = new_figure(width=5.4, height=4.6)
-        surface_axes(explorer, ax)
-        profile = None
-        if surface.n_variables == 1:
-            profile = (surface.density.centres[0], surface.free_energy)
-        place = _Place(figure, 180 / np.pi if explorer.periodic else 1.0, profile)
-    return figure, place
 
 
 def _button(text: str, *, disabled: bool = False) -> Any:
