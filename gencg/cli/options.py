@@ -64,7 +64,9 @@ TRAINING = (
     ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
-    click.option("--decoder", metavar="KIND", help="spline, gaussian or unimodal.  [spline]"),
+    click.option(
+        "--decoder", metavar="KIND", help="spline, flow-matching, gaussian or unimodal.  [spline]"
+    ),
     click.option(
         "--estimator", metavar="KIND", help="covering, path or plain gradient.  [covering]"
     ),

@@ -32,7 +32,9 @@ COVERAGE_CALLS = 100_000
 FEWEST_COVERING = 500
 """With fewer covering samples the slow functions have no meaning."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
-DECODERS = ("spline", "gaussian", "unimodal")
+DECODERS = ("spline", "flow-matching", "gaussian", "unimodal")
+IN_TWO_STAGES = ("spline", "flow-matching")
+"""Decoders of a generator without collective variables, which are found after it."""
 FORMATS = ("xtc", "dcd")
 BENIGN: dict[str, Any] = {"benign": True}
 """Marks a setting that may change when a run goes on: it does not touch the result."""
@@ -71,8 +73,8 @@ class RunConfig:
         learning_rate: Rate of the optimiser after warm-up; a decoder of one stage takes a third.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
-        decoder: "spline", or one stage: "gaussian" for the model of 2020, "unimodal" for a flow
-            with one peak for each z.
+        decoder: "spline" or "flow-matching", or one stage: "gaussian" for the model of 2020,
+            "unimodal" for a flow with one peak for each z.
         estimator: "covering", "path" or "plain" gradient; see `gencg.fit`.
         threads: Threads of torch; None leaves torch's own choice.
         checkpoint_seconds: Wall time between two checkpoints.
@@ -169,7 +171,7 @@ class RunConfig:
             raise ValueError(
                 f"`start_temperature` must be at least the temperature of {cold:g} K, got {hot:g}"
             )
-        if self.decoder != "spline" and (self.n_cvs == "auto" or self.n_cvs == 0):
+        if self.decoder not in IN_TWO_STAGES and (self.n_cvs == "auto" or self.n_cvs == 0):
             raise ValueError(
                 f"`cvs` must be at least 1 with the {self.decoder} decoder, got {self.n_cvs!r}; "
                 "give --cvs 1 or 2"
@@ -256,7 +258,7 @@ class RunConfig:
     @property
     def discovers(self) -> bool:
         """Whether slow collective variables are found after training."""
-        return self.decoder == "spline" and self.n_cvs != 0
+        return self.decoder in IN_TWO_STAGES and self.n_cvs != 0
 
     @property
     def covering_calls(self) -> int:
@@ -274,7 +276,7 @@ class RunConfig:
         return self._mode_calls(self.energy_calls or 0)
 
     def _mode_calls(self, total: int) -> int:
-        if self.decoder != "spline":
+        if self.decoder not in IN_TWO_STAGES:
             return 0
         given = self.coverage_calls
         return min(COVERAGE_CALLS, total // 20) if given is None else given
@@ -300,7 +302,7 @@ class RunConfig:
 
     def optimisation(self) -> Optimisation:
         """How the parameters move."""
-        if self.decoder != "spline":
+        if self.decoder not in IN_TWO_STAGES:
             # In one stage a rare well is lost with the faster optimiser; a third of the rate is
             # what suits Adam
             return Optimisation(learning_rate=self.learning_rate / 3, optimiser="adam")

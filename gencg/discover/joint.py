@@ -12,7 +12,7 @@ from gencg.discover.slow_cvs import SlowCVs
 from gencg.fit import FitResult, as_result, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import CollectiveDecoder, collective_model
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.tempering import NoTempering
 from gencg.training import Optimisation, Reporter
 
@@ -114,7 +114,7 @@ def refit_soft(
     """
     decoder, source = model.decoder, generator.decoder
     assert isinstance(decoder, CollectiveDecoder)
-    assert isinstance(source, SplineDecoder)
+    assert isinstance(source, TwoBlockDecoder)
     soft, space = source.flow.soft, source.flow.stiff.space
     trained = [
         *model.prior.parameters(),
