@@ -73,10 +73,11 @@ explorer.figure()
 # %% [markdown]
 # ## Where it fails
 #
-# The same training from the target temperature, without a hot start: one well is found and the
-# other never seen. **The ESS does not show it**, since the weights of the samples at hand are even.
-# The log Z is too small by the share that is missing; without the exact answer nothing in these
-# numbers says so. Runs (`gencg run`) therefore search for lost modes by other ways.
+# The same from the target temperature, without a hot start and by the gradient that does not look
+# for lost states: it may find one well and never see the other. **The ESS does not show it**, since
+# the weights of the samples at hand are even. The log Z is then too small by the share that is
+# missing; without the exact answer nothing in these numbers says so. Is the right well there, at
+# its 0.8 %, below? Runs (`gencg run`) search for lost modes by other ways.
 
 # %%
 cold = gencg.fit(
