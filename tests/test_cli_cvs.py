@@ -587,7 +587,8 @@ def test_a_run_is_explored(dipeptide: Path, tmp_path: Path) -> None:
     z = explorer.ensemble.z[int(explorer.ensemble.log_weights.argmax())].tolist()
     there = explorer.at(z, decode=40)
     assert (there.decoded, there.n_energy_calls) == (True, 40)
-    torch.testing.assert_close(there.ensemble.z[0], torch.tensor(z), atol=1e-6, rtol=0)
+    expected = torch.tensor(z, dtype=torch.float64)
+    torch.testing.assert_close(there.ensemble.z[0], expected, atol=1e-6, rtol=0)
     assert explorer.at(z).n_energy_calls == 0
     explorer.save(tmp_path / "there")
     assert read_samples(tmp_path / "there").molecule is not None
