@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gencg import export as export
     from gencg.export.trajectory import read_samples as read_samples
     from gencg.export.trajectory import write_samples as write_samples
+    from gencg.notebook.explorer import explore as explore
 
 _HOMES = {
     "systems": "systems",
@@ -73,6 +74,7 @@ _HOMES = {
     "export": "export",
     "read_samples": "export.trajectory",
     "write_samples": "export.trajectory",
+    "explore": "notebook.explorer",
 }
 
 __all__ = list(_HOMES)

@@ -13,15 +13,17 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from gencg import parallel
+from gencg import html, parallel
 from gencg.coordinates.clashes import clashes, distant_pairs
 from gencg.geometry import wrap
 from gencg.importance import (
     effective_sample_size,
     log_partition,
+    pareto_level,
     pareto_smooth,
     pareto_verdict,
     resample_indices,
+    sample_size_verdict,
     thinned,
     weighted_average,
 )
@@ -136,6 +138,17 @@ class Ensemble:
     def verdict(self) -> str:
         """What `pareto_k` says about the averages, in words."""
         return pareto_verdict(self.pareto_k)
+
+    @property
+    def verdicts(self) -> list[tuple[str, str]]:
+        """Level ("good", "fair", "poor", "open") and words on the sample size and the weights."""
+        tail = f"weighted averages are {self.verdict}"
+        if pareto_level(self.pareto_k) == "open":
+            tail = self.verdict
+        return [
+            sample_size_verdict(self.ess, self.n_samples),
+            (pareto_level(self.pareto_k), tail),
+        ]
 
     def expectation(
         self, values: Tensor | Callable[[Tensor], Tensor], *, raw: bool = False
@@ -259,6 +272,22 @@ class Ensemble:
             f"log_partition={self.log_z:.6g} ± {self.log_z_error:.1g}, "
             f"k_hat={self.pareto_k:.2g}, n_energy_calls={self.n_energy_calls:.2g})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("samples", f"{self.n_samples:,}"),
+            ("ESS", f"{self.ess:.3f}"),
+            ("log Z", html.measured(self.log_z, self.log_z_error)),
+            ("Pareto k", f"{self.pareto_k:.2f}"),
+            ("temperature", f"{self.temperature:g} K"),
+            ("energy calls", f"{self.n_energy_calls:,}"),
+        ]
+        if self.z.shape[1]:
+            rows.insert(1, ("collective variables", str(self.z.shape[1])))
+        if self.n_invalid:
+            rows.append(("broken or inverted", f"{self.n_invalid:,}, without weight"))
+        title = f"Ensemble of {self.name}" if self.name else "Ensemble"
+        return html.card(title, rows, verdicts=self.verdicts)
 
 
 def draw(

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencg import parallel
+from gencg import html, parallel
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.deadline import TimeIsUp
 from gencg.ensemble import decode
@@ -40,6 +41,9 @@ logger = logging.getLogger("gencg")
 
 DEFAULT_ENERGY_CALLS = 3e6
 """Training budget where the system recommends none."""
+LAST = 20
+"""Steps at the end of a training whose ESS is told."""
+_JUDGED_BY = "gencg.draw(result.model, result.target, 10_000) judges it"
 MATCHING = 0.8
 """Share of the steps in which a flow-matching decoder is matched: until the rate is low enough for
 gradients through the equation."""
@@ -69,6 +73,36 @@ class FitResult:
             f"steps={self.state.step}{ess}, energy_calls={self.energy_calls}, "
             f"seconds={self.seconds:.0f})"
         )
+
+    @property
+    def verdicts(self) -> list[tuple[str, str]]:
+        """Level and words on the training alone; what it is worth only samples can tell."""
+        found = []
+        if self.state.step < self.state.n_steps:
+            found.append(("fair", f"stopped at step {self.state.step:,} of {self.state.n_steps:,}"))
+        if not self.history:
+            return [*found, ("open", f"not trained here; {_JUDGED_BY}")]
+        ess = statistics.median(info.ess for info in self.history[-LAST:])
+        text = f"ESS of the last batches {ess:.2f}"
+        if ess < 0.1:
+            return [*found, ("poor", f"{text}: far from the target; give more energy calls")]
+        return [*found, ("open", f"{text}; {_JUDGED_BY}")]
+
+    def _repr_html_(self) -> str:
+        n_parameters = sum(p.numel() for p in self.model.parameters())
+        rows = [
+            ("temperature", f"{self.target.temperature:g} K"),
+            ("collective variables", str(self.model.n_cvs)),
+            ("parameters", f"{n_parameters:,}"),
+        ]
+        if self.history:
+            rows += [
+                ("steps", f"{self.state.step:,}"),
+                ("energy calls", f"{self.energy_calls:,}"),
+                ("gradient calls", f"{self.gradient_calls:,}"),
+                ("time", f"{self.seconds:,.0f} s"),
+            ]
+        return html.card(f"Fit of {self.system.name}", rows, verdicts=self.verdicts)
 
     @property
     def history(self) -> list[StepInfo]:

@@ -15,6 +15,7 @@ References:
 import math
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -257,6 +258,31 @@ def pareto_verdict(k_hat: float) -> str:
     if k_hat <= UNRELIABLE_K:
         return f"unreliable (Pareto k {k_hat:.2f} > {USABLE_K}): error bars are too small"
     return f"do not trust (Pareto k {k_hat:.2f} > {UNRELIABLE_K}): the mean weight may not exist"
+
+
+def pareto_level(k_hat: float) -> str:
+    r"""Level of a Pareto shape: "good", "fair" from 0.5, "poor" from 0.7, "open" if not told."""
+    if not math.isfinite(k_hat):
+        return "open"
+    return "good" if k_hat < GOOD_K else "fair" if k_hat < USABLE_K else "poor"
+
+
+def sample_size_verdict(ess: float, n_samples: int) -> tuple[Literal["good", "fair", "poor"], str]:
+    """Level ("good", "fair", "poor") of an effective sample size, and what it says in words.
+
+    Args:
+        ess: Effective sample size as a fraction.
+        n_samples: Number of samples.
+    """
+    number = ess * n_samples
+    text = f"ESS {ess:.1%}: {n_samples:,} samples are worth {number:,.0f} independent ones"
+    if number < 100:
+        return "poor", f"{text}. A handful of samples carries every average; train longer."
+    if ess < 0.1 or number < 1000:
+        return "fair", (
+            f"{text}. Averages are usable, rare states are not; train longer or draw more."
+        )
+    return "good", f"{text}."
 
 
 def clip_largest(log_weights: Tensor, n: int) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from gencg import html
 from gencg.matching import match_positions
 
 Quad = tuple[int, int, int, int]
@@ -102,6 +103,21 @@ class Molecule:
         residues = [str(residue) for residue in self.topology.residues]
         shown = residues if len(residues) < 6 else [*residues[:3], "...", residues[-1]]
         return f"Molecule(n_atoms={self.n_atoms}, residues={'-'.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        counts = {e: self.elements.count(e) for e in sorted(set(self.elements))}
+        # Carbon first, then hydrogen, as chemists write them
+        order = sorted(counts, key=lambda e: (e != "C", e != "H", e))
+        formula = "".join(e + (str(counts[e]) if counts[e] > 1 else "") for e in order)
+        residues = [str(residue) for residue in self.topology.residues]
+        rows = [
+            ("formula", formula),
+            ("atoms", str(self.n_atoms)),
+            ("residues", "-".join(residues[:12]) + ("-..." if len(residues) > 12 else "")),
+            ("bonds", f"{len(self.bonds)}, of which {len(self.rotatable_bonds())} may turn"),
+            ("stereocentres", str(len(self.stereocentres()))),
+        ]
+        return html.card("Molecule", rows)
 
     @property
     def n_atoms(self) -> int:

@@ -24,6 +24,7 @@ from gencg import cli
 from gencg.checkpoint import load_checkpoint
 from gencg.discover import find_slow_cvs, fit_joint
 from gencg.export import read_colvar, read_samples, write_samples
+from gencg.notebook import explore
 from gencg.run import RunFolder, collective
 
 BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
@@ -577,6 +578,20 @@ def test_a_walk_from_state_to_state_and_back_around_an_angle(
     assert code == 0
     assert "points along" in text
     assert "energy calls" in text
+
+
+def test_a_run_is_explored(dipeptide: Path, tmp_path: Path) -> None:
+    explorer = explore(dipeptide)
+    assert explorer.names == tuple(json.loads((dipeptide / "summary.json").read_text())["cv_names"])
+    assert sum(state.population[0] for state in explorer.states) == pytest.approx(1)
+    z = explorer.ensemble.z[int(explorer.ensemble.log_weights.argmax())].tolist()
+    there = explorer.at(z, decode=40)
+    assert (there.decoded, there.n_energy_calls) == (True, 40)
+    expected = torch.tensor(z, dtype=torch.float64)
+    torch.testing.assert_close(there.ensemble.z[0], expected, atol=1e-6, rtol=0)
+    assert explorer.at(z).n_energy_calls == 0
+    explorer.save(tmp_path / "there")
+    assert read_samples(tmp_path / "there").molecule is not None
 
 
 def test_a_toy_has_states_a_walk_and_a_committor(well: Path, gencg, tmp_path) -> None:

@@ -154,6 +154,7 @@ def test_a_shuffled_target_has_no_short_formula(terms: Terms) -> None:
     assert not found.found
     assert found.formula == "no short formula"
     assert "no short formula" in str(found)
+    assert "best attempt" in found._repr_html_()
     assert abs(found.r2) < 0.05
     assert all(0 <= item.inclusion <= item.inclusion_of_any <= 1 for item in found.terms)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1] / "gencg"
 ORDER = [
     "units",
     "deadline",
+    "html",
     "native",
     "parallel",
     "geometry",
@@ -50,6 +51,7 @@ ORDER = [
     "report",
     "config",
     "run",
+    "notebook",
     "cli",
     "__main__",
 ]
@@ -194,7 +196,8 @@ before = set(sys.modules)
 sys.addaudithook(refuse_writing)
 for name in gencg.__all__:
     getattr(gencg, name)
-heavy = {"openmm", "arviz", "rdkit", "tblite"} & (set(sys.modules) - before)
+late = {"openmm", "arviz", "rdkit", "tblite", "ipywidgets", "anywidget", "py3Dmol"}
+heavy = late & (set(sys.modules) - before)
 assert not heavy, heavy
 """)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gencg import html
 from gencg.analysis.formulas import ExplainedTerm, Search, split
 from gencg.analysis.histogram import Array, to_array
 from gencg.analysis.screening import CARRIED, screen
@@ -115,6 +116,18 @@ class Explanation:
             rows.append({**vars(item.term), **row, "stand_ins": stand_ins})
         said = {"found": self.found, "formula": self.formula, "attempt": self.attempt}
         return {**own, **said, "verdict": self.verdict, "terms": rows}
+
+    def _repr_html_(self) -> str:
+        rows = [("formula", self.formula)]
+        if not self.found:
+            rows.append(("best attempt", self.attempt))
+        rows += [
+            (item.term.name, f"{item.coefficient:.4g} ± {item.uncertainty:.2g}, in "
+             f"{item.inclusion_of_any:.0%} of resamplings")
+            for item in self.terms
+        ]  # fmt: skip
+        level = "good" if self.found and self.n_carrying >= CARRIED else "fair"
+        return html.card(self.name, rows, verdicts=[(level, self.verdict)])
 
     def __str__(self) -> str:
         known = f"{self.name} = {self.formula}" if self.found else f"{self.name}: {self.formula}"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencg import html
 from gencg.analysis.histogram import Array, normalised_weights, to_array
 
 IntArray = NDArray[np.int64]
@@ -51,6 +52,14 @@ class MetastableStates:
     def at(self, functions: Any) -> Array:
         """Memberships ``(n, n_states)`` of other values of the slow functions, ``(n, m)``."""
         return _memberships(to_array(functions), self.corners)
+
+    def _repr_html_(self) -> str:
+        columns = (self.populations, self.crispness, self.n_effective)
+        rows = [
+            (str(j + 1), f"{100 * p:.3g}", f"{crisp:.2f}", f"{n:,.0f}")
+            for j, (p, crisp, n) in enumerate(zip(*columns, strict=True))
+        ]
+        return html.table(("state", "population (%)", "crispness", "effective samples"), rows)
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{100 * p:.3g} %" for p in self.populations)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from gencg.analysis.coverage import Coverage
 from gencg.analysis.lost_modes import ModeCheck
-from gencg.importance import GOOD_K, UNRELIABLE_K, USABLE_K
+from gencg.importance import GOOD_K, UNRELIABLE_K, USABLE_K, sample_size_verdict
 
 FEW_SAMPLES = 25.0
 """Effective samples below which a population is known worse than to a fifth of itself."""
@@ -83,19 +83,8 @@ def worse(first: Level, second: Level) -> bool:
 
 
 def _judge_ess(ess: float, n_samples: int) -> Verdict:
-    number = ess * n_samples
-    text = f"ESS {ess:.1%}: {n_samples:,} samples are worth {number:,.0f} independent ones"
-    if number < 100:
-        return Verdict(
-            "Effective sample size", "poor",
-            text + ". A handful of samples carries every average; train longer.",
-        )  # fmt: skip
-    if ess < 0.1 or number < 1000:
-        return Verdict(
-            "Effective sample size", "fair",
-            text + ". Averages are usable, rare states are not; train longer or draw more.",
-        )  # fmt: skip
-    return Verdict("Effective sample size", "good", text + ".")
+    level, text = sample_size_verdict(ess, n_samples)
+    return Verdict("Effective sample size", level, text)
 
 
 def _judge_tail(pareto_k: float) -> Verdict:

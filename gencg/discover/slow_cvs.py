@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gencg import html
 from gencg.discover.choose import Choice, choose_on_line, choose_on_torus
 from gencg.discover.covering import covering_samples, flat_groups, flattened_samples
 from gencg.discover.processes import MIN_TRANSITION
@@ -160,6 +161,19 @@ class SlowCVs:
         Two functions of variance 1 and correlation c are :math:`\sqrt{2 - 2c}` apart.
         """
         return (2 - 2 * self.agreement).clamp_min(0).sqrt()
+
+    def _repr_html_(self) -> str:
+        rows = [(f"variable {k + 1}", name) for k, name in enumerate(self.names)]
+        times = ", ".join(f"{t:.3g}" for t in self.timescales.tolist())
+        rows += [
+            ("slow processes", str(self.n_processes)),
+            ("gap after them", f"{self.gap:.2g}"),
+            ("relative times", f"{times} (overdamped; they order, they do not predict)"),
+            ("energy calls", f"{self.n_energy_calls:,}"),
+        ]
+        words = [("fair", doubt) for doubt in self.doubts]
+        good = [("good", "resampling finds the same variables and functions")]
+        return html.card("Slow collective variables", rows, verdicts=words or good)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{v:.3g}" for v in self.eigenvalues.tolist())

@@ -18,6 +18,7 @@ from gencg.plots.populations import plot_populations as plot_populations
 from gencg.plots.ramachandran import plot_ramachandran as plot_ramachandran
 from gencg.plots.states import plot_state_map as plot_state_map
 from gencg.plots.states import plot_state_populations as plot_state_populations
+from gencg.plots.structures import plot_ensemble as plot_ensemble
 from gencg.plots.structures import plot_structures as plot_structures
 from gencg.plots.style import new_figure as new_figure
 from gencg.plots.style import style as style

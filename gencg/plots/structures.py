@@ -1,4 +1,4 @@
-"""Structures side by side: sticks in one common view, what is near drawn over what is far."""
+"""Structures as pictures: side by side in one common view, or an ensemble laid over itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from gencg.analysis.alignment import superposed
 from gencg.analysis.histogram import to_array
 from gencg.molecule import Molecule
+from gencg.plots.render import Frame, Style, blend, over, render
+from gencg.plots.style import axes_or_new
 
-_COLOURS = {
-    "H": "#D9D9D9", "C": "#4D4D4D", "N": "#3366CC", "O": "#CC3333", "S": "#D6A400",
-    "F": "#55AA55", "Cl": "#55AA55", "Br": "#884422", "I": "#663399", "P": "#E07000",
-}  # fmt: skip
+MOST_DRAWN = 30
+"""Structures of an ensemble that are drawn behind the first."""
+_FEW_ATOMS = 60
+"""Atoms up to which balls are drawn; beyond, sticks alone."""
 
 
 def plot_structures(
@@ -28,7 +29,7 @@ def plot_structures(
     colours: Sequence[str] = (),
     font: float = 12.0,
 ) -> None:
-    """Draw structures as sticks, superposed onto the first and seen from one side.
+    """Draw structures as balls and sticks, superposed onto the first and seen from one side.
 
     Hydrogens on carbon are left out. All axes get the same limits, in nm.
 
@@ -40,19 +41,97 @@ def plot_structures(
         colours: Colour of each one's title.
         font: Size of the titles.
     """
-    shown = [k for k in range(molecule.n_atoms) if not _on_carbon(molecule, k)]
-    flat = seen_together(x, molecule)
-    low, high = flat[:, shown, :2].min((0, 1)) - 0.05, flat[:, shown, :2].max((0, 1)) + 0.05
-    depth = flat[:, shown, 2]
-    for k, ax in enumerate(axes[: len(flat)]):
-        _sticks(ax, flat[k], molecule, shown, float(depth.min()), float(depth.max()))
-        ax.set_aspect("equal")
-        ax.axis("off")
-        ax.set_xlim(low[0], high[0])
-        ax.set_ylim(low[1], high[1])
+    shown, elements, bonds = _drawn(molecule)
+    seen = seen_together(x, molecule)[:, shown]
+    frame = Frame.around(seen)
+    for k, ax in enumerate(axes[: len(seen)]):
+        _show(ax, render(seen[k], elements, bonds, frame, style=_style(molecule)), frame)
         if titles:
             colour = colours[k] if colours else "#222222"
             ax.set_title(titles[k], color=colour, fontweight="bold", fontsize=font)
+
+
+def plot_ensemble(
+    x: Any,
+    molecule: Molecule,
+    *,
+    weights: Any = None,
+    colour: str | None = None,
+    turn: float = 0.0,
+    frame: Frame | None = None,
+    pixels: int = 520,
+    ax: Axes | None = None,
+) -> Axes:
+    """The first structure as balls and sticks, the others as a haze of sticks behind it.
+
+    The haze is the denser the more weight there is; hydrogens on carbon are left out.
+
+    Args:
+        x: Structures ``(n, n_atoms, 3)`` in nm, the one to draw in front first; of the others
+            `MOST_DRAWN` at most are drawn.
+        molecule: Their topology.
+        weights: Weights of the others, ``(n - 1,)``; None: all the same, such as of structures
+            drawn by weight.
+        colour: Colour of carbon; None takes its own.
+        turn: Angle in degrees by which the view is turned about the vertical.
+        frame: What part of the plane is shown; None holds everything, for every turn.
+        pixels: Pixels along the longer side.
+        ax: Axes to draw on.
+    """
+    ax = axes_or_new(ax)
+    picture, frame = ensemble_picture(
+        x, molecule, weights=weights, colour=colour, turn=turn, frame=frame, pixels=pixels
+    )
+    _show(ax, picture, frame)
+    return ax
+
+
+def ensemble_picture(
+    x: Any,
+    molecule: Molecule,
+    *,
+    weights: Any = None,
+    colour: str | None = None,
+    turn: float = 0.0,
+    frame: Frame | None = None,
+    pixels: int = 520,
+) -> tuple[NDArray[np.float64], Frame]:
+    """The picture of `plot_ensemble` as red, green, blue and opacity, and what it shows.
+
+    Arguments are those of `plot_ensemble`.
+
+    Raises:
+        ValueError: If there are not as many weights as structures behind the first, or these have
+            no weight.
+    """
+    shown, elements, bonds = _drawn(molecule)
+    structures = to_array(x)[: MOST_DRAWN + 1]
+    share = np.ones(len(structures) - 1)
+    if weights is not None:
+        share = to_array(weights)
+        if share.shape != (len(to_array(x)) - 1,) or (len(share) and not share.sum() > 0):
+            raise ValueError(
+                f"`weights` must be {len(to_array(x)) - 1} numbers with a positive sum, one for "
+                f"each structure behind the first, got shape {share.shape}"
+            )
+        share = share[:MOST_DRAWN]
+    seen = turned(seen_together(structures, molecule)[:, shown], turn)
+    frame = frame or _frame_of_turns(seen)
+    style = _style(molecule, carbon=colour, pixels=pixels)
+    picture = render(seen[0], elements, bonds, frame, style=style)
+    if len(seen) > 1:
+        thin = Style(carbon=colour, balls=0.0, sticks=0.6, pixels=pixels, oversampling=1)
+        haze = [render(y, elements, bonds, frame, style=thin) for y in seen[1:]]
+        # Nearly opaque where all of them lie
+        opacity = 1 - 0.5 ** (7 * share / max(float(share.sum()), 1e-300))
+        picture = over(picture, blend(haze, opacity))
+    return picture, frame
+
+
+def turned(x: NDArray[np.float64], turn: float) -> NDArray[np.float64]:
+    """Positions ``(..., 3)`` turned about the second axis by an angle in degrees."""
+    c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    return np.asarray(x @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]))
 
 
 def seen_together(x: Any, molecule: Molecule) -> NDArray[np.float64]:
@@ -62,48 +141,70 @@ def seen_together(x: Any, molecule: Molecule) -> NDArray[np.float64]:
     weights = heavy.double() if float(heavy.sum()) > 2 else torch.ones_like(heavy).double()
     # Onto the middle one of the backbone: flexible ends then swing around it
     laid = to_array(superposed(positions, positions[0], weights))
-    laid = laid - laid[:, weights.numpy() > 0].mean((0, 1))
-    flat = laid[:, weights.numpy() > 0].reshape(-1, 3)
+    return _turned_widest(laid, weights.numpy() > 0)
+
+
+def frame_pictures(
+    x: Any, molecule: Molecule, *, turn: float = 0.0, pixels: int = 360
+) -> tuple[list[NDArray[np.float64]], Frame]:
+    """A picture of each structure as it lies, all of one view, to be played.
+
+    Args:
+        x: Structures ``(n, n_atoms, 3)`` in nm, laid on each other already.
+        molecule: Their topology.
+        turn: Angle in degrees by which the view is turned about the vertical.
+        pixels: Pixels along the longer side.
+
+    Returns:
+        Red, green, blue and opacity of each, and what they show.
+    """
+    shown, elements, bonds = _drawn(molecule)
+    heavy = np.array([element != "H" for element in molecule.elements])
+    heavy = heavy if heavy.sum() > 2 else np.ones_like(heavy)
+    seen = turned(_turned_widest(to_array(x), heavy)[:, shown], turn)
+    frame, style = _frame_of_turns(seen), _style(molecule, pixels=pixels)
+    return [render(y, elements, bonds, frame, style=style) for y in seen], frame
+
+
+def _turned_widest(x: NDArray[np.float64], counted: Any) -> NDArray[np.float64]:
+    """Structures turned so that together they are widest in the first two axes."""
+    x = x - x[:, counted].mean((0, 1))
+    flat = x[:, counted].reshape(-1, 3)
     turn = np.linalg.svd(flat, full_matrices=False)[2]
     turn[2] *= np.sign(np.linalg.det(turn))
-    return np.asarray(laid @ turn.T)
+    return np.asarray(x @ turn.T)
 
 
-def _sticks(
-    ax: Axes,
-    x: NDArray[np.float64],
-    molecule: Molecule,
-    shown: Sequence[int],
-    low: float,
-    high: float,
-) -> None:
-    """Bonds in halves of their atoms' colours, paler with depth, with a white rim."""
-    near = (x[:, 2] - low) / max(high - low, 1e-9)
-    visible = set(shown)
-    halves = []
-    for i, j in molecule.bonds.tolist():
-        if i in visible and j in visible:
-            middle = 0.5 * (x[i] + x[j])
-            halves += [(x[i], middle, i), (middle, x[j], j)]
-    for start, end, atom in sorted(halves, key=lambda h: float(h[0][2] + h[1][2])):
-        z = 1 + 0.5 * float(start[2] + end[2])
-        colour = _faded(_COLOURS.get(molecule.elements[atom], "#999999"), float(near[atom]))
-        xs, ys = [start[0], end[0]], [start[1], end[1]]
-        width = 4.0 if molecule.elements[atom] != "H" else 2.6
-        ax.plot(xs, ys, color="white", lw=width + 2.4, solid_capstyle="butt", zorder=z)
-        ax.plot(xs, ys, color=colour, lw=width, solid_capstyle="round", zorder=z + 1e-4)
-    for k in shown:
-        element = molecule.elements[k]
-        if element in ("H", "C"):
-            continue
-        colour = _faded(_COLOURS.get(element, "#999999"), float(near[k]))
-        ax.scatter(x[k, 0], x[k, 1], s=60, color=colour, edgecolors="white", linewidths=0.8,
-                   zorder=1 + x[k, 2] + 2e-4)  # fmt: skip
+def _drawn(molecule: Molecule) -> tuple[list[int], list[str], NDArray[np.int64]]:
+    """Atoms that are drawn, their elements, and their bonds by place among them."""
+    shown = [k for k in range(molecule.n_atoms) if not _on_carbon(molecule, k)]
+    # Methane and the like would be a single ball
+    shown = shown if len(shown) > 1 else list(range(molecule.n_atoms))
+    place = {k: i for i, k in enumerate(shown)}
+    pairs = [(place[i], place[j]) for i, j in molecule.bonds.tolist() if i in place and j in place]
+    return shown, [molecule.elements[k] for k in shown], np.array(pairs).reshape(-1, 2)
 
 
-def _faded(colour: str, near: float) -> tuple[float, ...]:
-    share = 0.45 * (1 - min(max(near, 0.0), 1.0))
-    return tuple((1 - share) * c + share for c in to_rgb(colour))
+def _style(molecule: Molecule, *, carbon: str | None = None, pixels: int = 480) -> Style:
+    few = molecule.n_atoms <= _FEW_ATOMS
+    return Style(
+        carbon=carbon, balls=1.0 if few else 0.0, sticks=1.0 if few else 1.3, pixels=pixels
+    )
+
+
+def _frame_of_turns(seen: NDArray[np.float64]) -> Frame:
+    """A frame that holds the structures however they are turned about the vertical."""
+    reach = float(np.hypot(seen[..., 0], seen[..., 2]).max())
+    low, high = float(seen[..., 1].min()), float(seen[..., 1].max())
+    corners = np.array([[-reach, low, -reach], [reach, high, reach]])
+    return Frame.around(corners)
+
+
+def _show(ax: Axes, picture: NDArray[np.float64], frame: Frame) -> None:
+    ax.imshow(picture, extent=frame.extent, aspect="equal", interpolation="antialiased")
+    ax.axis("off")
+    ax.set_xlim(frame.low[0], frame.high[0])
+    ax.set_ylim(frame.low[1], frame.high[1])
 
 
 def _on_carbon(molecule: Molecule, k: int) -> bool:

@@ -1,5 +1,6 @@
 """The look of every figure: sizes for a talk, colours that survive colour blindness."""
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,15 @@ RC: dict[str, Any] = {
 }
 
 
+class ShownFigure(Figure):
+    """A figure that notebooks show as a PNG, whatever backend they have set up."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this to get the package's look; outside, matplotlib's settings stay as set."""
@@ -51,7 +61,7 @@ def new_figure(
     n_columns: int = 1, n_rows: int = 1, *, width: float = 5.2, height: float = 4.2, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `n_rows` x `n_columns` axes of the given size in inches, no window attached."""
-    figure = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+    figure = ShownFigure(figsize=(width * n_columns, height * n_rows), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06, hspace=0.06)  # type: ignore[union-attr,call-arg]
     FigureCanvasAgg(figure)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, **kwargs)

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gencg import html
 from gencg.analysis.collective import torsions_beside
 from gencg.analysis.histogram import Array
 from gencg.analysis.metastable import CRISP, MetastableStates, metastable_states
@@ -36,6 +37,8 @@ from gencg.units import BOLTZMANN_CONSTANT
 
 FEW = 50.0
 """Effective samples of a state below which its numbers are not to be relied on."""
+HEAD = ("state", "population (%)", "raw (%)", "free energy (kJ/mol)", "samples", "where")
+"""Columns of the table of states."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +120,36 @@ class RunStates:
 
     def __str__(self) -> str:
         """A table of the states, and what to know about them."""
-        head = ("state", "population (%)", "raw (%)", "free energy (kJ/mol)", "samples", "where")
-        rows = [head]
+        rows = [HEAD, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(w.ljust(n) for w, n in zip(r, widths, strict=True)) for r in rows]
+        return "\n".join(line.rstrip() for line in [*lines, *self.remarks])
+
+    def _repr_html_(self) -> str:
+        remarks = html.table(("",), [(remark,) for remark in self.remarks]) if self.remarks else ""
+        return html.table(HEAD, self.rows) + remarks
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row of the table for each state, under `HEAD`."""
+        rows: list[tuple[str, ...]] = []
         for j, s in enumerate(self.states, 1):
             where = f"{s.name} ({s.basin})" if s.basin else s.name
             free = "0" if j == 1 else f"{s.free_energy[0]:.2f} ± {s.free_energy[1]:.2f}"
             shares = percent(*s.population), percent(*s.raw)
             rows.append((str(j), *shares, free, f"{s.n_effective:,.0f}", where))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(w.ljust(n) for w, n in zip(r, widths, strict=True)) for r in rows]
-        lines += [f"state {j}: {d}" for j, s in enumerate(self.states, 1) for d in s.doubts]
+        return rows
+
+    @property
+    def remarks(self) -> list[str]:
+        """What to know beside the numbers, a sentence each."""
+        lines = [f"state {j}: {d}" for j, s in enumerate(self.states, 1) for d in s.doubts]
         if self.n_rare:
             lines.append(
                 f"{self.n_rare} slow process{'es' * (self.n_rare > 1)} passed over: they move less "
                 f"than {100 * MIN_POPULATION:g} %"
             )
-        return "\n".join(line.rstrip() for line in lines)
+        return lines
 
     def numbers(self) -> dict[str, Any]:
         """Everything for scripts."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gencg import html
 from gencg.coordinates.base import CoordinateMap
 from gencg.energies.base import Energy
 from gencg.units import check_temperature
@@ -43,3 +44,19 @@ class System:
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+
+    def _repr_html_(self) -> str:
+        coordinates = self.coordinates
+        soft = [name for name, is_soft in zip(coordinates.names, coordinates.soft, strict=True)
+                if is_soft]  # fmt: skip
+        shown = ", ".join(soft[:6]) + (f" and {len(soft) - 6} more" if len(soft) > 6 else "")
+        rows = [
+            ("what", self.description),
+            ("energy", type(self.energy).__name__),
+            ("temperature", f"{self.temperature:g} K"),
+            ("coordinates", f"{coordinates.dim}, of which {len(soft)} soft"),
+            ("soft", shown),
+        ]
+        if self.molecule is not None:
+            rows.insert(1, ("atoms", str(self.molecule.n_atoms)))
+        return html.card(f"System {self.name}", [row for row in rows if row[1]])
