@@ -30,7 +30,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     """Arguments of every `gencg` command in the shell blocks of a page."""
-    text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    typed = re.findall(r"^\$ (.*)$", "\n".join(blocks(page, "console")), re.MULTILINE)
+    text = "\n".join([*blocks(page, "bash"), *typed]).replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
     return [words[1:] for words in lines if words[:1] == ["gencg"]]
 
@@ -90,5 +91,8 @@ def test_every_command_is_shown() -> None:
 def test_environment_and_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
-        for target in re.findall(r"\bmake ([a-z]+)\b", "\n".join(blocks(page, "bash"))):
+        typed = "\n".join(blocks(page, "bash")) + " ".join(
+            re.findall(r"`(make [^`]+)`", page.read_text())
+        )
+        for target in re.findall(r"\bmake ([a-z-]+)", typed):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -173,6 +173,9 @@ class CollectiveDecoder(ConditionalDistribution):
         stiff: Stiff block, of a trained generator for instance.
         cv_map: The map T.
         resolution: Width :math:`\sigma` of the encoder.
+        n_layers: Couplings of the flow of v.
+        n_bins: Bins of its splines.
+        hidden: Widths of its networks.
     """
 
     flow: _CollectiveFlow

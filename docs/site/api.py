@@ -1,0 +1,100 @@
+"""The pages of the API, one a room, written from the package into docs/api before each build."""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+LISTED = ("systems", "analysis", "plots", "export", "discover", "pretrained", "run")
+"""Rooms whose `__init__` lists what is public."""
+ROOMS = ("energies", "coordinates", "distributions", "models", "objectives")
+"""Rooms to extend: every module of them."""
+MODULES = (
+    "units",
+    "geometry",
+    "importance",
+    "molecule",
+    "target",
+    "targeted",
+    "ensemble",
+    "tempering",
+)
+MODULES += ("optimisers", "fit", "checkpoint", "parallel", "testing")
+
+
+def pages() -> dict[str, str]:
+    """Texts of all pages by file name."""
+    import gencg
+
+    seen: set[int] = set()
+    rooms = {room: importlib.import_module(f"gencg.{room}") for room in LISTED + ROOMS}
+    top = [name for name in gencg.__all__ if name not in rooms]
+    texts = {"0_gencg": _page("gencg", gencg, top, seen, "What `import gencg` gives")}
+    for room in LISTED:
+        names = _public(rooms[room], everything=True)
+        texts[f"1_{room}"] = _page(f"gencg.{room}", rooms[room], names, seen)
+    for room in ROOMS:
+        found = sorted(item.name for item in pkgutil.iter_modules(rooms[room].__path__))
+        texts[f"2_{room}"] = _modules(f"gencg.{room}", [f"gencg.{room}.{m}" for m in found], seen)
+    texts["3_modules"] = _modules("Single modules", [f"gencg.{m}" for m in MODULES], seen)
+    return texts
+
+
+def _page(
+    title: str, module: ModuleType, names: list[str], seen: set[int], subtitle: str = ""
+) -> str:
+    heading = f"{title}\n{'=' * len(title)}\n\n{subtitle or inspect.getdoc(module)}\n"
+    return heading + "".join(_entry(module, name, seen) for name in names)
+
+
+def _modules(title: str, names: list[str], seen: set[int]) -> str:
+    text = f"{title}\n{'=' * len(title)}\n"
+    for name in names:
+        module = importlib.import_module(name)
+        entries = "".join(_entry(module, item, seen) for item in _public(module))
+        if entries:
+            text += f"\n{name}\n{'-' * len(name)}\n\n{inspect.getdoc(module)}\n{entries}"
+    return text
+
+
+def _public(module: ModuleType, *, everything: bool = False) -> list[str]:
+    """Public classes and functions in the order of the source, those of other modules if asked."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and (value.__module__ == module.__name__ or everything)
+        and value.__module__.startswith("gencg")
+    ]
+
+
+def _entry(module: ModuleType, name: str, seen: set[int]) -> str:
+    value = getattr(module, name)
+    if id(value) in seen:
+        return ""
+    seen.add(id(value))
+    directive = "autoclass" if inspect.isclass(value) else "autofunction"
+    return f"\n.. {directive}:: {module.__name__}.{name}\n"
+
+
+def write(app: Any) -> None:
+    """Write the pages; those that are as they were stay untouched."""
+    folder = Path(app.srcdir) / "docs" / "api"
+    folder.mkdir(exist_ok=True)
+    texts = pages()
+    for name, text in texts.items():
+        path = folder / f"{name}.rst"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+    for path in folder.glob("*.rst"):
+        if path.stem not in texts:
+            path.unlink()
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

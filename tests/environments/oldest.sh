@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# A part of the tests with the oldest supported versions of what gencg asks for (oldest.txt), in an
+# environment of their own that is thrown away: each room once, a run, its report. `make oldest`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+env="${OLDEST_ENV:-$(mktemp -d)}"
+test -n "${OLDEST_ENV:-}" || trap 'rm -rf "$env"' EXIT
+if ! test -x "$env/bin/pytest"; then
+  "${PYTHON:-python3}" -m venv "$env"
+  "$env/bin/pip" install --quiet -c tests/environments/oldest.txt . pytest
+  "$env/bin/pip" uninstall --quiet --yes gencg
+fi
+part=(tests/test_geometry.py tests/test_importance.py tests/test_molecule.py tests/test_checkpoint.py
+  tests/test_ensemble.py tests/test_config.py tests/test_run_folder.py tests/test_check.py
+  tests/coordinates/test_internal.py tests/energies/test_forcefield.py
+  tests/distributions tests/models/test_two_block.py tests/objectives/test_reverse_kl.py
+  tests/export/test_trajectory.py tests/plots/test_plots.py tests/test_cli.py)
+test $# -eq 0 || part=("$@")
+OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=. "$env/bin/python" -m pytest -m "not slow" "${part[@]}"
