@@ -76,8 +76,11 @@ def _entry(module: ModuleType, name: str, seen: set[int]) -> str:
     if id(value) in seen:
         return ""
     seen.add(id(value))
-    directive = "autoclass" if inspect.isclass(value) else "autofunction"
-    return f"\n.. {directive}:: {module.__name__}.{name}\n"
+    if not inspect.isclass(value):
+        return f"\n.. autofunction:: {module.__name__}.{name}\n"
+    derived = value.__bases__ != (object,)
+    text = f"\n.. autoclass:: {module.__name__}.{name}\n"
+    return text + ("   :show-inheritance:\n" if derived else "")
 
 
 def write(app: Any) -> None:

@@ -13,10 +13,15 @@ REWRITES = (
     (r"\\[Bb]ig/", "/"),
     (r"\\([Bb]ig)(?=\s*[(\[])", r"\\\1l"),
     (r"\\([Bb]ig)(?![a-zA-Z])", r"\\\1r"),
+    (r"frac *(\d)(\d)(?!\d)", r"frac{\1}{\2}"),
     (r"°", r"^\\circ "),
     (r"\\dots(?![a-zA-Z])", r"\\ldots"),
     (r"\\textstyle(?![a-zA-Z])", ""),
     (r"\\mathrel\{([^}]*)\}", r"\1"),
+)
+# A little room around the name of a function, none before its bracket
+NAME = re.compile(
+    r"(<mi[^>]*>\w{2,}</mi>\s*)<mo>&ApplyFunction;</mo>(\s*<mo stretchy=\"false\">\()?"
 )
 
 
@@ -28,7 +33,14 @@ def mathml(tex: str, *, display: bool = False) -> str:
     """
     for pattern, instead in REWRITES:
         tex = re.sub(pattern, instead, tex)
-    return str(latex2mathml.tex2mathml(tex.strip(), as_block=display))
+    return NAME.sub(_spaced, str(latex2mathml.tex2mathml(tex.strip(), as_block=display)))
+
+
+def _spaced(found: re.Match[str]) -> str:
+    name, bracket = found.groups()
+    room = "0" if bracket else "0.167em"
+    space = '<mspace width="0.167em"></mspace>'
+    return f'{space}{name}<mo rspace="{room}">&ApplyFunction;</mo>{bracket or ""}'
 
 
 def _write(translator: Any, node: nodes.Node, display: bool) -> None:

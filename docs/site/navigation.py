@@ -27,7 +27,8 @@ SECTIONS = {
         "papers",
         "../experiments/*",
     ],
-    "Look up": ["notation", "units", "reproducibility", "api/*"],
+    "Look up": ["notation", "units", "reproducibility"],
+    "API": ["api/*"],
     "Build on it": ["extending", "design", "flow_matching", "../CONTRIBUTING", "../CHANGELOG"],
 }
 PAGES = [

@@ -11,8 +11,8 @@ from gencg.plots.structures import plot_structures
 from gencg.plots.style import new_figure, style
 from gencg.run import RunFolder, find_states
 
-COLOURS = 64
-"""Of the palette of the file: what is drawn has few, and a reader waits for the bytes."""
+COLOURS = 224
+"""Of the palette of the file, which a reader waits for."""
 
 
 def draw(run: str, out: str) -> None:
@@ -23,15 +23,16 @@ def draw(run: str, out: str) -> None:
     ensemble, states = found.ensemble, found.states
     assert ensemble.molecule is not None
     with style():
-        figure, _ = new_figure(width=11.0, height=3.9)
+        figure, _ = new_figure(width=11.0, height=4.1)
         figure.clf()
         columns = figure.add_gridspec(1, 2, width_ratios=[1.0, 1.9])
-        plot_state_map(
+        left = plot_state_map(
             ensemble.z, ensemble.log_weights, found.found.labels,
             cv_names=found.slow.names, periodic=found.slow.map.periodic,
             temperature=ensemble.temperature, centres=[state.cvs for state in states],
             ax=figure.add_subplot(columns[0]),
         )  # fmt: skip
+        left.set_title("free energy (kJ/mol)")
         right = columns[1].subgridspec(1, len(states))
         titles = [
             f"{k + 1}: {state_symbol(state.basin)}\n"
