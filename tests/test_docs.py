@@ -33,7 +33,7 @@ def commands(page: Path) -> list[list[str]]:
     typed = re.findall(r"^\$ (.*)$", "\n".join(blocks(page, "console")), re.MULTILINE)
     text = "\n".join([*blocks(page, "bash"), *typed]).replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    return [words[1:] for words in lines if words[:1] == ["gencg"]]
+    return [w[1:] for w in lines if w[:1] == ["gencg"] and not w[1].startswith("-")]
 
 
 COMMANDS = [args for page in PAGES for args in commands(page)]
