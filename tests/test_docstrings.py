@@ -88,11 +88,11 @@ def documented() -> Iterator[tuple[str, str, Documented]]:
 
 def within(tree: ast.AST, owner: str = "") -> Iterator[tuple[str, Documented]]:
     for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        yield owner + node.name, node
         if isinstance(node, ast.ClassDef):
-            yield owner + node.name, node
             yield from within(node, f"{owner}{node.name}.")
-        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            yield owner + node.name, node
 
 
 def section(node: Documented, name: str) -> list[str] | None:

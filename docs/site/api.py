@@ -7,37 +7,35 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-LISTED = ("systems", "analysis", "plots", "export", "discover", "pretrained", "run")
-"""Rooms whose `__init__` lists what is public."""
-ROOMS = ("energies", "coordinates", "distributions", "models", "objectives")
-"""Rooms to extend: every module of them."""
+INTERNAL = ("cli", "config", "native", "report")
+"""Rooms that are no library."""
 MODULES = (
-    "units",
-    "geometry",
-    "importance",
-    "molecule",
-    "target",
-    "targeted",
-    "ensemble",
-    "tempering",
-)
-MODULES += ("optimisers", "fit", "checkpoint", "parallel", "testing")
+    "units", "geometry", "importance", "molecule", "target", "targeted", "ensemble", "tempering",
+    "optimisers", "fit", "checkpoint", "parallel", "testing",
+)  # fmt: skip
+"""Modules beside the rooms that are of use from outside."""
 
 
 def pages() -> dict[str, str]:
-    """Texts of all pages by file name."""
+    """Texts of all pages by file name.
+
+    A room whose `__init__` lists what is public has that, in this order; of another every module is
+    shown, since it is there to be extended.
+    """
     import gencg
 
     seen: set[int] = set()
-    rooms = {room: importlib.import_module(f"gencg.{room}") for room in LISTED + ROOMS}
+    found = [item.name for item in pkgutil.iter_modules(gencg.__path__) if item.ispkg]
+    rooms = {name: importlib.import_module(f"gencg.{name}") for name in sorted(found)}
     top = [name for name in gencg.__all__ if name not in rooms]
     texts = {"0_gencg": _page("gencg", gencg, top, seen, "What `import gencg` gives")}
-    for room in LISTED:
-        names = _public(rooms[room], everything=True)
-        texts[f"1_{room}"] = _page(f"gencg.{room}", rooms[room], names, seen)
-    for room in ROOMS:
-        found = sorted(item.name for item in pkgutil.iter_modules(rooms[room].__path__))
-        texts[f"2_{room}"] = _modules(f"gencg.{room}", [f"gencg.{room}.{m}" for m in found], seen)
+    listed = {name: _public(room, everything=True) for name, room in rooms.items()}
+    shown = [name for name in rooms if name not in INTERNAL]
+    for name in (name for name in shown if listed[name]):
+        texts[f"1_{name}"] = _page(f"gencg.{name}", rooms[name], listed[name], seen)
+    for name in (name for name in shown if not listed[name]):
+        parts = sorted(item.name for item in pkgutil.iter_modules(rooms[name].__path__))
+        texts[f"2_{name}"] = _modules(f"gencg.{name}", [f"gencg.{name}.{m}" for m in parts], seen)
     texts["3_modules"] = _modules("Single modules", [f"gencg.{m}" for m in MODULES], seen)
     return texts
 
