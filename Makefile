@@ -7,14 +7,14 @@ INSTALLED := $(VENV)/.installed
 # The tests compare numbers, not speed: one thread, so that they share a machine
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help install run test lint types unit docs coverage oldest dist-check clean
+.PHONY: help install run test lint types unit docs coverage oldest newest dist-check clean
 
 help:
 	@echo "make run    fit, sample and report alanine dipeptide into runs/alanine-dipeptide"
 	@echo "make test   formatting, lint, types and tests"
 	@echo "make docs   the documentation site into build/docs, warnings are errors"
 	@echo "make coverage    the tests again, with the lines they do not reach; 90 % or more pass"
-	@echo "make oldest      a part of the tests with the oldest versions that are supported"
+	@echo "make oldest      a part of the tests with the oldest supported versions; make newest"
 	@echo "make dist-check  wheel and sdist, each installed and run in an empty environment"
 	@echo "make clean  remove .venv and caches (runs/ stays)"
 
@@ -54,8 +54,8 @@ coverage: $(INSTALLED)
 	$(TEST_ENV) $(BIN)/python -m pytest --cov --cov-report=term --cov-report=html \
 	  $(if $(ONLY),--cov-fail-under=0 $(ONLY))
 
-oldest:
-	PYTHON="$(PYTHON)" tests/environments/oldest.sh
+oldest newest:
+	PYTHON="$(PYTHON)" tests/environments/part.sh $@
 
 dist-check:
 	PYTHON="$(PYTHON)" tests/environments/dist_check.sh

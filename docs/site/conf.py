@@ -41,7 +41,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "named"
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 100
 
 # Nothing of a built page comes from a network
 html_theme = "furo"
@@ -51,6 +51,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_extra_path = ["root"]
 html_copy_source = False
+html_domain_indices = False
 html_show_sphinx = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f5f8b", "color-brand-content": "#1f5f8b"},

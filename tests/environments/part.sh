@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# A part of the tests with the oldest supported versions of what gencg asks for (oldest.txt), in an
-# environment of their own that is thrown away: each room once, a run, its report. `make oldest`.
+# A part of the tests, each room once and a run with its report, with other versions of what gencg
+# asks for than those of constraints.txt: `part.sh oldest`, those of oldest.txt; `part.sh newest`,
+# what pip finds. In an environment of its own that is thrown away, or kept in $GENCG_ENV.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-env="${OLDEST_ENV:-$(mktemp -d)}"
-test -n "${OLDEST_ENV:-}" || trap 'rm -rf "$env"' EXIT
+versions="$1"
+shift
+env="${GENCG_ENV:-$(mktemp -d)}"
+test -n "${GENCG_ENV:-}" || trap 'rm -rf "$env"' EXIT
+pins=()
+test "$versions" = newest || pins=(-c "tests/environments/$versions.txt")
 if ! test -x "$env/bin/pytest"; then
   "${PYTHON:-python3}" -m venv "$env"
-  "$env/bin/pip" install --quiet -c tests/environments/oldest.txt . pytest
+  "$env/bin/pip" install --quiet "${pins[@]}" . pytest
   "$env/bin/pip" uninstall --quiet --yes gencg
 fi
 part=(tests/test_geometry.py tests/test_importance.py tests/test_molecule.py tests/test_checkpoint.py
@@ -16,6 +21,6 @@ part=(tests/test_geometry.py tests/test_importance.py tests/test_molecule.py tes
   tests/distributions tests/models/test_two_block.py tests/objectives/test_reverse_kl.py
   tests/export/test_trajectory.py tests/plots/test_plots.py tests/test_cli.py)
 test $# -eq 0 || part=("$@")
-# Old packages beside new ones deprecate each other, which is not ours to mend
+# Packages of different years deprecate each other, which is not ours to mend
 OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=. "$env/bin/python" -m pytest -m "not slow" \
   -W ignore::DeprecationWarning -W ignore::FutureWarning "${part[@]}"
