@@ -1,10 +1,11 @@
 """Runs the commands of a page again and writes what they print into the page.
 
-    python docs/site/record.py docs/first_molecule.md
+    python docs/site/record.py docs/first_molecule.md [FOLDER]
 
 The commands are the lines that begin with $ in the page's ``console`` blocks. They run one after
-the other in one empty folder, beside which lie the package and constraints.txt as ``gencg`` (a
-link to this repository); what a command printed before is replaced by what it prints now.
+the other in one empty folder, in which ``gencg`` is a link to this repository; what a command
+printed before is replaced by what it prints now. With FOLDER they run there and it is kept, so that
+a recording that was interrupted takes up its runs.
 """
 
 import os
@@ -54,12 +55,13 @@ def _output(command: str, folder: Path) -> str:
 
 
 def main() -> None:
-    """Record the pages named on the command line."""
-    for name in sys.argv[1:]:
-        page = Path(name)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "gencg").symlink_to(ROOT)
-            page.write_text(record(page.read_text(), Path(folder)))
+    """Record the page named on the command line."""
+    page = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as empty:
+        folder = Path(sys.argv[2] if len(sys.argv) > 2 else empty).resolve()
+        if not (folder / "gencg").exists():
+            (folder / "gencg").symlink_to(ROOT)
+        page.write_text(record(page.read_text(), folder))
 
 
 if __name__ == "__main__":
