@@ -245,7 +245,8 @@ def pareto_smooth(log_weights: Tensor) -> tuple[Tensor, float]:
         warnings.simplefilter("ignore")
         from arviz import psislw
 
-        smoothed, k_hat = psislw(counted.double().cpu().numpy())
+        # A copy: ArviZ 0.18 normalises what it is given in place
+        smoothed, k_hat = psislw(counted.double().cpu().numpy().copy())
     k_hat = float(k_hat)
     if not math.isfinite(k_hat):
         return log_weights, _hill_shape(counted)
