@@ -12,7 +12,7 @@ pins=()
 test "$versions" = newest || pins=(-c "tests/environments/$versions.txt")
 if ! test -x "$env/bin/pytest"; then
   "${PYTHON:-python3}" -m venv "$env"
-  "$env/bin/pip" install --quiet "${pins[@]}" . pytest
+  "$env/bin/pip" install --quiet "${pins[@]}" '.[hdf5]' pytest
   "$env/bin/pip" uninstall --quiet --yes gencg
 fi
 part=(tests/test_geometry.py tests/test_importance.py tests/test_molecule.py tests/test_checkpoint.py
