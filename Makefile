@@ -7,11 +7,15 @@ INSTALLED := $(VENV)/.installed
 # The tests compare numbers, not speed: one thread, so that they share a machine
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help install run test lint types unit clean
+.PHONY: help install run test lint types unit docs coverage oldest newest dist-check clean
 
 help:
 	@echo "make run    fit, sample and report alanine dipeptide into runs/alanine-dipeptide"
 	@echo "make test   formatting, lint, types and tests"
+	@echo "make docs   the documentation site into build/docs, warnings are errors"
+	@echo "make coverage    the tests again, with the lines they do not reach; 90 % or more pass"
+	@echo "make oldest      a part of the tests with the oldest supported versions; make newest"
+	@echo "make dist-check  wheel and sdist, each installed and run in an empty environment"
 	@echo "make clean  remove .venv and caches (runs/ stays)"
 
 install: $(INSTALLED)
@@ -39,6 +43,22 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(TEST_ENV) $(BIN)/python -m pytest
+
+docs: $(INSTALLED)
+	GENCG_COMPILE=0 $(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees \
+	  -c docs/site . build/docs
+	@echo "build/docs/index.html"
+
+# ONLY="tests/test_geometry.py tests/energies" measures a part, without the demand for 90 %
+coverage: $(INSTALLED)
+	$(TEST_ENV) $(BIN)/python -m pytest --cov --cov-report=term --cov-report=html \
+	  $(if $(ONLY),--cov-fail-under=0 $(ONLY))
+
+oldest newest:
+	PYTHON="$(PYTHON)" tests/environments/part.sh $@
+
+dist-check:
+	PYTHON="$(PYTHON)" tests/environments/dist_check.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

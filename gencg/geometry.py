@@ -67,6 +67,12 @@ def dihedrals(x: Tensor, quads: Tensor) -> Tensor:
 
     Returns:
         Shape ``(*batch, n)``, in rad.
+
+    A quarter turn:
+
+    >>> x = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 1]])
+    >>> torch.rad2deg(dihedrals(x, torch.tensor([[0, 1, 2, 3]])))
+    tensor([90.])
     """
     i, j, k, l = quads.unbind(1)  # noqa: E741
     b1 = x[..., j, :] - x[..., i, :]

@@ -37,6 +37,11 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
     Returns:
         Scalar tensor; 0 if no sample has weight.
+
+    A sample with all the weight of ten is worth one of them:
+
+    >>> effective_sample_size(torch.tensor([0.0] + 9 * [-torch.inf]))
+    tensor(0.1000)
     """
     _check(log_weights)
     if _all_zero(log_weights):
@@ -97,6 +102,12 @@ def log_partition(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Value and standard error, scalar tensors; ``(-inf, inf)`` if no sample has weight, and an
         infinite error for a single sample.
+
+    Equal weights of 2 leave no doubt about Z = 2:
+
+    >>> log_z, error = log_partition(torch.full((100,), 2.0).log())
+    >>> round(float(log_z.exp()), 4), round(float(error), 4)
+    (2.0, 0.0)
     """
     _check(log_weights)
     n = log_weights.shape[0]
@@ -235,7 +246,8 @@ def pareto_smooth(log_weights: Tensor) -> tuple[Tensor, float]:
         warnings.simplefilter("ignore")
         from arviz import psislw
 
-        smoothed, k_hat = psislw(counted.double().cpu().numpy())
+        # A copy: ArviZ 0.18 normalises what it is given in place
+        smoothed, k_hat = psislw(counted.double().cpu().numpy().copy())
     k_hat = float(k_hat)
     if not math.isfinite(k_hat):
         return log_weights, _hill_shape(counted)

@@ -18,7 +18,11 @@ def check_temperature(temperature: float) -> float:
 
 
 def inverse_temperature(temperature: float) -> float:
-    r"""Inverse temperature :math:`\beta = 1 / k_B T` in mol/kJ of a temperature in K."""
+    r"""Inverse temperature :math:`\beta = 1 / k_B T` in mol/kJ of a temperature in K.
+
+    >>> round(inverse_temperature(300.0), 4)
+    0.4009
+    """
     return 1.0 / (BOLTZMANN_CONSTANT * check_temperature(temperature))
 
 

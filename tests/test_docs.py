@@ -30,9 +30,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     """Arguments of every `gencg` command in the shell blocks of a page."""
-    text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    typed = re.findall(r"^\$ (.*)$", "\n".join(blocks(page, "console")), re.MULTILINE)
+    text = "\n".join([*blocks(page, "bash"), *typed]).replace("\\\n", " ")
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    return [words[1:] for words in lines if words[:1] == ["gencg"]]
+    return [w[1:] for w in lines if w[:1] == ["gencg"] and not w[1].startswith("-")]
 
 
 COMMANDS = [args for page in PAGES for args in commands(page)]
@@ -90,5 +91,7 @@ def test_every_command_is_shown() -> None:
 def test_environment_and_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
-        for target in re.findall(r"\bmake ([a-z]+)\b", "\n".join(blocks(page, "bash"))):
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        inline = re.findall(r"`(make [^`]+)`", page.read_text())
+        typed = "\n".join([*blocks(page, "bash"), *inline])
+        for target in re.findall(r"\bmake ([a-z-]+)", typed):
+            assert re.search(rf"^[a-z -]*\b{target}\b[a-z -]*:", makefile, re.MULTILINE), target

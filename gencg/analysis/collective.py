@@ -95,6 +95,7 @@ def torsions_beside(
         system: What was sampled.
         ensemble: Its samples.
         names: Names of the collective variables.
+        n_max: Coordinates at most.
     """
     known = ensemble_torsions(ensemble, system.coordinates)
     found = {label: (known[label], True) for label in known.labels}

@@ -21,7 +21,13 @@ FEW = 50.0
 
 
 def ball(centre: Tensor, radius: float, *, periodic: bool) -> Region:
-    """The ball of a radius around a point ``(k,)``, on the torus of angles if `periodic`."""
+    """The ball of a radius around a point.
+
+    Args:
+        centre: The point, ``(k,)``.
+        radius: In the units of the coordinates, rad for angles.
+        periodic: Whether they are angles, on the torus.
+    """
 
     def level(s: Tensor) -> tuple[Tensor, Tensor]:
         offset = wrap(s - centre) if periodic else s - centre
@@ -115,6 +121,10 @@ class Committor:
         values: q at the samples, ``(n,)``, in [0, 1].
         density: Share of each sample in the flux, ``(n,)``, summing to one: the reactive
             trajectories cross where it is large.
+        basis: Functions that q is made of, beside the levels of the sets.
+        a: The set A.
+        b: The set B.
+        coefficients: Those of the functions, ``(k,)``.
     """
 
     flux: float

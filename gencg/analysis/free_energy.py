@@ -66,6 +66,13 @@ def free_energy_surface(
 
     Raises:
         ValueError: If the samples or weights are not usable, or no cell has enough samples.
+
+    Two states, the second of a third of the weight of the first, lie :math:`k_B T \ln 3` apart:
+
+    >>> values, log_weights = [-1.0] * 50 + [1.0] * 50, [0.0] * 50 + [-math.log(3)] * 50
+    >>> surface = free_energy_surface(values, log_weights, temperature=300.0, bins=2)
+    >>> surface.values.round(2)
+    array([0.  , 2.74])
     """
     k_t = BOLTZMANN_CONSTANT * check_temperature(temperature)
     histogram = weighted_histogram(values, log_weights, bins=bins, ranges=ranges)

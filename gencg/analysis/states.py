@@ -58,6 +58,10 @@ def ramachandran_basins(phi: Any, psi: Any) -> dict[str, BoolArray]:
     Args:
         phi: Angles in radians, ``(n,)``.
         psi: Angles in radians, ``(n,)``.
+
+    >>> masks = ramachandran_basins([-1.2, 1.0], [2.5, 0.7])
+    >>> [name for name, mask in masks.items() if mask[1]]
+    ['alpha_L']
     """
     phi, psi = np.degrees(wrap(phi)), np.degrees(wrap(psi))
     finite = np.isfinite(phi) & np.isfinite(psi)

@@ -113,8 +113,10 @@ def _judge_valid(share: float, n_samples: int) -> Verdict:
     name, broken = "Broken or inverted samples", round((1 - share) * n_samples)
     if broken == 0:
         return Verdict(name, "good", f"None of {n_samples:,}.")
-    text = f"{broken:,} of {n_samples:,} ({100 * (1 - share):.2g} %) are broken, inverted or "
-    text += "isomerised: they carry no weight."
+    text = (
+        f"{broken:,} of {n_samples:,} ({100 * (1 - share):.2g} %) are broken, inverted or "
+        "isomerised: they carry no weight."
+    )
     if share > 0.99:
         return Verdict(name, "good", text)
     if share > 0.9:

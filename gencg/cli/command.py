@@ -12,7 +12,9 @@ class Command(click.Command):
     """A command whose `--forcefield` takes all XML files after it, `--cv` all numbers.
 
     Args:
+        args: As of `click.Command`.
         examples: Command lines that end its help.
+        kwargs: As of `click.Command`.
     """
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:

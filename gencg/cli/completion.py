@@ -31,7 +31,7 @@ class Target(click.ParamType):  # type: ignore[type-arg]
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem[Any]]:
+    ) -> "list[CompletionItem[Any]]":
         names = [name for name in READY_MADE if name.startswith(incomplete)]
         paths = [
             path for path in _paths(incomplete) if path.is_dir() or path.suffix.lower() in SUFFIXES
@@ -44,7 +44,7 @@ class Run(click.Path):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem[Any]]:
+    ) -> "list[CompletionItem[Any]]":
         folders = [path for path in _paths(incomplete) if path.is_dir()]
         return [_item(path) for path in folders if _is_run(path) or any(_runs_in(path))]
 
@@ -74,7 +74,7 @@ def _runs_in(path: Path) -> Iterator[Path]:
         return
 
 
-def _item(path: Path) -> CompletionItem[Any]:
+def _item(path: Path) -> "CompletionItem[Any]":
     # The slash lets one type on into a folder that is no run
     inner = path.is_dir() and not _is_run(path)
     return CompletionItem(f"{path}/" if inner else str(path))

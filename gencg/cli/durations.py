@@ -10,6 +10,9 @@ def seconds_of(text: str) -> float:
 
     Raises:
         ValueError: If the text is none of these, or not positive.
+
+    >>> seconds_of("1h30m"), seconds_of("01:30:00")
+    (5400.0, 5400.0)
     """
     word = text.strip().lower()
     number = r"\d+(?:\.\d+)?"

@@ -27,7 +27,17 @@ def covering_model(result: FitResult, *, share: float = 0.5) -> CoveringModel:
 def covering_samples(
     result: FitResult, n_samples: int, *, share: float = 0.5, seed: int = 0
 ) -> tuple[Ensemble, SoftSamples]:
-    """Weighted samples that also cover the transition regions; see `CoveringModel`."""
+    """Weighted samples that also cover the transition regions; see `CoveringModel`.
+
+    Args:
+        result: The generator.
+        n_samples: How many, each for one energy call.
+        share: Share of the samples from the generator's own soft block.
+        seed: Of the draw.
+
+    Returns:
+        The samples, and their soft coordinates with metric and weights.
+    """
     return _draw(result, covering_model(result, share=share), n_samples, seed=seed)
 
 

@@ -28,6 +28,7 @@ class LogVariance(Replaying):
     Args:
         target: The Boltzmann density.
         largest: Deviation in kT that is the largest to pull.
+        mix: Share of this loss, as of any `Replaying`.
         options: See `Replaying`.
 
     Raises:

@@ -25,8 +25,8 @@ class SlowNetwork(nn.Module):
     Args:
         n_soft: Number of soft coordinates.
         n_functions: Number of functions that are corrected.
-        n_free: Number of free ones, which look for what no linear function leads to.
         periodic: Whether the coordinates are angles.
+        n_free: Number of free ones, which look for what no linear function leads to.
         hidden: Hidden widths.
     """
 

@@ -60,7 +60,15 @@ def style() -> Iterator[None]:
 def new_figure(
     n_columns: int = 1, n_rows: int = 1, *, width: float = 5.2, height: float = 4.2, **kwargs: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `n_rows` x `n_columns` axes of the given size in inches, no window attached."""
+    """A figure without a window, and its axes, row by row.
+
+    Args:
+        n_columns: Axes beside each other.
+        n_rows: Axes below each other.
+        width: Of one of them, in inches.
+        height: Of one of them, in inches.
+        kwargs: As of `matplotlib.figure.Figure.subplots`.
+    """
     figure = ShownFigure(figsize=(width * n_columns, height * n_rows), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06, hspace=0.06)  # type: ignore[union-attr,call-arg]
     FigureCanvasAgg(figure)

@@ -226,7 +226,13 @@ def _stop_before(stage: str, deadline: Deadline | None, seconds: float) -> None:
 
 
 def sample(result: FitResult, n_samples: int, *, seed: int) -> Ensemble:
-    """Draw from a trained generator."""
+    """Draw from a trained generator.
+
+    Args:
+        result: The generator.
+        n_samples: How many.
+        seed: Of the draw.
+    """
     system = result.system
     return draw(
         result.model, result.target, n_samples, molecule=system.molecule, seed=seed,

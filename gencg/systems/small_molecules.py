@@ -35,11 +35,18 @@ def mmff_system(
     max_barrier: float,
     name: str,
 ) -> System:
-    """System of an RDKit molecule with MMFF; arguments as in `from_smiles`.
+    """System of an RDKit molecule with MMFF.
 
     Args:
         mol: Sanitised; hydrogens are added where they are missing, coordinates in space are kept.
         source: What the molecule came from, for messages.
+        variant: As in `from_smiles`, like all that follow.
+        temperature: In K.
+        seed: Chooses the conformers that the reference is taken from.
+        soft_bonds: Bonds that turn, whatever their barrier.
+        fold_rotors: Whether equal turns of a rotor count as one.
+        max_barrier: Barrier above which a bond is stiff, in kJ/mol.
+        name: Of the system.
 
     Raises:
         ValueError: If it is no single molecule of at least three atoms that MMFF has types for,
