@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
     parser.add_argument("--systems", nargs="+", default=["alanine-dipeptide"])
     parser.add_argument("--seeds", type=int, nargs="+", default=expected["seeds"])
-    parser.add_argument("--calls", type=float, default=3e5, help="energy calls  [%(default)g]")
+    parser.add_argument("--calls", type=float, default=2e5, help="energy calls  [%(default)g]")
     parser.add_argument("--temperature", type=float, help="in K  [the system's own]")
     parser.add_argument("--samples", type=int, default=50_000, help="[%(default)s]")
     parser.add_argument("--reference", type=Path, help=".npz of alanine_dipeptide.reference")

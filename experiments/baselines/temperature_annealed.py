@@ -42,7 +42,7 @@ class Annealing:
 
     hot_share: float = 0.4
     n_rungs: int = 8
-    n_steps: int = 200
+    n_steps: int = 150
     batch_size: int = 512
     learning_rate: float = 3e-4
 
@@ -71,6 +71,7 @@ def train(
         system,
         temperature=start,
         energy_calls=annealing.hot_share * calls,
+        batch_size=256,
         tempering=NoTempering(),
         optimisation=Optimisation(learning_rate=1e-3, optimiser="adam"),
         estimator="plain",

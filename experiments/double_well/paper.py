@@ -225,7 +225,7 @@ def main() -> None:
     """Run what is not there yet, write results, curves and figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--calls", type=float, default=4e5, help="for training  [%(default)g]")
+    parser.add_argument("--calls", type=float, default=3e5, help="for training  [%(default)g]")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="[%(default)s]")
     figures = HERE.parents[1] / "docs/figures"
     parser.add_argument("--figures", type=Path, default=figures, help="[%(default)s]")
