@@ -155,7 +155,8 @@ def simulate(
     return Frames(temperature, torch.cat(frames).double(), table, about)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Simulate and write the frames."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--temperature", type=float, default=300.0, help="in K  [300]")
     parser.add_argument("--minutes", type=float, default=3.0, help="CPU time in all  [3]")
@@ -165,3 +166,7 @@ if __name__ == "__main__":
     found = simulate(load(TARGET), temperature=given.temperature, minutes=given.minutes)
     found.write(given.out)
     print(json.dumps(found.about | {"n": len(found.angles), "alpha_L": found.alpha_l}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

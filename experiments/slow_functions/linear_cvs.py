@@ -24,7 +24,7 @@ from experiments.record import Result, measure
 from gencg.analysis import ExactSlowFunctions
 from gencg.discover import find_slow_cvs
 from gencg.fit import FitResult
-from gencg.plots.style import ACCENT, EXACT, RAW, new_figure, style
+from gencg.plots.style import ACCENT, EXACT, RAW, REWEIGHTED, new_figure, style
 from gencg.systems import System, load
 from gencg.units import inverse_temperature
 
@@ -153,11 +153,13 @@ def draw_figure(shown: dict[str, Any], measures: dict[str, Any], path: Path, *, 
         ax = axes[3]
         ax.plot(shown["angles"], shown["kept"], color=RAW, label="straight lines")
         ax.axhline(measures["one_kept"], color=ACCENT, label="gencg, one CV")
+        if PROCESSES[name] > 1:
+            ax.axhline(measures["two_kept"], color=REWEIGHTED, label="gencg, two CVs")
         ax.axhline(1.0, color=EXACT, ls="--", label="exact")
         ax.set_xlabel("direction (deg)")
         ax.set_ylabel("share of the slow times kept")
         ax.set_title(name)
-        ax.legend(fontsize=9, loc="lower center")
+        ax.legend(fontsize=8, loc="best")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=80)
 

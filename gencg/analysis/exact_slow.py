@@ -113,7 +113,7 @@ class ExactSlowFunctions:
         Args:
             z: Values at `points`, ``(n_points, n_cvs)``.
             n_functions: How many eigenvalues.
-            n_knots: Hat functions along each variable; 60 for one and 24 for each of two by
+            n_knots: Hat functions along each variable; 60 for one and 32 for each of two by
                 default.
 
         Raises:
@@ -123,7 +123,7 @@ class ExactSlowFunctions:
             raise ValueError(
                 f"`z` must have shape ({len(self.points)}, 1 or 2), got {tuple(z.shape)}"
             )
-        n_knots = n_knots or (60 if z.shape[1] == 1 else 24)
+        n_knots = n_knots or (60 if z.shape[1] == 1 else 32)
         basis = _hats(z[:, 0], n_knots)
         for column in z.T[1:]:
             basis = _products(basis, _hats(column, n_knots))
