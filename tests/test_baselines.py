@@ -149,7 +149,7 @@ def test_the_grid_sees_the_density_of_the_gaussian_decoder(papers) -> None:
     q = grid.log_density(model).exp() * grid.cell
     # It reaches beyond the box by less than this
     assert float(q.sum()) == pytest.approx(1, abs=0.02)
-    z, y, _ = model.sample(20_000)
+    _, y, _ = model.sample(20_000)
     inside = (y[:, 0].abs() < 8) & (y[:, 1].abs() < 20)
     found = float((y[inside, 0] >= 0).double().mean())
     # Standard error 0.0035
