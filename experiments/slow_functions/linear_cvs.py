@@ -62,16 +62,16 @@ def compare(
 
     Args:
         system: A toy of `BOXES`.
-        calls: Energy calls for training.
+        calls: Energy calls for training and two searches, of one CV and of two.
         seed: Decides everything random.
-        n_search: Energy calls for the search of CVs.
+        n_search: Of these for each search.
         n_grid: Points of the grid along each side.
 
     Returns:
         The result, and what the figure needs.
     """
     began = time.process_time()
-    result = gencg.fit(system, energy_calls=calls, batch_size=256, seed=seed)
+    result = gencg.fit(system, energy_calls=calls - 2 * n_search, batch_size=256, seed=seed)
     m = PROCESSES[system.name]
     # Two straight variables are the whole plane already
     slow = {
@@ -174,8 +174,10 @@ def main(folder: Path, systems: tuple[str, ...]) -> None:
     expected = json.loads((folder / "expected.json").read_text())
     parser = argparse.ArgumentParser(description=expected["claim"])
     parser.add_argument("--seeds", type=int, nargs="+", default=expected["seeds"])
-    parser.add_argument("--calls", type=float, default=2e5, help="for training  [%(default)g]")
-    parser.add_argument("--search", type=int, default=20_000, help="for each search [%(default)s]")
+    parser.add_argument("--calls", type=float, default=3e5, help="in all  [%(default)g]")
+    parser.add_argument(
+        "--search", type=int, default=15_000, help="of them for each search  [%(default)s]"
+    )
     parser.add_argument("--out", type=Path, default=folder / "results", help="[%(default)s]")
     figures = folder.parents[1] / "docs/figures"
     parser.add_argument("--figures", type=Path, default=figures, help="[%(default)s]")
