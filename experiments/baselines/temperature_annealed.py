@@ -41,8 +41,8 @@ class Annealing:
     """
 
     hot_share: float = 0.4
-    n_rungs: int = 8
-    n_steps: int = 150
+    n_rungs: int = 6
+    n_steps: int = 120
     batch_size: int = 512
     learning_rate: float = 3e-4
 

@@ -160,7 +160,7 @@ def run_2020(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, d
 
 
 def run_gencg(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, dict[str, Any]]:
-    """Two stages: the default training of a spline flow, then its slow CV by a tenth of the calls."""
+    """Two stages: a spline flow by the default training, its slow CV by a tenth of the calls."""
     system, n_search = load("double-well"), int(0.1 * calls)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
