@@ -67,8 +67,14 @@ class Result:
     @property
     def name(self) -> str:
         """Name of its file."""
-        words = (self.system, f"{self.temperature:.0f}K", self.method.replace(" ", "-"))
-        return f"{'-'.join(words)}-{self.seed}.json"
+        method = self.method.replace(",", "").replace(" ", "-")
+        words = (self.system, f"{self.temperature:.0f}K", method, f"{self.budget:g}", self.seed)
+        return "-".join(map(str, words)).replace("e+0", "e") + ".json"
+
+    @property
+    def budget(self) -> float:
+        """Energy calls that were asked for; what was spent, where none were."""
+        return float(self.settings.get("calls", self.energy_calls))
 
     def write(self, folder: Path) -> Path:
         """Write into `folder`; the path."""

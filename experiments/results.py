@@ -45,8 +45,7 @@ def read_all(folders: Sequence[Path]) -> dict[Key, list[Result]]:
     for folder in folders:
         for path in sorted(folder.glob("*.json")):
             result = Result.read(path)
-            budget = float(result.settings.get("calls", result.energy_calls))
-            key = (result.system, result.temperature, result.method, budget)
+            key = (result.system, result.temperature, result.method, result.budget)
             if result.seed in [r.seed for r in found.get(key, [])]:
                 raise ValueError(f"{path}: another file has seed {result.seed} of {key}")
             found.setdefault(key, []).append(result)

@@ -176,6 +176,20 @@ def test_the_way_of_2020_leaves_curves_along_the_ladder(papers) -> None:
     assert len(about["latent"]) == len(grid.x1)
 
 
+def test_a_run_folder_becomes_a_result(papers, gencg, tmp_path) -> None:
+    folder = tmp_path / "run"
+    options = ["--cvs", "0", "--energy-calls", "3000", "--batch-size", "64", "--samples", "500"]
+    code, _, err = gencg("run", "double-well", *options, "--out", folder, "--seed", "1", "--quiet")
+    assert code == 0, err
+    found = papers.record.of_run(folder, method="gencg, other", reference=None, n_samples=2000)
+    assert (found.system, found.seed) == ("double-well", 1)
+    assert found.measures["ess"] > 0
+    assert found.measures["tv_reweighted"] < 0.5
+    path = found.write(tmp_path)
+    assert path.name == f"double-well-120K-gencg-other-{found.energy_calls:g}-1.json"
+    assert papers.record.Result.read(path).measures["n_samples"] == 2000
+
+
 # --- Temperature-annealed training ----------------------------------------------------------------
 
 

@@ -138,7 +138,7 @@ def main() -> None:
                 if method == SIMULATION and system.molecule is None:
                     continue
                 kelvin = given.temperature or system.temperature
-                empty = Result(method, name, kelvin, seed, "", 0, 0, {})
+                empty = Result(method, name, kelvin, seed, "", 0, 0, {}, {"calls": given.calls})
                 if (given.out / empty.name).exists():
                     continue
                 if time.monotonic() - began > 60 * given.minutes:

@@ -186,8 +186,8 @@ def main(folder: Path, systems: tuple[str, ...]) -> None:
     rows = []
     for name in systems:
         for seed in given.seeds:
-            kelvin = load(name).temperature
-            path = given.out / Result("gencg", name, kelvin, seed, "", 0, 0, {}).name
+            kelvin, calls = load(name).temperature, {"calls": given.calls}
+            path = given.out / Result("gencg", name, kelvin, seed, "", 0, 0, {}, calls).name
             if path.exists():
                 result = Result.read(path)
             else:
