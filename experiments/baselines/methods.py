@@ -60,7 +60,14 @@ def two_stages(system: System, calls: float, seed: int, temperature: float | Non
     """
     began = time.process_time()
     n_search = int(0.1 * calls)
-    result = gencg.fit(system, temperature=temperature, energy_calls=calls - n_search, seed=seed)
+    # Few calls want small batches, as the other methods have them
+    result = gencg.fit(
+        system,
+        temperature=temperature,
+        energy_calls=calls - n_search,
+        batch_size=256,
+        seed=seed,
+    )
     if n_search < 2000:
         return _of_fit(result, began)
     n_cvs: int | str = "auto" if system.molecule is not None else 1
