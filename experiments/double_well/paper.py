@@ -33,7 +33,7 @@ from gencg.tempering import GeometricLadder, KLTempering
 from gencg.training import Optimisation, StepInfo
 
 METHODS = ("gaussian decoder", "gencg")
-N_SNAPSHOTS = 40
+N_SNAPSHOTS = 24
 HERE = Path(__file__).parent
 
 
@@ -61,7 +61,7 @@ class Grid:
                 q = model.decoder(model.rows(len(self.x)))
                 return q.log_prob(self.x.to(model.rows(0))).double()  # type: ignore[no-any-return]
             # A diagonal Gaussian is a product: one sum over z for all points of the grid
-            z = torch.linspace(-6, 6, 4001, dtype=torch.float64)
+            z = torch.linspace(-6, 6, 1601, dtype=torch.float64)
             q = model.decoder(z[:, None].to(model.rows(0))).base_dist
             loc, scale = q.loc.double(), q.scale.double()
             along = [
@@ -94,7 +94,7 @@ class Watcher:
             return
         began = time.process_time()
         with torch.random.fork_rng():
-            self._look(info, densities=(info.step // every) % 5 == 0)
+            self._look(info, densities=(info.step // every) % 3 == 0)
         self.seconds += time.process_time() - began
 
     def _look(self, info: StepInfo, *, densities: bool) -> None:
@@ -225,7 +225,7 @@ def main() -> None:
     """Run what is not there yet, write results, curves and figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--calls", type=float, default=3e5, help="energy calls  [%(default)g]")
+    parser.add_argument("--calls", type=float, default=2e5, help="energy calls  [%(default)g]")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="[%(default)s]")
     figures = HERE.parents[1] / "docs/figures"
     parser.add_argument("--figures", type=Path, default=figures, help="[%(default)s]")
