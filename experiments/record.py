@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from gencg.systems import System
 ROOT = Path(__file__).parent
 BINS = 36
 """Cells of a Ramachandran map along each angle: 10 degrees each."""
+LAG = 1.0
+"""Of the VAMP-2 score, in ps."""
 WATCHED = {
     "double-well": "right",
     "mueller-brown": "product",
@@ -191,6 +194,27 @@ def measure_simulation(found: Frames, reference: Frames, *, bins: int = BINS) ->
     }
 
 
+def vamp_2(
+    cvs: Callable[[torch.Tensor], Any], dynamics: Path, *, periodic: bool
+) -> dict[str, float]:
+    """VAMP-2 score at `LAG` of functions of collective variables, held out, with its error.
+
+    Args:
+        cvs: From configurations ``(n, n_atoms, 3)`` to variables ``(n, n_cvs)``.
+        dynamics: Folder of ``experiments.collective_variables.dynamics``.
+        periodic: Whether they are angles.
+    """
+    from experiments.collective_variables.competitors import Fixed
+    from experiments.collective_variables.score import Scoring
+    from experiments.collective_variables.trajectories import Trajectories
+
+    trajectories = Trajectories.read(dynamics)
+    lag = round(LAG / trajectories.settings.interval)
+    z = trajectories.each(cvs)
+    scores = Scoring((lag,), n_draws=50)(Fixed("", z, periodic=periodic))
+    return {"vamp_2": float(scores[0, 0]), "vamp_2_error": float(scores[0, 1:].std(ddof=1))}
+
+
 def _rounded(value: Any) -> Any:
     """Numbers to six digits, and None for what is no number: JSON has no nan."""
     if isinstance(value, dict):
@@ -203,7 +227,14 @@ def _rounded(value: Any) -> Any:
     return float(f"{number:.6g}") if math.isfinite(number) else None
 
 
-def of_run(folder: Path, *, method: str, reference: Frames | None, n_samples: int) -> Result:
+def of_run(
+    folder: Path,
+    *,
+    method: str,
+    reference: Frames | None,
+    n_samples: int,
+    dynamics: Path | None = None,
+) -> Result:
     """The result of a finished run folder: fresh samples of its model, with the joint weights
     where it has collective variables.
 
@@ -212,6 +243,7 @@ def of_run(folder: Path, *, method: str, reference: Frames | None, n_samples: in
         method: Name of the method.
         reference: Samples of the truth, for a molecule.
         n_samples: Fresh samples.
+        dynamics: Folder of dynamics for the VAMP-2 score of its collective variables.
     """
     from gencg.run import RunFolder, sample, trained, with_cvs
 
@@ -219,19 +251,28 @@ def of_run(folder: Path, *, method: str, reference: Frames | None, n_samples: in
     system, config = opened.system(), opened.config
     summary = json.loads((folder / "summary.json").read_text())
     joint = summary.get("n_cvs", 0) > 0
-    result = with_cvs(system, opened).result if joint else trained(system, opened)
+    run = with_cvs(system, opened) if joint else None
+    result = trained(system, opened) if run is None else run.result
     ensemble = sample(result, n_samples, seed=1_000_000 + config.seed)
     measures: dict[str, Any] = measure(system, ensemble, reference=reference)
-    measures["bound_gap"] = summary.get("bound_gap") if joint else None
+    if run is not None:
+        measures |= {"bound_gap": summary.get("bound_gap"), "cvs": list(run.names)}
+        if dynamics is not None:
+            measures |= vamp_2(result.model.encode, dynamics, periodic=run.periodic)
     return Result(
         method=method,
         system=system.name,
         temperature=result.target.temperature,
         seed=config.seed,
-        command=f"gencg run {config.target} --seed {config.seed}, then experiments.record",
+        command=(
+            f"gencg run {config.target} --energy-calls {config.energy_calls:g} --seed {config.seed}"
+            ", then python -m experiments.record"
+        ),
         energy_calls=summary["energy_calls"],
         seconds=summary["wall_seconds"],
         measures=measures,
+        settings={"calls": config.energy_calls},
+        full=True,
     )
 
 
@@ -240,10 +281,14 @@ if __name__ == "__main__":
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="finished run folders")
     parser.add_argument("--method", required=True, help="name in the table")
     parser.add_argument("--reference", type=Path, help=".npz of alanine_dipeptide.reference")
-    parser.add_argument("--samples", type=int, default=50_000, help="[%(default)s]")
+    parser.add_argument("--dynamics", type=Path, help="folder, for the VAMP-2 score of the CVs")
+    parser.add_argument("--samples", type=int, default=30_000, help="[%(default)s]")
     parser.add_argument("--into", type=Path, default=ROOT / "baselines/results", help="folder")
     given = parser.parse_args()
     frames = Frames.read(given.reference) if given.reference else None
     for run in given.runs:
-        found = of_run(run, method=given.method, reference=frames, n_samples=given.samples)
+        found = of_run(
+            run, method=given.method, reference=frames, n_samples=given.samples,
+            dynamics=given.dynamics,
+        )  # fmt: skip
         print(found.write(given.into), file=sys.stderr)

@@ -71,7 +71,7 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
         ax = axes[0]
         label = symbol(state) if mask.any() else None
         ax.scatter(*np.asarray(z)[mask].T, s=2, color=COLOURS[state], label=label, rasterized=True)
-    turned = np.degrees(path) if shown.periodic else path
+    turned = _degrees(path) if shown.periodic else path
     axes[0].plot(*turned.T, "o", color=EXACT, ms=4, mfc="none", label="path")
     axes[0].legend(fontsize=8, markerscale=2, loc="upper right")
     axes[0].set_title("reweighted samples" if kept else "samples as drawn")
@@ -91,11 +91,15 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
     figure.savefig(file, dpi=DPI)
 
 
+def _degrees(angles: Array) -> Array:
+    return np.degrees((angles + np.pi) % (2 * np.pi) - np.pi)
+
+
 def _structures(shown: Shown, path: tuple[Array, Tensor], file: Path) -> None:
     """Decoded structures at the points of the path."""
     z, x = path
     figure, axes = new_figure(len(x), width=2.4, height=2.4)
-    values = np.degrees((z + np.pi) % (2 * np.pi) - np.pi) if shown.periodic else z
+    values = _degrees(z) if shown.periodic else z
     digits = 0 if shown.periodic else 2
     titles = [", ".join(f"{v:.{digits}f}" for v in row) for row in values]
     plot_structures(x, shown.molecule, axes, titles=titles, font=9)

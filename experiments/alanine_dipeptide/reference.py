@@ -19,8 +19,10 @@ from torch import Tensor
 
 from experiments.peptides.parallel_tempering import ParallelTempering
 from experiments.peptides.recorded import to_radians, to_steps
-from gencg.analysis import ramachandran_basins
+from gencg.analysis import ramachandran_basins, torsion_angles
+from gencg.importance import effective_sample_size, resample_indices
 from gencg.systems import System, load
+from gencg.units import inverse_temperature
 
 TARGET = "alanine-dipeptide"
 HOTTEST = 1000.0
@@ -56,6 +58,26 @@ class Frames:
         means = ramachandran_basins(phi, psi)["alpha_L"].reshape(len(self.ladder), -1).mean(1)
         error = means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else float("nan")
         return float(means.mean()), float(error)
+
+    def at(self, temperature: float, system: System, *, seed: int = 0) -> "Frames":
+        r"""The frames at another temperature, drawn again by their weights.
+
+        .. math:: w \propto e^{-(\beta' - \beta) U(x)}
+
+        Torsions are those of the frames then, and the ladders are forgotten.
+
+        Args:
+            temperature: In K, not far from that of the frames.
+            system: What was simulated, one energy call for each frame.
+            seed: Of the draw.
+        """
+        step = inverse_temperature(temperature) - inverse_temperature(self.temperature)
+        log_weights = -step * system.energy(self.x)
+        n = int(effective_sample_size(log_weights) * len(self.x))
+        x = self.x[resample_indices(log_weights, n, seed)]
+        quads = [quad for _, quad in system.molecule.phi_psi()]  # type: ignore[union-attr]
+        about = self.about | {"reweighted_from": self.temperature}
+        return Frames(temperature, x, to_steps(torsion_angles(x, quads))[None], about)
 
     def write(self, path: Path) -> None:
         """Write a compressed ``.npz``."""

@@ -18,16 +18,14 @@ import torch
 
 import gencg
 from experiments.alanine_dipeptide.reference import Frames, simulate
-from experiments.baselines.methods import METHODS, Trained
+from experiments.baselines.methods import METHODS
 from experiments.expectations import misses
-from experiments.record import Result, measure, measure_simulation
+from experiments.record import Result, measure, measure_simulation, vamp_2
 from gencg.systems import System, load
 
 SIMULATION = "parallel tempering"
 FULL_CALLS = {"alanine-dipeptide": 3e6}
 """Calls from which on a result counts as one of the full settings; a toy's are always full."""
-LAG = 1.0
-"""Of the VAMP-2 score, in ps."""
 
 
 def one(
@@ -83,7 +81,7 @@ def one(
             **(trained.about or {}),
         }
         if dynamics is not None and trained.cvs is not None:
-            measures |= vamp_2(trained, dynamics)
+            measures |= vamp_2(trained.cvs, dynamics, periodic=trained.periodic)
     return Result(
         method=method,
         system=system.name,
@@ -96,19 +94,6 @@ def one(
         settings={"calls": calls},
         full=calls >= FULL_CALLS.get(system.name, 0),
     )
-
-
-def vamp_2(trained: Trained, dynamics: Path) -> dict[str, float]:
-    """VAMP-2 score at `LAG` of functions of the collective variables, held out, with its error."""
-    from experiments.collective_variables.competitors import Fixed
-    from experiments.collective_variables.score import Scoring
-    from experiments.collective_variables.trajectories import Trajectories
-
-    trajectories = Trajectories.read(dynamics)
-    lag = round(LAG / trajectories.settings.interval)
-    z = trajectories.each(trained.cvs)
-    scores = Scoring((lag,), n_draws=50)(Fixed("", z, periodic=trained.periodic))
-    return {"vamp_2": float(scores[0, 0]), "vamp_2_error": float(scores[0, 1:].std(ddof=1))}
 
 
 def main() -> None:
