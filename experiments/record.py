@@ -282,7 +282,7 @@ if __name__ == "__main__":
     parser.add_argument("--method", required=True, help="name in the table")
     parser.add_argument("--reference", type=Path, help=".npz of alanine_dipeptide.reference")
     parser.add_argument("--dynamics", type=Path, help="folder, for the VAMP-2 score of the CVs")
-    parser.add_argument("--samples", type=int, default=30_000, help="[%(default)s]")
+    parser.add_argument("--samples", type=int, default=20_000, help="[%(default)s]")
     parser.add_argument("--into", type=Path, default=ROOT / "baselines/results", help="folder")
     given = parser.parse_args()
     frames = Frames.read(given.reference) if given.reference else None

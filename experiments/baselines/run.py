@@ -1,6 +1,6 @@
 """The papers' methods and parallel tempering against gencg, at equal energy calls.
 
-Every method gets the same calls for training, and 30,000 fresh samples are drawn of each to
+Every method gets the same calls for training, and 20,000 fresh samples are drawn of each to
 measure it; parallel tempering gets the same calls in all. What has a result
 already is not run again. A molecule needs the frames of ``experiments.alanine_dipeptide.reference``
 at its temperature; with dynamics (``experiments.collective_variables.dynamics``) the collective
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=expected["seeds"])
     parser.add_argument("--calls", type=float, default=1e5, help="energy calls  [%(default)g]")
     parser.add_argument("--temperature", type=float, help="in K  [the system's own]")
-    parser.add_argument("--samples", type=int, default=30_000, help="[%(default)s]")
+    parser.add_argument("--samples", type=int, default=20_000, help="[%(default)s]")
     parser.add_argument("--reference", type=Path, help=".npz of alanine_dipeptide.reference")
     parser.add_argument("--dynamics", type=Path, help="folder, for VAMP-2 scores")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing after these")

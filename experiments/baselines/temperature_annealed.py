@@ -43,7 +43,7 @@ class Annealing:
     hot_share: float = 0.4
     n_rungs: int = 6
     n_steps: int = 120
-    batch_size: int = 512
+    batch_size: int = 256
     learning_rate: float = 3e-4
 
 

@@ -175,7 +175,7 @@ def run_gencg(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, 
         reporters=[watcher],
         seed=seed,
     )
-    slow = find_slow_cvs(result, n_cvs=1, n_samples=n_search, seed=seed)
+    slow = find_slow_cvs(result, n_cvs=1, n_samples=n_search, bend=False, seed=seed)
     x = torch.stack([grid.x1, torch.zeros_like(grid.x1)], -1).float()
     with torch.no_grad():
         xi, _ = slow.map(x)
