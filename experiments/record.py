@@ -276,7 +276,8 @@ def of_run(
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write a result for each run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="finished run folders")
     parser.add_argument("--method", required=True, help="name in the table")
@@ -292,3 +293,7 @@ if __name__ == "__main__":
             dynamics=given.dynamics,
         )  # fmt: skip
         print(found.write(given.into), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

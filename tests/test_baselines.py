@@ -4,17 +4,20 @@ Cannot detect: whether a baseline could do better with other settings, or any nu
 those take the runs themselves.
 """
 
+import argparse
 import importlib
 import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 import torch
 from torch.testing import assert_close
 
 import gencg
+from gencg import cli
 from gencg.coordinates.base import Cartesian
 from gencg.energies.base import Energy
 from gencg.importance import effective_sample_size
@@ -35,6 +38,7 @@ MODULES = {
     "dipeptide": "alanine_dipeptide.paper",
     "double_well": "double_well.paper",
     "lines": "slow_functions.linear_cvs",
+    "papers": "papers",
 }
 
 
@@ -75,13 +79,41 @@ def shaken(model, size=0.1):
     return model
 
 
-@pytest.mark.parametrize("script", ["run", "results", "reference", "dipeptide", "double_well"])
+@pytest.mark.parametrize("script", ["run", "results", "record", "papers"])
 def test_every_script_starts(papers, script, monkeypatch, capsys) -> None:
     module = getattr(papers, script)
     monkeypatch.setattr("sys.argv", [script, "--help"])
     with pytest.raises(SystemExit, match="0"):
         module.main()
     assert capsys.readouterr().out.startswith("usage")
+
+
+def test_every_command_of_the_papers_is_understood(papers, monkeypatch) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_alone(parser, *given):
+        parse(parser, *given)
+        raise StopIteration
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
+    n_understood = 0
+    for settings in (papers.papers.SMALL, papers.papers.FULL):
+        for module, *arguments in papers.papers.commands(settings, Path("out")):
+            folder = (
+                module.split(".")[1]
+                if module.endswith((".mueller_brown.run", ".mixture.run"))
+                else ""
+            )
+            start = importlib.import_module(module) if module != "gencg" else None
+            monkeypatch.setattr("sys.argv", [module, *arguments])
+            if start is None:
+                context = click.Context(cli.app)
+                cli.app.get_command(context, arguments[0]).make_context("run", arguments[1:])
+            else:
+                with pytest.raises(StopIteration):
+                    papers.lines.main(ROOT / "experiments" / folder, ()) if folder else start.main()
+            n_understood += 1
+    assert n_understood == 2 * 16
 
 
 # --- Linear bijection (2025) ----------------------------------------------------------------------
