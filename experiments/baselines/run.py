@@ -87,7 +87,10 @@ def one(
         system=system.name,
         temperature=kelvin,
         seed=seed,
-        command="python -m experiments.baselines.run",
+        command=(
+            f"python -m experiments.baselines.run --systems {system.name} --methods '{method}' "
+            f"--calls {calls:g} --seeds {seed}"
+        ),
         energy_calls=spent,
         seconds=seconds,
         measures=measures,

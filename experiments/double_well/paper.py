@@ -207,7 +207,7 @@ def one(method: str, *, calls: float, seed: int, grid: Grid) -> tuple[Result, di
         system="double-well",
         temperature=result.target.temperature,
         seed=seed,
-        command="python -m experiments.double_well.paper",
+        command=f"python -m experiments.double_well.paper --calls {calls:g} --seeds {seed}",
         energy_calls=result.energy_calls + about.pop("search_calls"),
         seconds=seconds,
         measures=measures,

@@ -107,7 +107,9 @@ def compare(
         system=system.name,
         temperature=system.temperature,
         seed=seed,
-        command=f"python -m experiments.{FOLDERS[system.name]}.run",
+        command=(
+            f"python -m experiments.{FOLDERS[system.name]}.run --calls {calls:g} --seeds {seed}"
+        ),
         energy_calls=result.energy_calls + sum(s.n_energy_calls for s in slow.values()),
         seconds=seconds,
         measures=measures,
