@@ -160,10 +160,11 @@ def _of_fit(
 
 
 METHODS: dict[str, Method] = {
-    "gencg": two_stages,
     "gaussian decoder": gaussian,
     "linear bijection": linear,
-    "spline flow": spline_flow,
+    "gencg": two_stages,
     "temperature annealed": annealed,
+    "spline flow": spline_flow,
 }
-"""Generators by their name in the table; parallel tempering, which is none, is in `run`."""
+"""Generators by their name in the table, cheap ones first; parallel tempering, which is none, is
+in `run`."""

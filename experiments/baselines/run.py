@@ -104,7 +104,7 @@ def main() -> None:
     here = Path(__file__).parent
     expected = json.loads((here / "expected.json").read_text())
     parser = argparse.ArgumentParser(description=expected["claim"])
-    names = [*METHODS, SIMULATION]
+    names = [SIMULATION, *METHODS]
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD")
     parser.add_argument("--systems", nargs="+", default=["alanine-dipeptide"])
     parser.add_argument("--seeds", type=int, nargs="+", default=expected["seeds"])
@@ -122,7 +122,7 @@ def main() -> None:
     for seed in given.seeds:
         for name in given.systems:
             system = load(name)
-            for method in given.methods:
+            for method in sorted(given.methods, key=names.index):
                 if method == SIMULATION and system.molecule is None:
                     continue
                 kelvin = given.temperature or system.temperature
