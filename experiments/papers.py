@@ -1,8 +1,8 @@
 """Everything behind docs/papers.md in one command: reference, dynamics, all methods, the table.
 
 What is there already is not done again, so that a run that was stopped goes on. The small settings
-are what the committed results were made with; the full ones take a day of one core. Each part is a
-command of its own, which ``--dry`` prints.
+are meant for an hour of one core, the full ones for a day, both by estimate. Each part is a command
+of its own, which ``--dry`` prints.
 """
 
 import argparse
