@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.linalg import eigh
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
@@ -14,6 +15,11 @@ from gencg.objectives.dirichlet import moved_population
 
 FLOOR = 1e-13
 """Cells below this share of the highest density are left out."""
+LEAST_CARRIED = 1e-9
+"""Functions of collective variables that hold less of the probability are left out."""
+
+INDEPENDENT = 1e-9
+"""Share of its own variance that a function has to have beyond the others."""
 
 
 class ExactSlowFunctions:
@@ -68,6 +74,7 @@ class ExactSlowFunctions:
         kept = p > FLOOR
         spacing = np.array([axis[1] - axis[0] for axis in axes])
         form = _form(p, spacing, n)[kept][:, kept]
+        self._form = form / p.sum()
         scale = sparse.diags(1 / np.sqrt(p[kept]))
         found, vectors = eigsh(
             (scale @ form @ scale).tocsc(), k=n_functions + 1, sigma=-1e-4, which="LM"
@@ -94,6 +101,60 @@ class ExactSlowFunctions:
         centred = values.double() - self.weights @ values.double()
         covariance = self.weights @ (centred * self.functions[:, k])
         return float(covariance.abs() / (self.weights @ centred**2).sqrt())
+
+    def best_of(self, z: Tensor, *, n_functions: int = 3, n_knots: int = 0) -> Tensor:
+        r"""Lowest eigenvalues among functions of collective variables z, ``(n_functions,)``.
+
+        The Dirichlet form is minimised over :math:`f(z) = \sum_c a_c\, \varphi_c(z)` with products
+        of hat functions :math:`\varphi_c` between the extremes of each z, so that what comes out is
+        what the variables are worth, whoever found them: never below `eigenvalues`, and equal to
+        them where the slow functions are functions of z.
+
+        Args:
+            z: Values at `points`, ``(n_points, n_cvs)``.
+            n_functions: How many eigenvalues.
+            n_knots: Hat functions along each variable; 60 for one and 32 for each of two by
+                default.
+
+        Raises:
+            ValueError: If `z` has not one row for each point, or more than two columns.
+        """
+        if z.ndim != 2 or len(z) != len(self.points) or z.shape[1] not in (1, 2):
+            raise ValueError(
+                f"`z` must have shape ({len(self.points)}, 1 or 2), got {tuple(z.shape)}"
+            )
+        n_knots = n_knots or (60 if z.shape[1] == 1 else 32)
+        basis = _hats(z[:, 0], n_knots)
+        for column in z.T[1:]:
+            basis = _products(basis, _hats(column, n_knots))
+        mass = (basis.T @ sparse.diags(self.weights.numpy()) @ basis).toarray()
+        kept = mass.diagonal() > LEAST_CARRIED
+        unit = np.diag(mass.diagonal()[kept] ** -0.5)
+        # Where z leaps, neighbouring hats see the same few points
+        values, vectors = eigh(unit @ mass[kept][:, kept] @ unit)
+        apart = values > INDEPENDENT
+        whiten = unit @ vectors[:, apart] * values[apart] ** -0.5
+        form = (basis.T @ self._form @ basis).toarray()[kept][:, kept]
+        found = eigh(whiten.T @ form @ whiten, eigvals_only=True)
+        return torch.from_numpy(found[1 : n_functions + 1])
+
+
+def _hats(values: Tensor, n: int) -> sparse.csr_matrix:
+    """Hat functions on even knots between the extremes, ``(n_points, n)``; they sum to one."""
+    v = values.double().numpy()
+    place = (v - v.min()) / max(v.max() - v.min(), 1e-300) * (n - 1)
+    left = np.minimum(place.astype(np.int64), n - 2)
+    share = place - left
+    rows = np.arange(len(v))
+    entries = np.concatenate([1 - share, share])
+    at = (np.concatenate([rows, rows]), np.concatenate([left, left + 1]))
+    return sparse.csr_matrix((entries, at), shape=(len(v), n))
+
+
+def _products(a: sparse.csr_matrix, b: sparse.csr_matrix) -> sparse.csr_matrix:
+    """All products of a column of `a` with one of `b`, row by row."""
+    columns = [sparse.diags(a[:, [j]].toarray()[:, 0]) @ b for j in range(a.shape[1])]
+    return sparse.hstack(columns).tocsr()
 
 
 def _form(p: NDArray[np.float64], spacing: NDArray[np.float64], n: int) -> sparse.csr_matrix:

@@ -57,6 +57,25 @@ def test_samples_have_the_populations_of_quadrature() -> None:
     assert found == pytest.approx(energy.populations(beta), abs=0.01)
 
 
+def test_variables_are_worth_the_slowest_of_their_functions() -> None:
+    # No function of a straight coordinate is as slow as the slow one, which is bent
+    exact = ExactSlowFunctions(*TOYS["curved wells"], n=120, n_functions=2)
+    x1 = exact.points[:, 0]
+    slowest = exact.eigenvalues[0]
+    along = exact.best_of(exact.functions[:, :1], n_functions=1)[0]
+    straight = exact.best_of(x1[:, None], n_functions=1)[0]
+    assert slowest - 1e-9 <= along <= 1.001 * slowest
+    assert straight > 1.3 * slowest
+
+    # More variables are never worth less, and a shift or scale of one changes nothing
+    assert exact.best_of(exact.points)[0] < straight
+    moved = exact.best_of(7 - 3 * x1[:, None], n_functions=1)[0]
+    assert_close(moved, straight)
+
+    with pytest.raises(ValueError, match="`z` must have shape"):
+        exact.best_of(x1)
+
+
 def test_refuses_a_line() -> None:
     with pytest.raises(ValueError, match="`energy` must be one of 2 coordinates, got"):
         ExactSlowFunctions(ButaneTorsion(), 1.0, (-math.pi,), (math.pi,))
