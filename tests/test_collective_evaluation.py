@@ -557,64 +557,66 @@ def test_gradient_of_a_bias_of_any_function_of_torsions_is_exact(dipeptide) -> N
         biased.Variables("none", [], axes)
 
 
-class Rotors(Energy):
-    """V (1 + cos n phi) of a chain of four heavy atoms with stiff bonds and angles."""
-
-    barrier, lean = 12.0, 4.0
+class TwoWells(Energy):
+    """12 (x² - 1)² + 2 x kJ/mol of one atom along x, harmonic across."""
 
     def __init__(self) -> None:
-        super().__init__((4, 3))
+        super().__init__((1, 3))
 
     def energy(self, x: torch.Tensor) -> torch.Tensor:
-        near = (x[:, 1:] - x[:, :-1]).norm(dim=-1) - 0.15
-        across = (x[:, 2:] - x[:, :-2]).norm(dim=-1) - 0.25
-        phi = gencg.geometry.dihedrals(x, torch.tensor([[0, 1, 2, 3]]))[:, 0]
-        stiff = 2e4 * (near**2).sum(1) + 1e4 * (across**2).sum(1)
-        return stiff + self.profile(phi)
+        return self.profile(x[:, 0, 0]) + 10 * (x[:, 0, 1:] ** 2).sum(1)
 
-    def profile(self, phi: torch.Tensor) -> torch.Tensor:
-        """Free energy of the torsion: it is apart from all else."""
-        return self.barrier * (1 + (2 * phi).cos()) / 2 + self.lean * phi.sin()
+    def profile(self, x: torch.Tensor) -> torch.Tensor:
+        """Free energy along x."""
+        return 12 * (x**2 - 1) ** 2 + 2 * x
+
+    def energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gradient = 20 * x
+        gradient[:, 0, 0] = 48 * x[:, 0, 0] * (x[:, 0, 0] ** 2 - 1) + 2
+        return self.energy(x), gradient
 
 
-def test_metadynamics_finds_the_free_energy_of_a_torsion_with_two_wells() -> None:
+class Along:
+    """x itself as the variable."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0, :1].clone()
+
+    def bias(self, x: torch.Tensor, bias: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        value, slope = bias(self(x))
+        return value, torch.nn.functional.pad(slope, (0, 2))[:, None]
+
+
+def test_metadynamics_finds_the_free_energy_of_two_wells() -> None:
     """The bias tends to -(g - 1)/g F, and weights by it give the populations of both wells."""
     biased, h = module("biased"), module("hills")
-    variables = biased.Variables("phi", [(0, 1, 2, 3)], [h.Axis(0.35)])
-    n = 60
-    bias = hills(*variables.axes, n=n, height=1.0, bias_factor=6.0)
-    energy = biased.BiasedEnergy(Rotors(), variables, bias, every=2)
-    x = torch.tensor([[0.15, 0.2, 0.0], [0, 0.15, 0.0], [0, 0, 0.0], [0.1, -0.05, 0.14]]).double()
+    n, variables = 100, Along()
+    bias = hills(h.Axis(0.15, -2.0, 2.0, periodic=False), n=n, height=1.0, bias_factor=6.0)
+    energy = biased.BiasedEnergy(TwoWells(), variables, bias, every=2)
+    x = torch.tensor([[[-1.0, 0, 0]]]).double().expand(n, -1, -1)
     dynamics = module("langevin").Langevin(
-        energy, x.expand(n, -1, -1), torch.full((4,), 12.0), temperature=300.0, time_step=0.004,
-        friction=5.0,
-    )  # fmt: skip
+        energy, x, torch.ones(1), temperature=300.0, time_step=0.02, friction=1.0
+    )
     seen = []
-    for turn in range(160):
-        dynamics.run(25)
-        z = variables(dynamics.x)
-        if turn >= 40:
-            seen.append(z)
-        bias.add(z)
+    for _ in range(240):
+        dynamics.run(20)
+        seen.append(variables(dynamics.x))
+        bias.add(seen[-1])
     points = bias.points()[:, 0]
-    truth = Rotors().profile(points)
-    found = bias.free_energy().mean(0)
-    # Up to a constant; the barrier of 12 + 4 kJ/mol is far above kT = 2.5
-    likely = truth < truth.min() + 14
-    offset = (found - truth)[likely]
-    assert float(offset.std()) < 0.8
+    truth = TwoWells().profile(points)
+    offset = (bias.free_energy().mean(0) - truth)[truth < 14.0]
+    # Up to a constant; kT is 2.5 and the barrier 12 kJ/mol
+    assert float(offset.std()) < 0.5
 
-    frames = torch.stack(seen, dim=1)
+    frames = torch.stack(seen[48:], dim=1)
     weights = bias.log_weights(frames).softmax(1)
     right = (weights * (frames[..., 0] > 0)).sum(1)
-    p = torch.softmax(-truth / KT, 0)
-    exact = float(p[points > 0].sum())
-    assert 0.02 < exact < 0.1
-    # Mean of 60 replicas beside its own error; unweighted frames have several times as much
+    exact = float(torch.softmax(-truth / KT, 0)[points > 0].sum())
+    # Mean of all replicas beside its own error; unweighted frames are there half of the time
     error = float(right.std() / math.sqrt(n))
-    assert error < 0.01
-    assert abs(float(right.mean()) - exact) < 4 * error
-    assert float((frames > 0).double().mean()) > 2 * exact
+    assert error < 0.2 * exact
+    assert abs(float(right.mean()) - exact) < 4 * error + 0.01
+    assert float((frames > 0).double().mean()) > 1.5 * exact
 
 
 def test_batched_metadynamics_go_on_after_a_kill(dipeptide, tmp_path: Path, monkeypatch) -> None:
@@ -686,7 +688,7 @@ def test_variables_of_files_and_components(dipeptide, tmp_path: Path) -> None:
     found = v.of_file("cvs", path, h.Axis(0.35))
     plain = module("biased").Variables("phi, psi", list(pairs.values()), found.axes)
     turned = gencg.geometry.wrap(found(x) - plain(x) - 0.5)
-    assert_close(turned, torch.zeros(40, 2), atol=1e-5, rtol=0.0)
+    assert_close(turned, torch.zeros_like(turned), atol=1e-5, rtol=0.0)
     bias = hills(*found.axes, n=40, dtype=torch.float32)
     bias.add(found(x))
     assert float(found.bias(x + 0.01, bias)[1].abs().max()) > 0.0

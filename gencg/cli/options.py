@@ -64,6 +64,11 @@ TRAINING = (
     ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
+    click.option(
+        "--generator",
+        metavar="shipped|RUN",
+        help="Take a trained one: that of TARGET in gencg, or of another run.  [train one]",
+    ),
     click.option("--decoder", metavar="KIND", help="spline, gaussian or unimodal.  [spline]"),
     click.option(
         "--estimator", metavar="KIND", help="covering, path or plain gradient.  [covering]"
