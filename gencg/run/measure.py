@@ -15,7 +15,7 @@ import torch
 
 from gencg.analysis.probes import FEWEST_STEPS, STEPS_PER_SOFT, probe_modes
 from gencg.config import RunConfig
-from gencg.discover.joint import refit_soft
+from gencg.discover.refit import refit_soft
 from gencg.fit import FitResult, fit
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
