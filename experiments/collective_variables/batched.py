@@ -185,16 +185,18 @@ class Metadynamics:
         ]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def results(self) -> list[dict[str, Any]]:
-        """Numbers of each replica so far."""
-        phi = torch.stack(self.seen["angles"])[..., 0].double().numpy()
-        times = [t for t, _ in self.line]
+    def results(self, looks: int | None = None) -> list[dict[str, Any]]:
+        """Numbers of each replica so far, or up to one of the looks at its free energies."""
+        line = self.line[:looks]
+        frames = len(line) * BLOCK * PER_HILL
+        phi = torch.stack(self.seen["angles"][:frames])[..., 0].double().numpy()
+        times = [t for t, _ in line]
         return [
             {
-                "ps": self.picoseconds,
+                "ps": times[-1],
                 "crossings": crossings(phi[:, r]),
                 "times": times,
-                **{name: [look[name][r] for _, look in self.line] for name in self.line[0][1]},
+                **{name: [look[name][r] for _, look in line] for name in line[0][1]},
             }
             for r in range(self.settings.replicas)
         ]
@@ -244,17 +246,19 @@ def main() -> None:
         parser.error(str(reason))
     system = folder.system()
     choices = of_run(folder, out / "export", Axis(settings.sigma))
-    results: dict[str, list[dict[str, Any]]] = {}
+    done: list[Metadynamics] = []
     for short, variables in choices.items():
         if only is None or short in only:
             made = simulate(
                 out / f"{short}.pt", ps, system=system, variables=variables, settings=settings
             )
-            results[variables.name] = made.results()
+            done.append(made)
             print(f"{made}: {made.seconds:.0f} CPU seconds", file=sys.stderr)
-    found = compare(results, reference)
+    # Of one length, where some went further before
+    looks = min(len(made.line) for made in done)
+    found = compare({made.variables.name: made.results(looks) for made in done}, reference)
     print(markdown(found))
-    content = {**found, "settings": dataclasses.asdict(settings), "lines": results}
+    content = {**found, "settings": dataclasses.asdict(settings)}
     (out / "batched.json").write_text(json.dumps(plain(content), indent=1) + "\n")
 
 

@@ -26,7 +26,7 @@ def configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System,
     given = {
         name: options[name]
         for name in (
-            *LOADING, "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
+            *LOADING, "temperature", "n_cvs", "descriptors", "seed", "energy_calls", "n_samples",
             "coverage_calls", "batch_size", "learning_rate", "tempering", "start_temperature",
             "generator", "decoder", "estimator", "threads", "checkpoint_seconds", "formats",
         )

@@ -19,6 +19,7 @@ from gencg.config.comparing import differences
 from gencg.config.reading import read_json
 from gencg.fit import DEFAULT_ENERGY_CALLS
 from gencg.objectives.build import ESTIMATORS
+from gencg.objectives.slow_network import DESCRIPTORS
 from gencg.systems.base import System
 from gencg.systems.implicit import solvent_name
 from gencg.systems.inputs import input_files
@@ -63,6 +64,8 @@ class RunConfig:
         temperature: Temperature in K.
         n_cvs: Number of collective variables, "auto" for as many as the slow processes need, or
             0 for the generator alone.
+        descriptors: What the networks that check the slow functions see: "torsions", "distances"
+            or "both".
         seed: Decides everything random.
         energy_calls: Budget of energy evaluations for everything, training and drawing.
         n_samples: Samples drawn at the end.
@@ -90,6 +93,7 @@ class RunConfig:
     forcefield: tuple[str, ...] = field(default=(), metadata=LOADER)
     temperature: float | None = None
     n_cvs: int | str = "auto"
+    descriptors: str = "torsions"
     seed: int = 0
     energy_calls: int | None = None
     n_samples: int = 100_000
@@ -142,6 +146,7 @@ class RunConfig:
         check_integer(self, "coverage_calls", 0, optional=True)
         for name, known in (
             ("tempering", TEMPERINGS), ("estimator", ESTIMATORS), ("decoder", DECODERS),
+            ("descriptors", DESCRIPTORS),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(
