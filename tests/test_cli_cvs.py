@@ -142,9 +142,10 @@ def test_cvs_are_added_to_a_run_without(well: Path, gencg) -> None:
 
 def test_a_run_begins_with_the_generator_of_another(well: Path, gencg) -> None:
     words = [*BUDGET[2:-1], "--energy-calls", "8000", "--generator", str(well), "--out", "run"]
-    code, _, err = gencg("run", "double-well", *words)
+    code, out, err = gencg("run", "double-well", *words)
     assert code == 0, err
     assert "taking over the generator of" in err
+    assert f"generator of {well}, whose training took" in out
     # Hotter soft blocks came with it
     assert "heating" not in err
     mine, theirs = (load_checkpoint(path / "checkpoint.pt") for path in (Path("run"), well))

@@ -93,7 +93,7 @@ def refit_soft(
                 deviation = (ratio - ratio.mean()).detach().clamp(-LARGEST, LARGEST)
                 loss = (deviation * ratio).mean()
             moving.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 10.0)
             moving.step()
     return last
@@ -137,7 +137,7 @@ def soft_ess(
     weights = []
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        for part in torch.arange(n).split(2000):
+        for part in torch.split(torch.arange(n), 2000):
             rows = generator.rows(len(part))
             prior = model.prior(rows)
             z = prior.rsample()
