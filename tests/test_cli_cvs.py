@@ -168,6 +168,11 @@ def test_a_run_begins_with_the_generator_of_another(well: Path, gencg) -> None:
     assert summary["joint_ess"] > 0
     assert Path("run/report.html").exists()
 
+    code, out, _ = gencg("run", "double-well", *words[:-2], "--dry-run", "--json")
+    assert code == 0
+    config = RunFolder.open("run").config
+    assert json.loads(out)["n_steps"] == config.reheating_calls // config.batch_size
+
     # Finished, and again from its own files, without the run it came from
     (code, out, _), (_, again, _) = (
         gencg("report", "run"), gencg("run", "double-well", *words),
