@@ -1,11 +1,13 @@
 """The joint model of prior, decoder and encoder, around a generator and its slow CVs."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gencg.checkpoint import load_checkpoint
 from gencg.discover.refit import refit_soft
 from gencg.discover.slow_cvs import SlowCVs
 from gencg.fit import FitResult, as_result, fit
@@ -41,7 +43,8 @@ def fit_joint(
     Args:
         result: The trained generator.
         slow: Its slow CVs.
-        resolution: Width of the encoder, in rad for angles and in CV units on the line.
+        resolution: Width of the encoder, in rad for angles and in CV units on the line; of a
+            model that is in `checkpoint`, its own counts.
         width: Of the hidden layers of prior and soft decoder; see `collective_model`.
         n_refit_steps: Steps of the forward fit; by default 800 up to four soft coordinates, 200
             more for each further one, 500 for each of nine and more.
@@ -56,6 +59,12 @@ def fit_joint(
         stop: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
+    there = checkpoint is not None and Path(checkpoint).exists()
+    if checkpoint is not None and there:
+        # Of a model that is there it is not to be chosen; its decoder is of that width
+        kept = float(load_checkpoint(checkpoint)["average"]["encoder.resolution"])
+        if not math.isclose(kept, resolution, rel_tol=1e-6):  # it is kept in single precision
+            resolution = kept
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = collective_model(result.model, slow.map, resolution=resolution, width=width)
@@ -63,7 +72,7 @@ def fit_joint(
     model.to(device)
     for parameter in model.encoder.parameters():
         parameter.requires_grad_(False)
-    if checkpoint is None or not Path(checkpoint).exists():
+    if not there:
         announce("fitting prior and decoder to the generator's soft coordinates")
         k = slow.map.n_soft
         n_steps = n_refit_steps or (200 * max(4, k) if k <= 8 else 500 * k)

@@ -50,6 +50,11 @@ def test_no_budget_leaves_the_joint_training_out(tmp_path) -> None:
     for key, value in joint.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[key]), key
 
+    # Its own resolution counts, in the decoder too
+    other = fit_joint(result, slow, energy_calls=0, resolution=0.3, checkpoint=path)
+    assert other.model.decoder.flow.resolution == pytest.approx(0.1)
+    assert float(other.model.encoder.resolution) == pytest.approx(0.1)
+
 
 def _bent() -> FitResult:
     """The same with a soft block that is far from a normal density."""
