@@ -40,6 +40,9 @@ logger = logging.getLogger("gencg")
 
 DEFAULT_ENERGY_CALLS = 3e6
 """Training budget where the system recommends none."""
+MATCHING = 0.8
+"""Share of the steps in which a flow-matching decoder is matched: until the rate is low enough for
+gradients through the equation."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,7 +132,8 @@ def fit(
         tempering: Ladder from hot to the target temperature.
         optimisation: Learning rate, clipping, averaging.
         estimator: "covering" (`CoveringKL`: path gradients that keep every state, with walkers),
-            "path" or "plain" (`ReverseKL` with either gradient). A model with collective
+            "path" or "plain" (`ReverseKL` with either gradient). A `FlowMatchingDecoder` that is
+            trained from hot is matched first (`FlowMatching`). A model with collective
             variables, or without soft coordinates apart from stiff ones, takes "path" for
             "covering".
         model: A model to train in place of the default one, such as that of another energy with
@@ -178,7 +182,13 @@ def fit(
     parallel.make_equal(model)
     if objective is None:
         objective = build_objective(
-            estimator, model, target, n_samples=batch_size, n_steps=budget // batch_size
+            estimator,
+            model,
+            target,
+            n_samples=batch_size,
+            n_steps=budget // batch_size,
+            # A model that does not begin hot has been trained before
+            matching=MATCHING if tempering.start > 1 else 0.0,
         )
     state = TrainingState(
         model=model,

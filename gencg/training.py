@@ -16,7 +16,7 @@ from gencg.distributions.networks import multiplies_bfloat16, products_in
 from gencg.guard import Standing, has_lost_ground
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.objectives.base import Evaluation, Objective
 from gencg.optimisers import MuonAdam
 from gencg.target import BoltzmannTarget
@@ -475,7 +475,7 @@ class Trainer:
         # Where training does not begin hotter, the first step would be kept untrained
         factors = [factor for factor in SNAPSHOTS if factor < self.tempering.start]
         n_taken = len(state.snapshots)
-        if not isinstance(decoder, SplineDecoder) or n_taken == len(factors):
+        if not isinstance(decoder, TwoBlockDecoder) or n_taken == len(factors):
             return
         if state.beta >= self.target.beta / factors[n_taken]:
             soft = {k: v.detach().cpu().clone() for k, v in decoder.flow.soft.state_dict().items()}

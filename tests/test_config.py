@@ -50,7 +50,10 @@ def test_what_is_written_is_read_back() -> None:
         ({"learning_rate": 0.0}, "`learning_rate` must be a positive finite number, got 0.0"),
         ({"tempering": "hot"}, "`tempering` must be one of geometric, ess, kl, none, got 'hot'"),
         ({"estimator": "reinforce"}, "`estimator` must be one of covering, path, plain"),
-        ({"decoder": "magic"}, "`decoder` must be one of spline, gaussian, unimodal"),
+        (
+            {"decoder": "magic"},
+            "`decoder` must be one of spline, flow-matching, gaussian, unimodal",
+        ),
         ({"formats": ("pdb",)}, "`format` must be one of xtc, dcd, got 'pdb'"),
         ({"forcefield": 5}, "`forcefield` must be a list of names, got 5"),
         ({"threads": 0}, "`threads` must be a whole number of at least 1, got 0"),

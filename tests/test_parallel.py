@@ -17,9 +17,11 @@ from test_guard import Leap
 
 from gencg import parallel
 from gencg.checkpoint import load_checkpoint
+from gencg.distributions.solvers import FixedSteps
 from gencg.ensemble import draw
 from gencg.fit import fit
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.decoders import SplineDecoder
 from gencg.systems import double_well
 from gencg.systems.base import System
@@ -44,9 +46,22 @@ def small_fit(**options):
     )
 
 
+def small_matching():
+    """The double well by flow matching, and a step of reverse KL through the equation."""
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        steps = FixedSteps(2)
+        decoder = FlowMatchingDecoder(
+            double_well().coordinates, n_soft_units=8, hidden=(8,), soft_solver=steps
+        )
+    options = {"energy_calls": 5 * BATCH, "batch_size": BATCH, "estimator": "path", "seed": 3}
+    return fit(double_well(), model=CoarseGrainedModel(decoder), **options)
+
+
 def numbers(result) -> dict:
     ensemble = draw(result.model, result.target, N_SAMPLES, seed=1)
     return {
+        "matched": [p.detach() for p in small_matching().model.parameters()],
         "parameters": [p.detach() for p in result.model.parameters()],
         "loss": [info.loss for info in result.history],
         "ess": [info.ess for info in result.history],
@@ -103,8 +118,9 @@ def test_two_processes_give_the_parameters_and_samples_of_one(tmp_path) -> None:
     for name in ("loss", "ess", "beta", "dropped"):
         assert two[name] == pytest.approx(one[name], rel=1e-10), name
     assert one["dropped"][0] > 0
-    for a, b in zip(two["parameters"], one["parameters"], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    for name in ("parameters", "matched"):
+        for a, b in zip(two[name], one[name], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(two["x"], one["x"], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(two["log_weights"], one["log_weights"], rtol=1e-8, atol=1e-8)
     energies, gradients, drawn = one["calls"]

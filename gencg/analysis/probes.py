@@ -11,7 +11,7 @@ from gencg import parallel
 from gencg.analysis.annealing import anneal
 from gencg.ensemble import draw
 from gencg.fit import FitResult
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.mixture import CoveringModel
 from gencg.models.two_block import SoftBlock, TwoBlockFlow
 
@@ -58,7 +58,7 @@ def probe_modes(result: FitResult, n_calls: int, *, seed: int = 0) -> tuple[Prob
         The probes; none for a decoder without a soft block.
     """
     model = result.model
-    if not isinstance(model.decoder, SplineDecoder) or model.n_cvs:
+    if not isinstance(model.decoder, TwoBlockDecoder) or model.n_cvs:
         return ()
     space = model.decoder.flow.stiff.space
     if space.n_soft == 0:
@@ -85,7 +85,7 @@ def _covering_probe(result: FitResult, n_samples: int, seed: int) -> Probe:
 def _annealed_probe(result: FitResult, n_chains: int, n_steps: int, seed: int) -> Probe:
     energy, model = result.target.energy, result.model
     before = energy.n_energy_calls
-    assert isinstance(model.decoder, SplineDecoder)
+    assert isinstance(model.decoder, TwoBlockDecoder)
     stiff = model.decoder.flow.stiff
     # No layer: the soft coordinates are those of the base, as they were before any training
     untrained = SoftBlock(stiff.space, n_layers=0).to(model.rows(0))

@@ -74,7 +74,9 @@ TRAINING = (
         metavar="shipped|RUN",
         help="Take a trained one: that of TARGET in gencg, or of another run.  [train one]",
     ),
-    click.option("--decoder", metavar="KIND", help="spline, gaussian or unimodal.  [spline]"),
+    click.option(
+        "--decoder", metavar="KIND", help="spline, flow-matching, gaussian or unimodal.  [spline]"
+    ),
     click.option(
         "--estimator", metavar="KIND", help="covering, path or plain gradient.  [covering]"
     ),

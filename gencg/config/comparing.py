@@ -31,7 +31,7 @@ def differences(
 
 def adds_cvs(mine: "RunConfig", theirs: "RunConfig") -> bool:
     """Whether settings ask for collective variables in a run that was made without (--cvs 0)."""
-    return mine.discovers and theirs.decoder == "spline" and theirs.n_cvs == 0
+    return mine.discovers and theirs.decoder == mine.decoder and theirs.n_cvs == 0
 
 
 def hindrances(mine: "RunConfig", theirs: "RunConfig") -> list[str]:

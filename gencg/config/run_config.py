@@ -34,7 +34,9 @@ from gencg.tempering import (
 from gencg.training import Optimisation
 
 TEMPERINGS = ("geometric", "ess", "kl", "none")
-DECODERS = ("spline", "gaussian", "unimodal")
+DECODERS = ("spline", "flow-matching", "gaussian", "unimodal")
+IN_TWO_STAGES = ("spline", "flow-matching")
+"""Decoders of a generator without collective variables, which are found after it."""
 FORMATS = ("xtc", "dcd")
 BENIGN: dict[str, Any] = {"benign": True}
 """Marks a setting that may change when a run goes on: it does not touch the result."""
@@ -77,8 +79,8 @@ class RunConfig:
         start_temperature: Temperature in K at which tempering begins.
         generator: Where a trained generator is taken from in place of training one: "shipped" for
             that which comes with gencg, or the folder of a run.
-        decoder: "spline", or one stage: "gaussian" for the model of 2020, "unimodal" for a flow
-            with one peak for each z.
+        decoder: "spline" or "flow-matching", or one stage: "gaussian" for the model of 2020,
+            "unimodal" for a flow with one peak for each z.
         estimator: "covering", "path" or "plain" gradient; see `gencg.fit`.
         threads: Threads of torch; None leaves torch's own choice.
         checkpoint_seconds: Wall time between two checkpoints.
@@ -178,7 +180,7 @@ class RunConfig:
             raise ValueError(
                 f"`start_temperature` must be at least the temperature of {cold:g} K, got {hot:g}"
             )
-        if self.decoder != "spline" and (self.n_cvs == "auto" or self.n_cvs == 0):
+        if self.decoder not in IN_TWO_STAGES and (self.n_cvs == "auto" or self.n_cvs == 0):
             raise ValueError(
                 f"`cvs` must be at least 1 with the {self.decoder} decoder, got {self.n_cvs!r}; "
                 "give --cvs 1 or 2"
@@ -287,7 +289,7 @@ class RunConfig:
     @property
     def discovers(self) -> bool:
         """Whether slow collective variables are found after training."""
-        return self.decoder == "spline" and self.n_cvs != 0
+        return self.decoder in IN_TWO_STAGES and self.n_cvs != 0
 
     @property
     def reheating_calls(self) -> int:
@@ -322,7 +324,7 @@ class RunConfig:
         assert total is not None
         return share_out(
             total, n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls,
-            probes=self.decoder == "spline",
+            probes=self.decoder in IN_TWO_STAGES,
         )  # fmt: skip
 
     def _recommended_calls(self, training: int) -> int:
@@ -344,7 +346,7 @@ class RunConfig:
 
     def optimisation(self) -> Optimisation:
         """How the parameters move."""
-        if self.decoder != "spline":
+        if self.decoder not in IN_TWO_STAGES:
             # In one stage a rare well is lost with the faster optimiser; a third of the rate is
             # what suits Adam
             return Optimisation(learning_rate=self.learning_rate / 3, optimiser="adam")

@@ -11,7 +11,7 @@ from gencg.deadline import TimeIsUp
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import CollectiveDecoder
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.optimisers import MuonAdam
 
 LARGEST = 3.0
@@ -109,7 +109,7 @@ def log_ratio(model: CoarseGrainedModel, generator: CoarseGrainedModel, n: int) 
     """
     decoder, source = model.decoder, generator.decoder
     assert isinstance(decoder, CollectiveDecoder)
-    assert isinstance(source, SplineDecoder)
+    assert isinstance(source, TwoBlockDecoder)
     soft, rows = source.flow.soft, generator.rows(n)
     with torch.no_grad():
         eps = source(rows).base.rsample()[:, : source.flow.stiff.space.n_soft]
@@ -133,7 +133,7 @@ def soft_ess(
     """
     decoder, source = model.decoder, generator.decoder
     assert isinstance(decoder, CollectiveDecoder)
-    assert isinstance(source, SplineDecoder)
+    assert isinstance(source, TwoBlockDecoder)
     weights = []
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
@@ -149,7 +149,7 @@ def soft_ess(
     return float(effective_sample_size(torch.cat(weights).double()))
 
 
-def _spread(s: Tensor, source: SplineDecoder) -> Tensor:
+def _spread(s: Tensor, source: TwoBlockDecoder) -> Tensor:
     """Coordinates y with these soft ones; the stiff ones are zero."""
     space = source.flow.stiff.space
     y = s.new_zeros(len(s), len(space.order))

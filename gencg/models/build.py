@@ -3,6 +3,7 @@
 from gencg.coordinates.base import CoordinateMap
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import FlowPrior
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder, SoftEncoder
 from gencg.models.priors import GaussianPrior
@@ -26,6 +27,15 @@ def build_model(coordinates: CoordinateMap, *, n_cvs: int = 0) -> CoarseGrainedM
         encoder=GaussianEncoder(coordinates, n_cvs=n_cvs),
         n_cvs=n_cvs,
     )
+
+
+def flow_matching_model(coordinates: CoordinateMap) -> CoarseGrainedModel:
+    """The generator with a flow-matching decoder, without collective variables.
+
+    Args:
+        coordinates: Coordinates of the molecule or toy.
+    """
+    return CoarseGrainedModel(FlowMatchingDecoder(coordinates))
 
 
 def unimodal_model(coordinates: CoordinateMap, *, n_cvs: int) -> CoarseGrainedModel:

@@ -9,14 +9,17 @@ from normflows.flows import Flow
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 
+from gencg.distributions.continuous_flow import ContinuousFlow
 from gencg.distributions.couplings import ConditionalAffine
 from gencg.distributions.flow import Chain, FlowDistribution
 from gencg.distributions.torus import TorusNormal, WrappedNormal
+from gencg.distributions.velocity import GatedField
 from gencg.geometry import wrap
 from gencg.models.base import ConditionalDistribution
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.cv_map import CollectiveMap
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import StiffBlock, log_normal, log_uniform, spline_layers
 
 
@@ -103,26 +106,15 @@ class _CollectiveFlow(Flow):  # type: ignore[misc]
         cv_map: CollectiveMap,
         *,
         resolution: float,
-        n_layers: int,
-        n_bins: int,
         hidden: Sequence[int],
+        rest: Chain,
     ) -> None:
         super().__init__()
         self.stiff, self.map = stiff, cv_map
         self.resolution = resolution
         d, k = cv_map.n_cvs, stiff.space.n_soft
-        n_features = 4 * d if cv_map.periodic else d
-        self.near = ConditionalAffine(d, n_context=n_features, hidden=hidden)
-        self.rest = Chain(
-            spline_layers(
-                k - d,
-                periodic=cv_map.periodic,
-                n_layers=n_layers,
-                n_bins=n_bins,
-                n_context=n_features,
-                hidden=hidden,
-            )
-        )
+        self.near = ConditionalAffine(d, n_context=n_features(cv_map), hidden=hidden)
+        self.rest = rest
         self.n_angles = k - d if cv_map.periodic else 0
         self.n_normal = k + stiff.space.n_stiff - self.n_angles
 
@@ -167,12 +159,17 @@ class CollectiveDecoder(ConditionalDistribution):
 
     :math:`q(\xi|z)` is a normal near z whose shift and width a network chooses (where the
     encoder is exact it is the posterior of :math:`\xi` given its blurred value z), q(v|ξ) a
-    spline flow, and the stiff block is the one of the generator without CVs.
+    spline flow unless another is given, and the stiff block is the one of the generator without
+    CVs.
 
     Args:
         stiff: Stiff block, of a trained generator for instance.
         cv_map: The map T.
         resolution: Width :math:`\sigma` of the encoder.
+        n_layers: Spline couplings of q(v|ξ).
+        n_bins: Bins of each spline.
+        hidden: Hidden widths of all networks.
+        rest: Flow of v in place of the splines; its context are `n_features` of ξ.
     """
 
     flow: _CollectiveFlow
@@ -186,16 +183,20 @@ class CollectiveDecoder(ConditionalDistribution):
         n_layers: int = 6,
         n_bins: int = 12,
         hidden: Sequence[int] = (64, 64),
+        rest: Chain | None = None,
     ) -> None:
         super().__init__()
-        self.flow = _CollectiveFlow(
-            stiff,
-            cv_map,
-            resolution=resolution,
-            n_layers=n_layers,
-            n_bins=n_bins,
-            hidden=hidden,
+        rest = rest or Chain(
+            spline_layers(
+                stiff.space.n_soft - cv_map.n_cvs,
+                periodic=cv_map.periodic,
+                n_layers=n_layers,
+                n_bins=n_bins,
+                n_context=n_features(cv_map),
+                hidden=hidden,
+            )
         )
+        self.flow = _CollectiveFlow(stiff, cv_map, resolution=resolution, hidden=hidden, rest=rest)
 
     def forward(self, context: Tensor) -> TorchDistribution:
         base = TorusNormal(self.flow.n_angles, self.flow.n_normal, like=context)
@@ -218,9 +219,10 @@ def collective_model(
     """Joint model of prior, decoder and encoder around a trained generator without CVs.
 
     The stiff block and the map are copied with their values; prior and soft decoder start fresh.
+    Around a `FlowMatchingDecoder` the soft decoder is a continuous flow, too.
 
     Args:
-        generator: Model with `SplineDecoder` and no CVs.
+        generator: Model with `TwoBlockDecoder` and no CVs.
         cv_map: Map of its soft coordinates.
         resolution: Width of the encoder, in rad for angles.
         width: Of the hidden layers of prior and soft decoder; by default 64 up to eight soft
@@ -229,14 +231,19 @@ def collective_model(
     Raises:
         ValueError: If the generator has CVs or another decoder.
     """
-    if not isinstance(generator.decoder, SplineDecoder) or generator.n_cvs:
-        raise ValueError("`generator` must have a SplineDecoder and no CVs")
+    if not isinstance(generator.decoder, TwoBlockDecoder) or generator.n_cvs:
+        raise ValueError("`generator` must have a TwoBlockDecoder and no CVs")
     stiff, cv_map = copy.deepcopy(generator.decoder.flow.stiff), copy.deepcopy(cv_map)
     # As large as the generator's own soft block, which they stand for together
     k = stiff.space.n_soft
     n_layers, width = min(max(6, k), 12), width or (64 if k <= 8 else 128)
     decoder = CollectiveDecoder(
-        stiff, cv_map, resolution=resolution, n_layers=n_layers, hidden=(width, width)
+        stiff,
+        cv_map,
+        resolution=resolution,
+        n_layers=n_layers,
+        hidden=(width, width),
+        rest=_continuous(cv_map) if isinstance(generator.decoder, FlowMatchingDecoder) else None,
     )
     prior = FlowPrior(
         cv_map.n_cvs,
@@ -250,3 +257,17 @@ def collective_model(
         encoder=MapEncoder(cv_map, stiff.space.soft_index, resolution=resolution),
         n_cvs=cv_map.n_cvs,
     )
+
+
+def n_features(cv_map: CollectiveMap) -> int:
+    """How many features of its CVs a map gives to networks."""
+    return 4 * cv_map.n_cvs if cv_map.periodic else cv_map.n_cvs
+
+
+def _continuous(cv_map: CollectiveMap) -> Chain | None:
+    """The flow of the soft coordinates beside the CVs; None where there are none."""
+    n = cv_map.n_soft - cv_map.n_cvs
+    if n == 0:
+        return None
+    field = GatedField(torch.full((n,), cv_map.periodic), n_context=n_features(cv_map))
+    return Chain([ContinuousFlow(field)])

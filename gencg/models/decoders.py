@@ -17,7 +17,27 @@ from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlo
 DEFAULT_LOCALITY = Locality()
 
 
-class SplineDecoder(ConditionalDistribution):
+class TwoBlockDecoder(ConditionalDistribution):
+    r"""A decoder in two blocks, :math:`q(y|z) = q(s|z)\, q(v|s,z)`.
+
+    What trains, probes, reuses and mixes the blocks asks for no more than this.
+
+    Args:
+        flow: The two blocks.
+    """
+
+    flow: TwoBlockFlow
+
+    def __init__(self, flow: TwoBlockFlow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, context: Tensor) -> TorchDistribution:
+        base = TorusNormal(self.flow.n_angles, self.flow.n_normal, like=context)
+        return FlowDistribution(base, self.flow, context)
+
+
+class SplineDecoder(TwoBlockDecoder):
     r"""Two-block spline flow: soft coordinates first, everything stiff given them.
 
     .. math:: q(y|z) = q(s|z)\, q(v|s,z)
@@ -44,8 +64,6 @@ class SplineDecoder(ConditionalDistribution):
         ValueError: If soft coordinates are partly on the circle and partly on the line.
     """
 
-    flow: TwoBlockFlow
-
     def __init__(
         self,
         coordinates: CoordinateMap,
@@ -59,7 +77,6 @@ class SplineDecoder(ConditionalDistribution):
         locality: Locality | None = DEFAULT_LOCALITY,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         space = SoftSpace(coordinates)
         width = 64 if space.n_soft <= 8 else 128
         soft = SoftBlock(
@@ -79,11 +96,7 @@ class SplineDecoder(ConditionalDistribution):
             locality=locality,
             generator=torch.Generator().manual_seed(seed),
         )
-        self.flow = TwoBlockFlow(soft, stiff)
-
-    def forward(self, context: Tensor) -> TorchDistribution:
-        base = TorusNormal(self.flow.n_angles, self.flow.n_normal, like=context)
-        return FlowDistribution(base, self.flow, context)
+        super().__init__(TwoBlockFlow(soft, stiff))
 
 
 class GaussianDecoder(ConditionalDistribution):

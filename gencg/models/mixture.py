@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftBlock, log_normal
 
 
@@ -23,7 +23,7 @@ class CoveringModel(nn.Module):
     density is exact, so that the samples carry ordinary importance weights.
 
     Args:
-        model: A trained model with `SplineDecoder` and without CVs.
+        model: A trained model with `TwoBlockDecoder` and without CVs.
         snapshots: Parameters of the soft block at earlier stages.
         share: Share of the samples from the model's own soft block.
 
@@ -46,8 +46,8 @@ class CoveringModel(nn.Module):
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"`share` must lie in (0, 1], got {share}")
-        if not isinstance(model.decoder, SplineDecoder) or model.n_cvs:
-            raise ValueError("`model` must have a SplineDecoder without CVs to be mixed with")
+        if not isinstance(model.decoder, TwoBlockDecoder) or model.n_cvs:
+            raise ValueError("`model` must have a TwoBlockDecoder without CVs to be mixed with")
         self.model = model
         self.flow = model.decoder.flow
         self.soft = nn.ModuleList([self.flow.soft])

@@ -96,7 +96,10 @@ class SoftSpace(nn.Module):
 
 
 class SoftBlock(nn.Module):
-    r"""Spline flow :math:`q(s|c)` of the soft coordinates, from the uniform torus or a normal."""
+    r"""Flow :math:`q(s|c)` of the soft coordinates, from the uniform torus or a normal.
+
+    Spline couplings, unless another `chain` is given.
+    """
 
     def __init__(
         self,
@@ -107,12 +110,13 @@ class SoftBlock(nn.Module):
         n_bins: int = 12,
         hidden: Sequence[int] = (64, 64),
         locality: Locality | None = None,
+        chain: Chain | None = None,
     ) -> None:
         super().__init__()
         self.periodic, self.n_soft = space.periodic, space.n_soft
         self.register_buffer("centre", space.soft_centre.clone())
         self.register_buffer("scale", space.soft_scale.clone())
-        self.chain = Chain(
+        self.chain = chain or Chain(
             spline_layers(
                 space.n_soft,
                 periodic=space.periodic,
@@ -155,9 +159,10 @@ class SoftBlock(nn.Module):
 
 
 class StiffBlock(nn.Module):
-    r"""Affine flow :math:`q(v|s, c)` of the stiff coordinates around the reference structure.
+    r"""Flow :math:`q(v|s, c)` of the stiff coordinates around the reference structure.
 
-    Coupling layers, one triangular matrix, and a shift and scale chosen by the soft coordinates.
+    Affine coupling layers, one triangular matrix, and a shift and scale chosen by the soft
+    coordinates, unless another `chain` is given.
     """
 
     space: SoftSpace
@@ -173,12 +178,16 @@ class StiffBlock(nn.Module):
         n_layers: int = 10,
         hidden: Sequence[int] = (160, 160),
         locality: Locality | None = None,
-        generator: torch.Generator,
+        chain: Chain | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.space = space
         self.register_buffer("centre", coordinates.centre[space.stiff_index].float())
         self.register_buffer("scale", coordinates.scale[space.stiff_index].float())
+        if chain is not None:
+            self.chain = chain
+            return
         n, halves = space.n_stiff, _halves(space.n_stiff, n_layers, generator)
         if locality is not None and locality.n_stiff_windows(n) > 1:
             layers = locality.stiff_layers(
@@ -321,7 +330,7 @@ def log_uniform(angles: Tensor) -> Tensor:
     return angles.new_full(angles.shape[:-1], -angles.shape[-1] * math.log(2 * math.pi))
 
 
-def _halves(dim: int, n_layers: int, generator: torch.Generator) -> list[Tensor]:
+def _halves(dim: int, n_layers: int, generator: torch.Generator | None) -> list[Tensor]:
     """Which entries each layer moves: a random half, then the other, and again."""
     halves: list[Tensor] = []
     for k in range(n_layers):

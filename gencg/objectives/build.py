@@ -1,8 +1,10 @@
 """The loss that a name stands for."""
 
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.objectives.base import Objective
 from gencg.objectives.covering_kl import CoveringKL
+from gencg.objectives.flow_matching import FlowMatching
 from gencg.objectives.reverse_kl import ReverseKL
 from gencg.objectives.walkers import two_blocks
 from gencg.target import BoltzmannTarget
@@ -24,8 +26,11 @@ def build_objective(
     *,
     n_samples: int,
     n_steps: int,
+    matching: float = 0.0,
 ) -> Objective:
     """`CoveringKL` where the model can use walkers and it is asked for, `ReverseKL` elsewhere.
+
+    A generator with a flow-matching decoder is matched first (`FlowMatching`).
 
     Args:
         estimator: "covering", "path" or "plain".
@@ -34,13 +39,26 @@ def build_objective(
         n_samples: Configurations per evaluation.
         n_steps: Evaluations to come; the memory is short where they are few, since it is as hot as
             the ladder was.
+        matching: Share of the steps in which a flow-matching decoder is matched.
 
     Raises:
         ValueError: If `estimator` is none of these, or as the objective.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+    n_kept = samples_kept(n_samples, n_steps)
+    objective: Objective
     if estimator == "covering" and two_blocks(model) is not None:
-        n_kept = samples_kept(n_samples, n_steps)
-        return CoveringKL(target, n_samples=n_samples, n_kept=n_kept)
-    return ReverseKL(target, n_samples=n_samples, path_gradient=estimator != "plain")
+        objective = CoveringKL(target, n_samples=n_samples, n_kept=n_kept)
+    else:
+        objective = ReverseKL(target, n_samples=n_samples, path_gradient=estimator != "plain")
+    if not isinstance(model.decoder, FlowMatchingDecoder) or model.n_cvs or matching == 0:
+        return objective
+    return FlowMatching(
+        target,
+        after=objective,
+        n_samples=n_samples,
+        n_matching=int(matching * n_steps),
+        n_matched=4 * n_samples,
+        n_kept=n_kept,
+    )

@@ -121,7 +121,7 @@ class CoveringKL(Objective):
         flow = two_blocks(model)
         if flow is None:
             raise ValueError(
-                "`model` must have a SplineDecoder with soft coordinates and no collective "
+                "`model` must have a TwoBlockDecoder with soft coordinates and no collective "
                 "variables for walkers; use ReverseKL"
             )
         found = self.reverse.evaluate(model, beta)

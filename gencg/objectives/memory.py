@@ -1,4 +1,4 @@
-"""Soft coordinates of the generator's last samples, and what the forward KL needs of them."""
+"""The generator's last samples, and what losses on them need: at no further energy call."""
 
 from typing import Any
 
@@ -7,25 +7,14 @@ from torch import Tensor
 
 from gencg.importance import truncated
 from gencg.objectives.base import Evaluation
+from gencg.objectives.reverse_kl import weights_of_order
 
 
-class SoftMemory:
-    r"""The last samples' soft coordinates s, and by their weights the forward KL of the soft block.
+class Memory:
+    r"""The last samples, with what decides their weights at any temperature.
 
     Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
-    \tilde p_\beta(y_i) / m_i(y_i)`, cut at :math:`\sqrt n` times the mean :math:`\bar w`. The
-    gradient of the forward KL is :math:`-E_m[(w / \bar w) \nabla_\theta \log q_\theta(s)]`; with
-    the mean score of m taken off it is
-
-    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
-              = \nabla_\theta \left[\mathrm{KL}(p \| q_\theta) - \mathrm{KL}(m \| q_\theta)\right]
-
-    which has no noise where all weights are equal. At :math:`q_\theta = m` it is the gradient of
-    the forward KL; while the generator moves it leads from where the generator was to the target,
-    a feedback with the delay of the memory, which ends as the learning rate does. What there is
-    too little of and what there is too much of have the same mass c; they are drawn in proportion
-    to :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`, which brings down
-    the noise where most weights are near the mean.
+    \tilde p_\beta(y_i) / m_i(y_i)`.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -33,7 +22,7 @@ class SoftMemory:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        # Soft coordinates, energy, and log-weight at beta zero
+        # Coordinates, energy, and log-weight at beta zero
         self._kept: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -43,7 +32,7 @@ class SoftMemory:
         """Keep the finite ones of fresh samples drawn at inverse temperature `beta`.
 
         Args:
-            s: Their soft coordinates, ``(n, n_soft)``.
+            s: Their coordinates, or those that count, ``(n, d)``.
             fresh: The samples.
             beta: Inverse temperature in mol/kJ.
         """
@@ -57,6 +46,36 @@ class SoftMemory:
         n = self.capacity
         # Copies: a view would be saved with all that it is a view of
         self._kept = s[-n:].clone(), energy[-n:].clone(), log_rest[-n:].clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors; empty while nothing is kept."""
+        return {} if self._kept is None else dict(zip(_STATE, self._kept, strict=True))
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Go on from `content`."""
+        self._kept = None
+        if content:
+            s, energy, log_rest = (content[name] for name in _STATE)
+            self._kept = s, energy, log_rest
+
+
+class SoftMemory(Memory):
+    r"""The last samples' soft coordinates s, and by their weights the forward KL of the soft block.
+
+    Weights are cut at :math:`\sqrt n` times the mean :math:`\bar w`. The
+    gradient of the forward KL is :math:`-E_m[(w / \bar w) \nabla_\theta \log q_\theta(s)]`; with
+    the mean score of m taken off it is
+
+    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
+              = \nabla_\theta \left[\mathrm{KL}(p \| q_\theta) - \mathrm{KL}(m \| q_\theta)\right]
+
+    which has no noise where all weights are equal. At :math:`q_\theta = m` it is the gradient of
+    the forward KL; while the generator moves it leads from where the generator was to the target,
+    a feedback with the delay of the memory, which ends as the learning rate does. What there is
+    too little of and what there is too much of have the same mass c; they are drawn in proportion
+    to :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`, which brings down
+    the noise where most weights are near the mean.
+    """
 
     def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
         """Draw with replacement what there was too little of, and too much.
@@ -80,16 +99,27 @@ class SoftMemory:
         little, much = (s[torch.multinomial(kind, n, replacement=True)] for kind in kinds)
         return little, much, mass
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors; empty while nothing is kept."""
-        return {} if self._kept is None else dict(zip(_STATE, self._kept, strict=True))
 
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Go on from `content`."""
-        self._kept = None
-        if content:
-            s, energy, log_rest = (content[name] for name in _STATE)
-            self._kept = s, energy, log_rest
+class WeightedMemory(Memory):
+    r"""The last samples, drawn again by a power of their weights.
+
+    .. math:: \pi_i \propto \min\left(w_i^\alpha, \sqrt n\, \overline{w^\alpha}\right)
+
+    with :math:`\alpha = 1`, or the highest power that leaves an effective sample size of
+    `LEAST_ESS`: a step from the generator towards the target, no longer than its samples know.
+    """
+
+    def draw(self, n: int, beta: float) -> Tensor:
+        """Coordinates ``(n, d)``, drawn with replacement.
+
+        Args:
+            n: How many.
+            beta: Inverse temperature in mol/kJ.
+        """
+        assert self._kept is not None
+        s, energy, log_rest = self._kept
+        share = weights_of_order(1.0, log_rest - beta * energy)
+        return s[torch.multinomial(share, n, replacement=True)]
 
 
 _STATE = ("s", "energy", "log_rest")

@@ -182,6 +182,6 @@ def flow_of(model: CoarseGrainedModel, n: int) -> FlowDistribution:
     if not (isinstance(q, FlowDistribution) and isinstance(q.flow, Scored)):
         raise ValueError(
             f"`model` must have a flow that carries its score, got {type(model.decoder).__name__}; "
-            "use SplineDecoder, or ReverseKL"
+            "use a TwoBlockDecoder, or ReverseKL"
         )
     return q

@@ -12,7 +12,7 @@ from gencg.distributions.flow import FlowDistribution
 from gencg.geometry import wrap
 from gencg.importance import truncated
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.decoders import SplineDecoder
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftSpace, StiffBlock, TwoBlockFlow, log_normal
 from gencg.objectives.base import Evaluation
 from gencg.objectives.own_samples import OwnSamples, ask_energy, tame
@@ -43,7 +43,7 @@ def two_blocks(model: CoarseGrainedModel) -> TwoBlockFlow | None:
 
     It has no collective variables, and soft coordinates apart from the stiff ones.
     """
-    if model.n_cvs or not isinstance(model.decoder, SplineDecoder):
+    if model.n_cvs or not isinstance(model.decoder, TwoBlockDecoder):
         return None
     flow = model.decoder.flow
     return flow if flow.stiff.space.n_soft else None

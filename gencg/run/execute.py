@@ -18,7 +18,7 @@ from gencg.deadline import Deadline, TimeIsUp
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, fit
-from gencg.models.build import unimodal_model
+from gencg.models.build import flow_matching_model, unimodal_model
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.report import write_report
 from gencg.run.collective import Discovery, discover, discovered
@@ -155,7 +155,7 @@ def fit_options(system: System, config: RunConfig) -> dict[str, Any]:
     """Options of `fit` that follow from resolved settings, without its budget."""
     return {
         "temperature": config.temperature,
-        "model": _own_model(system, config) if config.decoder == "unimodal" else None,
+        "model": _own_model(system, config),
         # Slow CVs come after training; the model of 2020 has its CVs from the start
         "n_cvs": 0 if config.discovers else int(config.n_cvs),
         "batch_size": config.batch_size,
@@ -166,11 +166,15 @@ def fit_options(system: System, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _own_model(system: System, config: RunConfig) -> CoarseGrainedModel:
-    """The unimodal model with the initial parameters of the run's seed."""
+def _own_model(system: System, config: RunConfig) -> CoarseGrainedModel | None:
+    """A model with the initial parameters of the run's seed; None for what `fit` builds."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return unimodal_model(system.coordinates, n_cvs=int(config.n_cvs))
+        if config.decoder == "unimodal":
+            return unimodal_model(system.coordinates, n_cvs=int(config.n_cvs))
+        if config.decoder == "flow-matching":
+            return flow_matching_model(system.coordinates)
+    return None
 
 
 def run(

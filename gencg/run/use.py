@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gencg.config import IN_TWO_STAGES
 from gencg.discover import SlowCVs
 from gencg.ensemble import Ensemble
 from gencg.fit import FitResult
@@ -129,7 +130,7 @@ def with_cvs(system: System, folder: RunFolder) -> CollectiveRun:
         ValueError: If the run has none, or has not come so far.
     """
     config, summary = folder.config, folder.summary or {}
-    if config.decoder != "spline":
+    if config.decoder not in IN_TWO_STAGES:
         result = trained(system, folder)
         names = tuple(f"z{k + 1}" for k in range(result.model.n_cvs))
         return CollectiveRun(result, names, None, summary.get("log_z"))

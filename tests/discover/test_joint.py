@@ -11,24 +11,33 @@ import torch
 from gencg.coordinates.base import Cartesian
 from gencg.discover import fit_joint
 from gencg.discover.refit import log_ratio, refit_soft, soft_ess
+from gencg.distributions.solvers import FixedSteps
 from gencg.fit import FitResult, fit
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import collective_model
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.cv_map import CollectiveMap
 from gencg.models.decoders import SplineDecoder
 from gencg.systems import double_well
 
+STEPS = FixedSteps(3)
+DECODERS = {
+    "spline": lambda c: SplineDecoder(c, n_soft_layers=2, n_bins=4, soft_hidden=(8,)),
+    "flow matching": lambda c: FlowMatchingDecoder(
+        c, n_soft_units=8, hidden=(8,), soft_solver=STEPS, stiff_solver=STEPS
+    ),
+}
 
-def _generator() -> FitResult:
+
+def _generator(decoder: str) -> FitResult:
     torch.manual_seed(3)
-    decoder = SplineDecoder(Cartesian(2, scale=3.0), n_soft_layers=2, n_bins=4, soft_hidden=(8,))
-    return fit(
-        double_well(), energy_calls=128, batch_size=64, model=CoarseGrainedModel(decoder)
-    )  # fmt: skip
+    model = CoarseGrainedModel(DECODERS[decoder](Cartesian(2, scale=3.0)))
+    return fit(double_well(), energy_calls=128, batch_size=64, model=model)
 
 
-def test_no_budget_leaves_the_joint_training_out(tmp_path) -> None:
-    result = _generator()
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_no_budget_leaves_the_joint_training_out(tmp_path, decoder) -> None:
+    result = _generator(decoder)
     cv_map = CollectiveMap(torch.eye(2), n_cvs=1, periodic=False, n_steps=0).double()
     slow = SimpleNamespace(map=cv_map)
     path, steps, calls = tmp_path / "joint.pt", [], result.system.energy.n_energy_calls
@@ -58,7 +67,7 @@ def test_no_budget_leaves_the_joint_training_out(tmp_path) -> None:
 
 def _bent() -> FitResult:
     """The same with a soft block that is far from a normal density."""
-    result = _generator()
+    result = _generator("spline")
     torch.manual_seed(1)
     for parameter in result.model.decoder.flow.soft.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -110,3 +119,18 @@ def test_refit_takes_either_optimiser_and_refuses_others() -> None:
         refit_soft(model, result.model, optimiser="sgd")
     with pytest.raises(ValueError, match=r"`finish` must lie in \[0, 1\], got 2"):
         refit_soft(model, result.model, finish=2)
+
+
+def test_around_a_continuous_flow_the_joint_model_trains_on() -> None:
+    result = _generator("flow matching")
+    cv_map = CollectiveMap(torch.eye(2), n_cvs=1, periodic=False, n_steps=0).double()
+    joint = fit_joint(
+        result, SimpleNamespace(map=cv_map), energy_calls=64, n_refit_steps=2, batch_size=16
+    )
+    assert joint.energy_calls >= 64
+    assert joint.state.step == 4
+    # As it is built, the velocity of the coordinates beside the CVs is zero
+    (layer,) = joint.model.decoder.flow.rest.layers
+    assert layer.field.net.layers[-1].weight.abs().max() > 0
+    z, y, log_q = joint.model.sample(6)
+    assert torch.isfinite(joint.model.log_prob(z, y) + joint.model.log_encoder(z, y) + log_q).all()

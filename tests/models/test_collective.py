@@ -11,10 +11,12 @@ import torch
 from torch.testing import assert_close
 
 from gencg.coordinates.base import Cartesian, CoordinateMap
+from gencg.distributions.continuous_flow import ContinuousFlow
 from gencg.geometry import wrap
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import FlowPrior, MapEncoder, collective_model
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.cv_map import CollectiveMap
 from gencg.models.decoders import SplineDecoder
 from gencg.models.mixture import CoveringModel
@@ -90,6 +92,22 @@ def _grid(n: int, low: float = -math.pi, high: float = math.pi) -> tuple[torch.T
     width = (high - low) / n
     points = low + (torch.arange(n) + 0.5) * width
     return torch.cartesian_prod(points, points), width**2
+
+
+@pytest.mark.parametrize("n_cvs", [1, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_around_a_flow_matching_decoder_the_joint_density_is_exact_too(name, n_cvs) -> None:
+    coordinates, cv_map = MODELS[name](n_cvs)
+    generator = CoarseGrainedModel(FlowMatchingDecoder(coordinates, n_soft_units=9, hidden=(8,)))
+    model = collective_model(generator, cv_map).double()
+    for parameter in model.parameters():
+        parameter.data += 0.03 * torch.randn_like(parameter)
+    # The soft coordinates beside the CVs travel along a velocity as well
+    assert all(isinstance(layer, ContinuousFlow) for layer in model.decoder.flow.rest.layers)
+    assert len(model.decoder.flow.rest.layers) == (n_cvs < 3)
+    with torch.no_grad():
+        z, y, log_q = model.sample(20)
+        assert_close(model.log_prob(z, y.clone()), log_q, atol=1e-3, rtol=0)
 
 
 # The map
@@ -268,7 +286,7 @@ def test_bad_joint_models_are_refused() -> None:
     for resolution in (0.0, -1.0, 0.6, math.nan):
         with pytest.raises(ValueError, match=r"`resolution` must lie in \(0, 0\.5\]"):
             collective_model(generator, _torus_map(1), resolution=resolution)
-    with pytest.raises(ValueError, match="`generator` must have a SplineDecoder and no CVs"):
+    with pytest.raises(ValueError, match="`generator` must have a TwoBlockDecoder and no CVs"):
         collective_model(build_model(_Angles(), n_cvs=1), _torus_map(1))
 
 
@@ -332,5 +350,5 @@ def test_bad_covering_models_are_refused() -> None:
     for share in (0.0, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"`share` must lie in \(0, 1\], got"):
             CoveringModel(model, [], share=share)
-    with pytest.raises(ValueError, match="`model` must have a SplineDecoder without CVs"):
+    with pytest.raises(ValueError, match="`model` must have a TwoBlockDecoder without CVs"):
         CoveringModel(build_model(_Angles(), n_cvs=1), [])

@@ -7,8 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from gencg.coordinates.base import Cartesian, CoordinateMap
+from gencg.distributions.solvers import AdaptiveSteps
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder
 from gencg.models.priors import GaussianPrior
@@ -41,7 +43,17 @@ COORDINATES = {
     "plane": lambda: Cartesian(2),
     "circle": lambda: Cartesian(1, periodic=True),
 }
+EXACT = AdaptiveSteps(rtol=1e-10, atol=1e-10)
 DECODERS = {
+    "flow matching": lambda c, n: FlowMatchingDecoder(
+        c,
+        n_cvs=n,
+        n_soft_units=9,
+        n_stiff_units=7,
+        hidden=(8,),
+        soft_solver=EXACT,
+        stiff_solver=EXACT,
+    ),
     "spline": lambda c, n: SplineDecoder(c, n_cvs=n, stiff_hidden=(8,), **SMALL),
     "Gaussian": lambda c, n: GaussianDecoder(c, n_cvs=n, hidden=(8, 8)),
 }
