@@ -251,6 +251,10 @@ def as_result(
     target: BoltzmannTarget,
     seed: int = 0,
     checkpoint: str | Path | None = None,
+    snapshots: Sequence[tuple[float, dict[str, Tensor]]] = (),
+    ladder: Sequence[Rung] = (),
+    energy_calls: int = 0,
+    gradient_calls: int = 0,
 ) -> FitResult:
     """A model as it is, as the result of a training of no steps.
 
@@ -259,7 +263,11 @@ def as_result(
         model: The model.
         target: Its Boltzmann density.
         seed: Seed to note down.
-        checkpoint: File to write the model to; if it exists, the model is read from it.
+        checkpoint: File to write the model to; if it exists, all of this is read from it.
+        snapshots: Parameters of its soft block at hotter stages with their beta, hot to cold.
+        ladder: Samples along a ladder, hot to cold.
+        energy_calls: Energies computed for these.
+        gradient_calls: Gradients computed for these.
 
     Raises:
         CheckpointError: If `checkpoint` is damaged or belongs to another run.
@@ -271,6 +279,10 @@ def as_result(
         beta=target.beta,
         seed=seed,
         n_steps=0,
+        energy_calls=energy_calls,
+        gradient_calls=gradient_calls,
+        ladder=list(ladder),
+        snapshots=list(snapshots),
     )
     if checkpoint is not None and Path(checkpoint).exists():
         _resume(state, Path(checkpoint))

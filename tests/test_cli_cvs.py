@@ -141,6 +141,127 @@ def test_cvs_are_added_to_a_run_without(well: Path, gencg) -> None:
     assert "n_cvs is auto there and 0 here" in err
 
 
+def test_a_run_begins_with_the_generator_of_another(well: Path, gencg) -> None:
+    shutil.copytree(well, "source")
+    words = [*BUDGET[2:-1], "--energy-calls", "8000", "--generator", "source", "--out", "run"]
+    code, out, err = gencg("run", "double-well", *words)
+    assert code == 0, err
+    assert "taking over the generator of" in err
+    assert "generator of source, whose training took" in out
+    # Hotter soft blocks came with it
+    assert "heating" not in err
+    mine, theirs = (load_checkpoint(path / "checkpoint.pt") for path in (Path("run"), well))
+    assert mine["step"] == mine["n_steps"] == 0
+    for name, value in theirs["average"].items():
+        assert torch.equal(mine["average"][name], value)
+    assert [beta for beta, _ in mine["snapshots"]] == [beta for beta, _ in theirs["snapshots"]]
+
+    summary = json.loads(Path("run/summary.json").read_text())
+    origin = summary["generator"]
+    assert origin["source"] == "source"
+    assert origin["energy_calls"] == theirs["energy_calls"]
+    assert origin["ess"] == json.loads((well / "summary.json").read_text())["ess"]
+    # Of its own: samples twice, and what collective variables took
+    slow, joint = (load_checkpoint(f"run/{name}.pt") for name in ("cvs", "joint"))
+    own = 2000 + slow["slow"]["n_energy_calls"] + joint["energy_calls"]
+    probes = load_checkpoint("run/probes.pt")["probes"] if Path("run/probes.pt").exists() else []
+    own += sum(probe["n_energy_calls"] for probe in probes)
+    assert summary["energy_calls"] == own <= 8000
+    assert summary["joint_ess"] > 0
+    assert Path("run/report.html").exists()
+
+    code, out, _ = gencg("run", "double-well", *words[:-2], "--dry-run", "--json")
+    assert code == 0
+    config = RunFolder.open("run").config
+    assert json.loads(out)["n_steps"] == config.reheating_calls // config.batch_size
+
+    code, out, _ = gencg("fit", "double-well", *words[:-2], "--out", "fitted", "--json")
+    assert code == 0
+    assert json.loads(out)["energy_calls"] == 0
+    # It lives from its own files
+    shutil.rmtree("source")
+    code, _, err = gencg("run", "double-well", *words)
+    assert code == 0
+    assert "is finished already" in err
+    assert gencg("sample", "run", "-n", "10")[0] == 0
+
+
+def test_a_shipped_generator_is_heated_and_its_cost_told(well: Path, gencg, monkeypatch) -> None:
+    from gencg import pretrained
+    from gencg.run import trained
+
+    folder = RunFolder.open(well)
+    monkeypatch.setattr(pretrained, "FOLDER", Path())
+    about = {"command": "gencg run double-well", "seed": 0, "energy_calls": 12345, "ess": 0.5}
+    pretrained.write(trained(folder.system(), folder), "double-well.pt", about=about)
+    words = ["--samples", "400", "--batch-size", "50", "--energy-calls", "6000", "--cvs", "0",
+             "--generator", "shipped", "--out", "run"]  # fmt: skip
+    code, _, err = gencg("run", "double-well", *words)
+    assert code == 0, err
+    config = RunFolder.open("run").config
+    assert f"heating its soft coordinates with {config.reheating_calls:,} energy calls" in err
+    content = load_checkpoint("run/checkpoint.pt")
+    betas = [beta for beta, _ in content["snapshots"]]
+    cold = content["beta"]
+    assert [cold / beta for beta in betas] == pytest.approx([3.0, 2.0, 1.4])
+    own = dict(load_checkpoint("run/checkpoint.pt")["average"])
+    for _, soft in content["snapshots"]:
+        assert any(
+            not torch.equal(value, own[f"decoder.flow.soft.{name}"]) for name, value in soft.items()
+        )
+    # Whole steps at three temperatures
+    assert 0.9 * config.reheating_calls < content["energy_calls"] <= config.reheating_calls
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["energy_calls"] >= content["energy_calls"] + 400
+    assert summary["generator"]["energy_calls"] == 12345
+    assert summary["generator"]["source"] == "double-well as shipped"
+
+
+NO_GENERATOR = {
+    "a word": (("double-well", "--generator", "no-run"), "no-run is not a run folder"),
+    "none of this name": (("double-well", "--generator", "shipped"), "is there for alanine-"),
+    "other files": (
+        ("alanine-tetrapeptide", "--generator", "shipped", "--forcefield", "amber14-all.xml"),
+        "is for amber99sbildn.xml",
+    ),
+    "a temperature it is not for": (
+        ("alanine-tetrapeptide", "--generator", "shipped", "--temperature", "310"),
+        "is for 300 K, asked is 310 K; give --temperature 300",
+    ),
+    "too few calls": (
+        ("double-well", "--generator", "shipped", "--energy-calls", "2e5"),
+        "`energy_calls` must be at least",
+    ),
+    "another decoder": (
+        ("double-well", "--generator", "shipped", "--decoder", "unimodal", "--cvs", "1"),
+        "goes with the spline decoder",
+    ),
+    "another temperature": (("mueller-brown", "--generator", "WELL"), "asked is 300 K"),
+    "another energy": (
+        ("curved-wells", "--generator", "WELL"), "is of another force field: its energies differ",
+    ),
+    "another force field": (
+        ("alanine-dipeptide", "--forcefield", "amber14-all.xml", "--generator", "DIPEPTIDE"),
+        "is of another force field: its energies differ",
+    ),
+    "another number of coordinates": (
+        ("alanine-dipeptide", "--generator", "WELL"), "whose coordinates are not those of",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_GENERATOR)
+def test_a_generator_of_something_else_is_refused(
+    name: str, well: Path, dipeptide: Path, gencg
+) -> None:
+    words, message = NO_GENERATOR[name]
+    runs = {"WELL": str(well), "DIPEPTIDE": str(dipeptide)}
+    code, out, err = gencg("run", *(runs.get(word, word) for word in words), "--out", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not Path("run").exists()
+
+
 def test_samples_come_from_the_joint_model(well: Path, gencg) -> None:
     assert gencg("sample", well, "-n", "50", "--out", "more")[0] == 0
     assert read_samples("more").z.shape == (50, 1)

@@ -19,7 +19,7 @@ import torch
 from gencg.checkpoint import load_checkpoint
 from gencg.config import RunConfig
 from gencg.deadline import Deadline, TimeIsUp
-from gencg.discover.joint import refit_soft
+from gencg.discover.refit import refit_soft
 from gencg.fit import fit
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap

@@ -9,6 +9,7 @@ import importlib
 import math
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -21,10 +22,11 @@ from torch.testing import assert_close
 
 import gencg
 from gencg.energies.base import Energy
+from gencg.systems.registry import FORCE_FIELDS
 from gencg.units import BOLTZMANN_CONSTANT
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["dynamics", "score", "metadynamics", "run", "table"]
+SCRIPTS = ["dynamics", "score", "metadynamics", "batched", "run", "table"]
 KT = BOLTZMANN_CONSTANT * 300.0
 
 
@@ -347,8 +349,16 @@ def test_crossings_and_times_are_counted() -> None:
 
     # Weights undo a bias: a state of 1 in 5 frames at a quarter of the weight of the others
     angles = np.radians([[60.0, 0.0]] + [[-80.0, 0.0]] * 4)
-    found = c.left_handed_difference(angles, np.log([0.25, 1, 1, 1, 1]), temperature=300.0)
-    assert found == pytest.approx(KT * math.log(16.0))
+    found = c.differences(angles, np.log([0.25, 1, 1, 1, 1]), temperature=300.0)
+    assert found["alpha_L"] == pytest.approx(KT * math.log(16.0))
+    # All of the rest is helical
+    assert found["alpha_R"] == -math.inf
+    extended = c.differences(
+        np.radians([[-60.0, 140.0], [-170.0, 170.0], [-80.0, -40.0]]),
+        np.zeros(3),
+        temperature=300.0,
+    )
+    assert extended == {"alpha_L": math.inf, "alpha_R": pytest.approx(KT * math.log(2.0))}
 
 
 def test_the_bias_behind_the_weights_is_that_of_the_simulation(dipeptide, tmp_path: Path) -> None:
@@ -356,7 +366,7 @@ def test_the_bias_behind_the_weights_is_that_of_the_simulation(dipeptide, tmp_pa
     given = {
         "molecule": dipeptide.molecule, "temperature": 300.0, "sigma": 0.35, "height": 1.2,
         "bias_factor": 10.0, "stride": 0.01, "step": 0.001, "hydrogen_mass": None,
-        "platform": "Reference", "forcefield": metadynamics.FORCE_FIELDS["alanine-dipeptide"],
+        "platform": "Reference", "forcefield": FORCE_FIELDS["alanine-dipeptide"],
         "seed": 0,
     }  # fmt: skip
     biased = metadynamics.Biased(tmp_path / "run", **given)
@@ -390,21 +400,302 @@ def test_the_bias_behind_the_weights_is_that_of_the_simulation(dipeptide, tmp_pa
 
 
 def test_metadynamics_are_compared_by_median_times() -> None:
-    metadynamics = module("metadynamics")
+    c = module("comparison")
+    reference = c.Reference({"alpha_L": 15.0}, {"alpha_L": 0.1}, {"alpha_L": "given"})
     right = {"ps": 30.0, "crossings": 3, "times": [10.0, 20.0, 30.0]}
-    results = {
-        "a96-0": [right | {"difference": [14.0, 15.0, 15.2]}],
-        "phi, psi": [right | {"difference": [20.0, 15.9, 15.5]}],
-    }
-    found = metadynamics.compare(results, 15.0)
-    assert found["ratio"] == 0.5
-    assert found["reaches_bar"]
-    assert "| phi, psi | 0.03 | 3 | 20 | +0.50 |" in metadynamics.markdown(found)
-    results["phi, psi"][0]["difference"] = [20.0, 20.0, 20.0]
-    found = metadynamics.compare(results, 15.0)
-    assert not found["reaches_bar"]
+
+    def course(*values: float) -> dict[str, Any]:
+        return right | {"alpha_L": list(values)}
+
+    early, late, never = (
+        course(14.0, 15.0, 15.2),
+        course(20.0, 15.9, 15.5),
+        course(20.0, 20.0, math.inf),
+    )
+    results = {"a96-0": [early] * 3, "phi, psi": [late] * 3, "psi": [late, never, never]}
+    found = c.compare(results, reference)
+    assert found["ratios"]["a96-0"]["alpha_L"] == {"ratio": 0.5, "error": 0.0, "reaches_bar": True}
+    assert not found["ratios"]["psi"]["alpha_L"]["reaches_bar"]
+    row = found["variables"]["psi"]["alpha_L"]
+    assert row["arrived"] == pytest.approx(1 / 3)
+    assert row["quartiles_ps"] == [20.0 if k == 0 else math.inf for k in (1, 1)]
+    assert found["variables"]["phi, psi"]["alpha_L"]["course"][1] == [20.0, pytest.approx(0.9)]
+    text = c.markdown(found)
+    assert "| phi, psi | 3 x 0.03 | 3.00 ± 0.00 | alpha_L | 20 ± 0 (20, 20) | 100% |" in text
+    assert "+5.00 ± nan" not in text
+    assert "(2 infinite)" in text
+
+    # Where phi and psi do not arrive, nothing is better than they are
+    found = c.compare({"a96-0": [early], "phi, psi": [never]}, reference)
+    assert not found["ratios"]["a96-0"]["alpha_L"]["reaches_bar"]
     # JSON has no infinity
-    written = metadynamics.plain(found)
-    assert written["ratio"] is None
-    assert written["variables"]["phi, psi"]["settled_ps"] == [None]
-    assert written["variables"]["a96-0"] == found["variables"]["a96-0"]
+    written = c.plain(found)
+    assert written["ratios"]["a96-0"]["alpha_L"]["ratio"] is None
+    assert written["variables"]["phi, psi"]["alpha_L"]["settled_ps"] == [None]
+
+
+# --- Batched metadynamics -------------------------------------------------------------------------
+
+
+def hills(*axes: Any, n: int = 3, **given: Any) -> Any:
+    settings = {"height": 1.2, "bias_factor": 5.0, "temperature": 300.0, "dtype": torch.float64}
+    return module("hills").Hills(axes, n, **settings | given)
+
+
+def test_bias_is_the_sum_of_hills_each_lower_where_the_bias_is_high() -> None:
+    h = module("hills")
+    axes = (h.Axis(0.35), h.Axis(0.2, -1.0, 2.0, periodic=False))
+    bias = hills(*axes)
+    widths, low = torch.tensor([0.35, 0.2]), torch.tensor([-math.pi, -1.0])
+    span = torch.tensor([2 * math.pi, 3.0])
+    z = (low + span * torch.rand(3, 2)).double().requires_grad_()
+    exact = torch.zeros(3, dtype=torch.float64)
+    for _ in range(30):
+        centre = (low + span * torch.rand(3, 2)).double()
+        height = 1.2 * torch.exp(-bias(centre)[0] / (KT * 4))
+        bias.add(centre)
+        offset = z - centre
+        turn = offset[:, 0] - 2 * math.pi * torch.round(offset[:, 0] / (2 * math.pi))
+        offset = torch.stack([turn, offset[:, 1]], dim=-1)
+        exact = exact + height * torch.exp(-0.5 * ((offset / widths) ** 2).sum(-1))
+    (slopes,) = torch.autograd.grad(exact.sum(), z)
+    value, found = bias(z.detach())
+    assert_close(value, exact.detach(), atol=1e-3, rtol=1e-3)
+    assert_close(found, slopes, atol=2e-2, rtol=1e-2)
+    assert bias.grid.amax() > 1.2  # hills lie on each other
+
+    # The slope is that of the interpolated bias, also across the seam and between cells
+    for place in (-3.1415, 3.1415, 0.3, 0.3927):
+        at = torch.tensor([[place, 0.4]]).double().repeat(3, 1)
+        step = torch.tensor([1e-6, 0.0]).double()
+        slope = (bias(at + step)[0] - bias(at - step)[0]) / 2e-6
+        assert_close(bias(at)[1][:, 0], slope, atol=1e-6, rtol=1e-5)
+    # Beyond the ends of a line nothing pulls
+    beyond = torch.tensor([[0.3, 2.5]]).double().repeat(3, 1)
+    assert_close(bias(beyond)[0], bias(torch.tensor([[0.3, 2.0]]).double().repeat(3, 1))[0])
+    assert bool((bias(beyond)[1][:, 1] == 0).all())
+    # Frames of a replica meet its own bias
+    frames = (low + span * torch.rand(3, 4, 2)).double()
+    each = torch.stack([bias(frame)[0] for frame in frames.unbind(1)], dim=1)
+    assert_close(bias.log_weights(frames), each / KT)
+    with pytest.raises(ValueError, match="`bias_factor` must be above 1 and finite, got 1"):
+        hills(h.Axis(0.35), bias_factor=1.0)
+    with pytest.raises(ValueError, match="`axes` must hold one axis or more"):
+        hills()
+
+
+def test_bias_is_that_of_openmm(dipeptide) -> None:
+    """The same hills at the same places give OpenMM's grid."""
+    openmm = pytest.importorskip("openmm")
+    from openmm import app
+
+    forces = [openmm.CustomTorsionForce("theta") for _ in range(2)]
+    for force, (_, quad) in zip(forces, dipeptide.molecule.phi_psi(), strict=True):
+        force.addTorsion(*quad, [])
+    h = module("hills")
+    bias = hills(h.Axis(0.35), h.Axis(0.5), n=1)
+    system = openmm.System()
+    for mass in dipeptide.molecule.masses:
+        system.addParticle(mass)
+    variables = [
+        app.BiasVariable(force, -math.pi, math.pi, axis.width, True, gridWidth=axis.n_points + 1)
+        for force, axis in zip(forces, bias.axes, strict=True)
+    ]
+    theirs = app.Metadynamics(system, variables, 300.0, 5.0, 1.2, 1)
+    context = openmm.Context(
+        system,
+        openmm.VerletIntegrator(0.001),
+        openmm.Platform.getPlatformByName("Reference"),
+    )
+    for turn in range(6):
+        x = dipeptide.molecule.positions + 0.02 * np.random.default_rng(turn).normal(size=(22, 3))
+        context.setPositions(x)
+        z = np.array(theirs._force.getCollectiveVariableValues(context))
+        energy = context.getState(energy=True, groups={31}).getPotentialEnergy()
+        height = theirs.height * np.exp(-energy._value / (KT * 4))
+        theirs._addGaussian(z, height, context)
+        bias.add(torch.tensor(z)[None])
+    # Its axes are in reverse and hold the seam twice; its bias at z is a spline of its own
+    grid = theirs.getFreeEnergy()._value.T[:-1, :-1]
+    assert_close(bias.free_energy()[0].numpy(), grid, atol=1e-3, rtol=1e-3)
+    assert float(np.ptp(grid)) > 3.0
+
+
+def test_gradient_of_a_bias_of_any_function_of_torsions_is_exact(dipeptide) -> None:
+    biased, h = module("biased"), module("hills")
+    molecule = dipeptide.molecule
+    quads = module("features").heavy_torsions(molecule)[:3]
+    axes = [h.Axis(0.35), h.Axis(0.4, -3.0, 3.0, periodic=False)]
+
+    def function(torsions: torch.Tensor) -> torch.Tensor:
+        mixed = torsions.cos() @ torsions.new_tensor([0.6, -0.4, 1.0])
+        return torch.stack([torsions[:, 1] + 0.2 * torsions[:, 0].sin(), mixed], dim=-1)
+
+    for variables in (
+        biased.Variables("torsions", quads[:2], [h.Axis(0.35)] * 2),
+        biased.Variables("mixed", quads, axes, function=function),
+    ):
+        bias = hills(*variables.axes, n=5)
+        x = torch.as_tensor(molecule.positions) + 0.02 * torch.randn(5, 22, 3).double()
+        for _ in range(4):
+            bias.add(variables(x + 0.01 * torch.randn_like(x)))
+        value, gradient = variables.bias(x, bias)
+        assert_close(bias(variables(x))[0], value)
+        step = torch.randn_like(x)
+        moved = [variables.bias(x + s * step, bias)[0] for s in (1e-6, -1e-6)]
+        slopes = (moved[0] - moved[1]) / 2e-6
+        assert_close((gradient * step).sum((1, 2)), slopes, atol=1e-5, rtol=1e-5)
+
+        # Kicks of the bias every third step are as strong as three
+        energy = biased.BiasedEnergy(dipeptide.energy, variables, bias, every=3)
+        plain = dipeptide.energy.energy_and_gradient(x)[1]
+        kicks = [energy.energy_and_gradient(x)[1] - plain for _ in range(4)]
+        assert_close(kicks[0], 3 * gradient, atol=1e-6, rtol=1e-6)
+        assert float(kicks[1].abs().max()) == float(kicks[2].abs().max()) == 0.0
+        assert_close(kicks[3], kicks[0])
+    with pytest.raises(ValueError, match="`quads` of none must name the atoms of a torsion"):
+        biased.Variables("none", [], axes)
+
+
+class TwoWells(Energy):
+    """12 (x² - 1)² + 2 x kJ/mol of one atom along x, harmonic across."""
+
+    def __init__(self) -> None:
+        super().__init__((1, 3))
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        return self.profile(x[:, 0, 0]) + 10 * (x[:, 0, 1:] ** 2).sum(1)
+
+    def profile(self, x: torch.Tensor) -> torch.Tensor:
+        """Free energy along x."""
+        return 12 * (x**2 - 1) ** 2 + 2 * x
+
+    def energy_and_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gradient = 20 * x
+        gradient[:, 0, 0] = 48 * x[:, 0, 0] * (x[:, 0, 0] ** 2 - 1) + 2
+        return self.energy(x), gradient
+
+
+class Along:
+    """x itself as the variable."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0, :1].clone()
+
+    def bias(self, x: torch.Tensor, bias: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        value, slope = bias(self(x))
+        return value, torch.nn.functional.pad(slope, (0, 2))[:, None]
+
+
+def test_metadynamics_finds_the_free_energy_of_two_wells() -> None:
+    """The bias tends to -(g - 1)/g F, and weights by it give the populations of both wells."""
+    biased, h = module("biased"), module("hills")
+    n, variables = 100, Along()
+    bias = hills(h.Axis(0.15, -2.0, 2.0, periodic=False), n=n, height=1.0, bias_factor=6.0)
+    energy = biased.BiasedEnergy(TwoWells(), variables, bias, every=2)
+    x = torch.tensor([[[-1.0, 0, 0]]]).double().expand(n, -1, -1)
+    dynamics = module("langevin").Langevin(
+        energy, x, torch.ones(1), temperature=300.0, time_step=0.02, friction=1.0
+    )
+    seen = []
+    for _ in range(240):
+        dynamics.run(20)
+        seen.append(variables(dynamics.x))
+        bias.add(seen[-1])
+    points = bias.points()[:, 0]
+    truth = TwoWells().profile(points)
+    offset = (bias.free_energy().mean(0) - truth)[truth < 14.0]
+    # Up to a constant; kT is 2.5 and the barrier 12 kJ/mol
+    assert float(offset.std()) < 0.5
+
+    frames = torch.stack(seen[48:], dim=1)
+    weights = bias.log_weights(frames).softmax(1)
+    right = (weights * (frames[..., 0] > 0)).sum(1)
+    exact = float(torch.softmax(-truth / KT, 0)[points > 0].sum())
+    # Mean of all replicas beside its own error; unweighted frames are there half of the time
+    error = float(right.std() / math.sqrt(n))
+    assert error < 0.2 * exact
+    assert abs(float(right.mean()) - exact) < 4 * error + 0.01
+    assert float((frames > 0).double().mean()) > 1.5 * exact
+
+
+def test_batched_metadynamics_go_on_after_a_kill(dipeptide, tmp_path: Path, monkeypatch) -> None:
+    batched, h = module("batched"), module("hills")
+    monkeypatch.setattr(batched, "BLOCK", 2)
+    monkeypatch.setattr(batched, "SETTLE", 4)
+    molecule = dipeptide.molecule
+    variables = module("biased").Variables(
+        "phi, psi", [quad for _, quad in molecule.phi_psi()], [h.Axis(0.35)] * 2
+    )
+    settings = batched.Settings(replicas=3, stride=0.0125, step=0.0025, every=2)
+    given = {"system": dipeptide, "variables": variables, "settings": settings}
+    whole = batched.simulate(tmp_path / "whole.pt", 0.1, **given)
+    assert whole.picoseconds == pytest.approx(0.1)
+    batched.simulate(tmp_path / "parts.pt", 0.05, **given)
+    parts = batched.simulate(tmp_path / "parts.pt", 0.1, **given)
+    assert torch.equal(whole.dynamics.x, parts.dynamics.x)
+    assert torch.equal(whole.hills.grid, parts.hills.grid)
+    one, other = whole.results(), parts.results()
+    assert one == other
+    assert one[0]["times"] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    assert len(one) == 3
+    assert one[1]["alpha_L"][-1] == math.inf
+
+    make = partial(batched.Metadynamics, tmp_path / "whole.pt", dipeptide, variables)
+    with pytest.raises(ValueError, match="holds metadynamics of other settings"):
+        make(dataclasses.replace(settings, height=2.0))
+    with pytest.raises(ValueError, match=r"`stride` must be a multiple of 5 steps of 0.0025 ps"):
+        make(dataclasses.replace(settings, stride=0.03))
+    toy = gencg.systems.load("double-well")
+    with pytest.raises(ValueError, match="`system` must be a molecule"):
+        batched.Metadynamics(tmp_path / "toy.pt", toy, variables, settings)
+
+
+def test_hydrogens_take_mass_from_their_atoms(dipeptide) -> None:
+    molecule = dipeptide.molecule
+    masses = torch.as_tensor(molecule.masses)
+    raise_mass = module("biased").heavier_hydrogens
+    found = raise_mass(masses, molecule.elements, molecule.neighbours, hydrogen_mass=3.0)
+    hydrogen = torch.tensor([e == "H" for e in molecule.elements])
+    assert bool((found[hydrogen] == 3.0).all())
+    assert float(found.sum()) == pytest.approx(float(masses.sum()))
+    unchanged = raise_mass(masses, molecule.elements, molecule.neighbours, hydrogen_mass=None)
+    assert torch.equal(unchanged, masses)
+    with pytest.raises(ValueError, match="`hydrogen_mass` must leave mass to heavy atoms, got 6"):
+        raise_mass(masses, molecule.elements, molecule.neighbours, hydrogen_mass=6.0)
+
+
+def test_variables_of_files_and_components(dipeptide, tmp_path: Path) -> None:
+    from gencg.export.cv_function import CVFunction
+    from gencg.export.torchscript import write_torchscript
+
+    v, h = module("variables"), module("hills")
+    molecule = dipeptide.molecule
+    pairs = dict(molecule.phi_psi())
+
+    class Shifted(torch.nn.Module):
+        def forward(self, torsions: torch.Tensor) -> torch.Tensor:
+            moved = torsions + 0.5
+            return torch.stack([moved.cos(), moved.sin()], dim=-1).flatten(1)
+
+    columns = [f"{f} {name}" for name in pairs for f in ("cos", "sin")]
+    function = CVFunction(
+        torsions=pairs, distances={}, module=Shifted(), columns=tuple(columns), n_atoms=22,
+        angles={name: 2 * k for k, name in enumerate(pairs)},
+    )  # fmt: skip
+    x = (torch.as_tensor(molecule.positions) + 0.02 * torch.randn(40, 22, 3)).float()
+    path = write_torchscript(tmp_path / "cv.pt", function, x)
+    found = v.of_file("cvs", path, h.Axis(0.35))
+    plain = module("biased").Variables("phi, psi", list(pairs.values()), found.axes)
+    turned = gencg.geometry.wrap(found(x) - plain(x) - 0.5)
+    assert_close(turned, torch.zeros_like(turned), atol=1e-5, rtol=0.0)
+    bias = hills(*found.axes, n=40, dtype=torch.float32)
+    bias.add(found(x))
+    assert float(found.bias(x + 0.01, bias)[1].abs().max()) > 0.0
+
+    line = v.line_axis(-1.0, 3.0, 0.5)
+    assert (line.low, line.high, line.width) == pytest.approx((-1.8, 3.8, 0.1))
+    component = v.Components(torch.randn(500, 2).double() * torch.tensor([0.05, 1.0]), 1)
+    weights = component.vectors[:, 0].abs()
+    # The torsion that moves, its sine and cosine at places 1 and 3
+    assert float(weights[[1, 3]].square().sum()) > 0.99

@@ -261,3 +261,46 @@ def test_the_default_budget_of_a_molecule_takes_cvs_up_as_it_is() -> None:
     system = alanine_dipeptide()
     bare = RunConfig("alanine-dipeptide", n_cvs=0).resolve(system)
     assert hindrances(RunConfig("alanine-dipeptide").resolve(system), bare) == []
+
+
+@pytest.mark.parametrize("n_cvs", ["auto", 0])
+@pytest.mark.parametrize("coverage", [None, 0, 7_000])
+@pytest.mark.parametrize("total", [None, 250_000, 480_000, 10_000_000])
+def test_without_training_the_budget_goes_to_what_comes_after(n_cvs, coverage, total) -> None:
+    config = RunConfig(
+        "alanine-dipeptide", generator="shipped", n_cvs=n_cvs, coverage_calls=coverage,
+        energy_calls=total,
+    ).resolve(alanine_dipeptide())  # fmt: skip
+    assert config.training_calls == 0
+    spent = config.reheating_calls + config.covering_calls + config.joint_calls + config.mode_calls
+    samples = config.n_samples * (1 if n_cvs == 0 else 2)
+    assert config.extra_calls(config.energy_calls) == spent + samples <= config.energy_calls
+    if coverage is not None:
+        assert config.mode_calls == coverage
+    if total in (None, 10_000_000):
+        # The most of each, and no more
+        assert config.reheating_calls == 150_000
+        assert (config.covering_calls, config.joint_calls) == (
+            (60_000, 300_000) if n_cvs == "auto" else (0, 0)
+        )
+        assert config.mode_calls == (100_000 if coverage is None else coverage)
+    elif n_cvs == "auto":
+        assert config.joint_calls == pytest.approx(5 * config.covering_calls, rel=0.01)
+        assert spent + samples > 0.99 * total
+    # Written down and read again, it is the same run
+    again = RunConfig.from_json(config.to_json())
+    assert again.differences(config) == []
+    assert again.joint_calls == config.joint_calls
+
+
+def test_without_training_too_small_a_budget_is_refused() -> None:
+    least = re.compile(r"`energy_calls` must be at least (\d+) with a generator that is there")
+    with pytest.raises(ValueError, match=least) as error:
+        RunConfig("alanine-dipeptide", generator="shipped", energy_calls=201_000)
+    found = least.search(str(error.value))
+    assert found is not None
+    config = RunConfig("alanine-dipeptide", generator="shipped", energy_calls=int(found[1]))
+    assert config.joint_calls >= 2 * config.batch_size
+    assert config.covering_calls >= 500
+    with pytest.raises(ValueError, match="`generator` must be shipped or a run folder, got ''"):
+        RunConfig("alanine-dipeptide", generator="")

@@ -12,10 +12,11 @@ import torch
 
 import gencg
 from gencg.analysis import candidate_terms, explain, explain_angle
-from gencg.analysis.descriptors import bonds_between, wells
+from gencg.analysis.descriptors import wells
 from gencg.analysis.formulas import split
 from gencg.analysis.sparse_bayes import best_subset, explained, relevance_determination
 from gencg.analysis.terms import Terms
+from gencg.coordinates.pairs import bonds_between
 from gencg.ensemble import Ensemble
 from gencg.plots.explanation import explanation_figure
 

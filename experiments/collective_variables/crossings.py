@@ -21,15 +21,28 @@ def difference(population: float, *, temperature: float) -> float:
     In kJ/mol; infinite for a population of 0, and minus infinite for 1.
     """
     with np.errstate(divide="ignore"):
-        odds = np.log(population) - np.log1p(-population)
+        # 1 by rounding where a sum of weights is more
+        odds = np.log(population) - np.log1p(-min(population, 1.0))
     return float(-BOLTZMANN_CONSTANT * temperature * odds)
 
 
-def left_handed_difference(angles: Array, log_weights: Array, *, temperature: float) -> float:
-    """Free energy of 0 < phi < 126 degrees over the rest, from weighted phi, psi ``(n, 2)``."""
-    left = ramachandran_basins(*angles.T)["alpha_L"]
+def differences(angles: Array, log_weights: Array, *, temperature: float) -> dict[str, float]:
+    """Free-energy differences in kJ/mol from weighted phi, psi ``(n, 2)``.
+
+    "alpha_L" is that of 0 < phi < 126 degrees (alpha_L and C7ax) over all the rest, "alpha_R" that
+    of the right-handed helix over the extended structures (PPII and beta).
+    """
+    basins = ramachandran_basins(*angles.T)
     weights = np.exp(log_weights - log_weights.max())
-    return difference(float(weights[left].sum() / weights.sum()), temperature=temperature)
+    share = {name: float(weights[mask].sum() / weights.sum()) for name, mask in basins.items()}
+    extended = share["PPII"] + share["beta"]
+    helical = share["alpha_R"] + extended
+    return {
+        "alpha_L": difference(share["alpha_L"], temperature=temperature),
+        "alpha_R": difference(share["alpha_R"] / helical, temperature=temperature)
+        if helical > 0
+        else np.nan,
+    }
 
 
 def crossings(phi: Array) -> int:

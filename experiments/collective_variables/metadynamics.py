@@ -1,10 +1,11 @@
 """Metadynamics of the data-free CVs of a run, and of phi and psi, in OpenMM.
 
 Both are well-tempered, with the same hills in the same force field and of the same length, several
-seeds each. Compared is the free energy of 0 < phi < 126 degrees (alpha_L and C7ax) over the rest,
-from the trajectory reweighted by the bias of that moment, its first fifth left out: from when on is
-it within `TOLERANCE` of the reference? The CVs are asked to be there no later than `BAR` times what
-phi and psi take. What is done is kept in the folder given, and a killed simulation goes on.
+seeds each. Compared are the free energies of 0 < phi < 126 degrees (alpha_L and C7ax) over the rest
+and of alpha_R over the extended structures, from the trajectory reweighted by the bias of that
+moment, its first fifth left out: from when on are they within a tolerance of the reference? The CVs
+are asked to be there no later than 1.5 times what phi and psi take (`comparison`). What is done is
+kept in the folder given, and a killed simulation goes on. `batched` runs many replicas at once.
 """
 
 import argparse
@@ -20,26 +21,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import gencg
-from experiments.collective_variables.crossings import (
-    crossings,
-    difference,
-    left_handed_difference,
-    settled,
+from experiments.collective_variables.comparison import (
+    BLOCK,
+    PER_HILL,
+    compare,
+    markdown,
+    plain,
+    reference_of,
 )
-from experiments.peers.metadynamics import LEFT_OUT, TARGET, Simulation
+from experiments.collective_variables.crossings import crossings, differences
+from experiments.collective_variables.variables import exported
+from experiments.peers.metadynamics import LEFT_OUT, Simulation
 from gencg.analysis import torsion_angles
 from gencg.export import openmm_cv
-from gencg.run import RunFolder, export_run
-from gencg.systems.registry import FORCE_FIELDS
-
-TOLERANCE = 1.0
-"""Error of the free-energy difference that counts as right, in kJ/mol."""
-BAR = 1.5
-"""Time of the CVs over that of phi and psi that is asked for."""
-PER_HILL = 5
-"""Frames kept from a hill to the next."""
-BLOCK = 50
-"""Hills between two looks at the free energy, each with a checkpoint."""
+from gencg.run import RunFolder
 
 Array = NDArray[np.float64]
 
@@ -90,19 +85,19 @@ class Biased(Simulation):
     def block(self) -> None:
         """Hills, a look at the free energy, and a checkpoint."""
         self.run(BLOCK)
-        self.line.append([self.picoseconds, self.difference()])
+        self.line.append([self.picoseconds, *self.differences().values()])
         kept = {name: np.array(values) for name, values in self.seen.items()}
         draft = self.folder / "draft.npz"
         np.savez(draft, line=self.line, **kept)
         self._simulation.saveState(str(self.folder / "state.xml"))
         draft.replace(self.folder / "samples.npz")
 
-    def difference(self) -> float:
-        """Free energy of alpha_L over the rest by the trajectory so far, in kJ/mol."""
+    def differences(self) -> dict[str, float]:
+        """Free-energy differences in kJ/mol by the trajectory so far, weighted as of now."""
         begin = int(LEFT_OUT * len(self.seen["angles"]))
         angles = np.array(self.seen["angles"][begin:])
         log_weights = self.log_weights(np.array(self.seen["variables"][begin:]))
-        return left_handed_difference(angles, log_weights, temperature=self.temperature)
+        return differences(angles, log_weights, temperature=self.temperature)
 
     def log_weights(self, z: Array) -> Array:
         r""":math:`\beta V(z)` of the present bias at variables ``(n, d)``, at the nearest point."""
@@ -119,22 +114,13 @@ class Biased(Simulation):
 
     def result(self) -> dict[str, Any]:
         """Numbers of the simulation so far."""
-        times, values = np.array(self.line).T
+        times, *courses = np.array(self.line).T.tolist()
         return {
             "ps": self.picoseconds,
             "crossings": crossings(np.array(self.seen["angles"])[:, 0]),
-            "times": times.tolist(),
-            "difference": values.tolist(),
+            "times": times,
+            **dict(zip(self.differences(), courses, strict=True)),
         }
-
-
-def exported(run: Path, out: Path) -> Path:
-    """The TorchScript file of the CVs of a run, written for OpenMM and held to the model."""
-    if not (out / "cv.pt").exists():
-        folder = RunFolder.open(run)
-        checks = export_run(folder.system(), folder, out, formats=["openmm"])
-        print(*checks, sep="\n", file=sys.stderr)
-    return out / "cv.pt"
 
 
 def simulate(folder: Path, ps: float, **given: Any) -> dict[str, Any]:
@@ -149,51 +135,6 @@ def simulate(folder: Path, ps: float, **given: Any) -> dict[str, Any]:
             biased.block()
             bar.update()
     return biased.result()
-
-
-def compare(results: dict[str, list[dict[str, Any]]], reference: float) -> dict[str, Any]:
-    """Crossings, times and last errors of all seeds, and the ratio of the median times.
-
-    Args:
-        results: Of the two sets of variables, phi and psi last.
-        reference: Free-energy difference in kJ/mol.
-    """
-    found: dict[str, Any] = {"reference": reference, "tolerance": TOLERANCE, "variables": {}}
-    medians = []
-    for name, seeds in results.items():
-        times = [settled(r["times"], r["difference"], reference, TOLERANCE) for r in seeds]
-        medians.append(float(np.median(times)))
-        found["variables"][name] = {
-            "ps": [r["ps"] for r in seeds],
-            "crossings": [r["crossings"] for r in seeds],
-            "settled_ps": times,
-            "median_settled_ps": medians[-1],
-            "last_error": [r["difference"][-1] - reference for r in seeds],
-        }
-    # Where neither arrives there is nothing to compare
-    ratio = medians[0] / medians[1] if np.isfinite(medians[1]) else np.nan
-    return found | {"ratio": ratio, "reaches_bar": bool(ratio <= BAR)}
-
-
-def plain(value: Any) -> Any:
-    """The same with None for numbers that are not finite, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """The comparison as a table, a row for each set of variables."""
-    rows = ["| variables | ns | crossings | within 1 kJ/mol from ps | last error, kJ/mol |"]
-    rows.append("|---|---|---|---|---|")
-    for name, row in found["variables"].items():
-        cells = [f"{row['ps'][0] / 1000:.2f}"]
-        cells += [", ".join(f"{v:.4g}" for v in row[k]) for k in ("crossings", "settled_ps")]
-        cells.append(", ".join(f"{v:+.2f}" for v in row["last_error"]))
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([*rows, "", f"median times: ratio {found['ratio']:.2f}, asked is {BAR:g}"])
 
 
 def main() -> None:
@@ -215,14 +156,10 @@ def main() -> None:
     os.environ["OPENMM_CPU_THREADS"] = "1"
     torch.set_num_threads(1)
     folder = RunFolder.open(given.run)
-    if folder.config.target != TARGET:
-        parser.error(f"{given.run} must be a run of {TARGET}, got {folder.config.target}")
-    population = given.population
-    if population is None:
-        if tuple(folder.config.forcefield) != FORCE_FIELDS[TARGET]:
-            parser.error("the reference is of another force field; give --population")
-        file = Path(__file__).parents[1] / "peptides" / f"{TARGET}.json"
-        population = json.loads(file.read_text())["alpha_L"]["ALA2"]["mean"]
+    try:
+        reference = reference_of(folder, given.population)
+    except ValueError as reason:
+        parser.error(str(reason))
     system = folder.system()
     assert system.molecule is not None
     temperature = folder.config.temperature or system.temperature
@@ -250,7 +187,6 @@ def main() -> None:
             results[name].append(
                 simulate(where, given.ps, **shared, seed=seed, variables=variables)
             )
-    reference = difference(population, temperature=temperature)
     found = compare(results, reference)
     print(markdown(found))
     settings = {name: str(value) for name, value in vars(given).items()}

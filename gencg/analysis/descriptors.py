@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from gencg.analysis.histogram import Array, to_array, weighted_histogram, wrap
 from gencg.analysis.smooth_density import smooth_density
 from gencg.analysis.torsions import torsion_angles
 from gencg.coordinates.internal import InternalCoordinates
+from gencg.coordinates.pairs import FARTHEST, bonds_between, far_pairs
 from gencg.geometry import distances
 from gencg.molecule import Molecule
 
@@ -24,8 +24,6 @@ EDGE = float(np.radians(5.0))
 """Width in rad of the edges of a well."""
 HYDROGEN_BOND = 0.25
 """Distance in nm from hydrogen to acceptor at which a hydrogen bond counts one half."""
-FARTHEST = 4
-"""Bonds between two atoms from which on their distance is more than one torsion."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +174,7 @@ def heavy_distances(x: Tensor, coordinates: InternalCoordinates) -> tuple[list[T
     Atoms that trade places with equal ones (the two O of a carboxylate) are left out.
     """
     molecule = coordinates.molecule
-    steps = bonds_between(molecule)
-    equal = {k for rotor in coordinates.rotors for orbit in rotor.orbits for k in orbit}
-    heavy = [k for k, e in enumerate(molecule.elements) if e != "H" and k not in equal]
-    pairs = [pair for pair in combinations(heavy, 2) if steps[pair] >= FARTHEST]
+    pairs = far_pairs(coordinates)
     terms = [
         Term(f"d({_names(molecule, pair)})", "distance", pairs=(pair,), atoms=pair, unit="nm")
         for pair in pairs
@@ -220,20 +215,6 @@ def radius_of_gyration(x: Tensor, molecule: Molecule) -> tuple[list[Term], Array
     squares = (m * centred.square().sum(-1)).sum(-1)
     term = Term("radius of gyration", "gyration", unit="nm")
     return [term], to_array(squares.sqrt()[:, None])
-
-
-def bonds_between(molecule: Molecule) -> IntArray:
-    """Number of bonds on the shortest way between any two atoms, ``(n_atoms, n_atoms)``."""
-    steps = np.full((molecule.n_atoms, molecule.n_atoms), molecule.n_atoms, dtype=np.int64)
-    for start in range(molecule.n_atoms):
-        steps[start, start] = 0
-        queue = [start]
-        for k in queue:
-            for j in molecule.neighbours[k]:
-                if steps[start, j] == molecule.n_atoms and j != start:
-                    steps[start, j] = steps[start, k] + 1
-                    queue.append(j)
-    return steps
 
 
 def _donors(molecule: Molecule) -> list[tuple[int, list[int]]]:

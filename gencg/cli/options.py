@@ -48,6 +48,11 @@ LOADING = (
 )  # fmt: skip
 TRAINING = (
     click.option("--cvs", "n_cvs", type=Cvs(), help="Collective variables.  [auto]"),
+    click.option(
+        "--descriptors",
+        metavar="KIND",
+        help="What networks that check the CVs see: torsions, distances or both.  [torsions]",
+    ),
     click.option("--seed", type=Seed(), help="Decides everything random.  [0]"),
     click.option("--energy-calls", type=COUNT, help="Budget for everything, such as 5e6."),
     click.option("--samples", "n_samples", type=COUNT, help="Samples drawn at the end.  [100000]"),
@@ -64,6 +69,11 @@ TRAINING = (
     ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
+    click.option(
+        "--generator",
+        metavar="shipped|RUN",
+        help="Take a trained one: that of TARGET in gencg, or of another run.  [train one]",
+    ),
     click.option(
         "--decoder", metavar="KIND", help="spline, flow-matching, gaussian or unimodal.  [spline]"
     ),

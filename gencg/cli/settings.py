@@ -26,9 +26,9 @@ def configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System,
     given = {
         name: options[name]
         for name in (
-            *LOADING, "temperature", "n_cvs", "seed", "energy_calls", "n_samples",
+            *LOADING, "temperature", "n_cvs", "descriptors", "seed", "energy_calls", "n_samples",
             "coverage_calls", "batch_size", "learning_rate", "tempering", "start_temperature",
-            "decoder", "estimator", "threads", "checkpoint_seconds", "formats",
+            "generator", "decoder", "estimator", "threads", "checkpoint_seconds", "formats",
         )
         # 0 is a value, of --cvs and --seed
         if options[name] is not None and options[name] is not False and options[name] != ()
@@ -38,7 +38,7 @@ def configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System,
     path = _out(target, options)
     try:
         system = load(target, temperature=config.temperature, **config.loader_options)
-        return config.resolve(system), system, path
+        return _with_generator(config.resolve(system), system, path, options), system, path
     except FileNotFoundError as error:
         there = None if options["override"] else _run_of(path, target)
         if there is None or not there.inputs:
@@ -50,6 +50,18 @@ def configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System,
         target, temperature=config.temperature, kept=there.inputs, **config.loader_options
     )
     return config.resolve(system, inputs=there.config.inputs), system, path
+
+
+def _with_generator(
+    config: "RunConfig", system: "System", path: Path, options: dict[str, Any]
+) -> "RunConfig":
+    """The same settings, refused where a generator cannot be taken over and is not there yet."""
+    there = (path / "checkpoint.pt").exists() and not options["override"]
+    if config.generator is not None and not there:
+        from gencg.run import check_generator
+
+        check_generator(system, config)
+    return config
 
 
 def _run_of(path: Path, target: str) -> "RunFolder | None":

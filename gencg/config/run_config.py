@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gencg.config.budget import (
+    FEWEST_COVERING,
+    Budget,
+    least_without_training,
+    share_out,
+    share_out_without_training,
+)
 from gencg.config.checks import as_pairs, check_integer, check_number, check_positive
 from gencg.config.checksums import forcefield_checksum
 from gencg.config.comparing import differences
 from gencg.config.reading import read_json
 from gencg.fit import DEFAULT_ENERGY_CALLS
 from gencg.objectives.build import ESTIMATORS
+from gencg.objectives.slow_network import DESCRIPTORS
 from gencg.systems.base import System
 from gencg.systems.implicit import solvent_name
 from gencg.systems.inputs import input_files
@@ -25,12 +33,6 @@ from gencg.tempering import (
 )
 from gencg.training import Optimisation
 
-COVERING_CALLS, JOINT_CALLS = 60_000, 300_000
-"""Most energy evaluations spent on covering samples and on the joint training."""
-COVERAGE_CALLS = 100_000
-"""Most energy evaluations spent on looking for lost modes where no number is given."""
-FEWEST_COVERING = 500
-"""With fewer covering samples the slow functions have no meaning."""
 TEMPERINGS = ("geometric", "ess", "kl", "none")
 DECODERS = ("spline", "flow-matching", "gaussian", "unimodal")
 IN_TWO_STAGES = ("spline", "flow-matching")
@@ -64,6 +66,8 @@ class RunConfig:
         temperature: Temperature in K.
         n_cvs: Number of collective variables, "auto" for as many as the slow processes need, or
             0 for the generator alone.
+        descriptors: What the networks that check the slow functions see: "torsions", "distances"
+            or "both".
         seed: Decides everything random.
         energy_calls: Budget of energy evaluations for everything, training and drawing.
         n_samples: Samples drawn at the end.
@@ -73,6 +77,8 @@ class RunConfig:
         learning_rate: Rate of the optimiser after warm-up; a decoder of one stage takes a third.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
+        generator: Where a trained generator is taken from in place of training one: "shipped" for
+            that which comes with gencg, or the folder of a run.
         decoder: "spline" or "flow-matching", or one stage: "gaussian" for the model of 2020,
             "unimodal" for a flow with one peak for each z.
         estimator: "covering", "path" or "plain" gradient; see `gencg.fit`.
@@ -89,6 +95,7 @@ class RunConfig:
     forcefield: tuple[str, ...] = field(default=(), metadata=LOADER)
     temperature: float | None = None
     n_cvs: int | str = "auto"
+    descriptors: str = "torsions"
     seed: int = 0
     energy_calls: int | None = None
     n_samples: int = 100_000
@@ -97,6 +104,7 @@ class RunConfig:
     learning_rate: float = 3e-3
     tempering: str = "geometric"
     start_temperature: float | None = None
+    generator: str | None = None
     decoder: str = "spline"
     estimator: str = "covering"
     threads: int | None = field(default=None, metadata=BENIGN)
@@ -140,6 +148,7 @@ class RunConfig:
         check_integer(self, "coverage_calls", 0, optional=True)
         for name, known in (
             ("tempering", TEMPERINGS), ("estimator", ESTIMATORS), ("decoder", DECODERS),
+            ("descriptors", DESCRIPTORS),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -176,6 +185,8 @@ class RunConfig:
                 f"`cvs` must be at least 1 with the {self.decoder} decoder, got {self.n_cvs!r}; "
                 "give --cvs 1 or 2"
             )
+        if self.generator is not None:
+            return self._check_without_training()
         if self.energy_calls is not None and self.training_calls < 2 * self.batch_size:
             raise ValueError(
                 f"`energy_calls` must leave two steps of {self.batch_size} for training beside "
@@ -188,6 +199,24 @@ class RunConfig:
                 f"`energy_calls` must be at least {least}, for {FEWEST_COVERING} samples that "
                 f"cover barriers and two steps of {self.batch_size} of the joint model, got "
                 f"{self.energy_calls}; raise it or leave the CVs out with --cvs 0"
+            )
+
+    def _check_without_training(self) -> None:
+        if not (self.generator and isinstance(self.generator, str)):
+            raise ValueError(f"`generator` must be shipped or a run folder, got {self.generator!r}")
+        if self.decoder != "spline":
+            raise ValueError(
+                f"`generator` goes with the spline decoder, got {self.decoder}; leave one out"
+            )
+        least = least_without_training(
+            n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls,
+            batch_size=self.batch_size,
+        )  # fmt: skip
+        if self.energy_calls is not None and self.energy_calls < least:
+            raise ValueError(
+                f"`energy_calls` must be at least {least} with a generator that is there, for "
+                f"samples and collective variables, got {self.energy_calls}; raise it, draw fewer "
+                "--samples or leave the CVs out with --cvs 0"
             )
 
     def resolve(
@@ -237,8 +266,10 @@ class RunConfig:
             coordinates=coordinates,
             forcefield_checksum=forcefield_checksum(forcefield),
             temperature=cold,
-            energy_calls=self.energy_calls or training + self.extra_calls(training),
-            coverage_calls=self._mode_calls(self.energy_calls or training),
+            energy_calls=self.energy_calls or self._recommended_calls(training),
+            coverage_calls=self._budget(
+                self.energy_calls or (training if self.generator is None else None)
+            ).modes,
             start_temperature=self.start_temperature or factor * cold,
         )
 
@@ -253,7 +284,7 @@ class RunConfig:
         """Energy evaluations left for training once the samples are paid for."""
         if self.energy_calls is None:
             raise ValueError("`energy_calls` is not known before `resolve`")
-        return self.energy_calls - self.extra_calls(self.energy_calls)
+        return self._budget(self.energy_calls).training
 
     @property
     def discovers(self) -> bool:
@@ -261,33 +292,46 @@ class RunConfig:
         return self.decoder in IN_TWO_STAGES and self.n_cvs != 0
 
     @property
+    def reheating_calls(self) -> int:
+        """Energy evaluations for hotter soft blocks of a generator that is taken over."""
+        return self._budget(self.energy_calls or 0).reheating
+
+    @property
     def covering_calls(self) -> int:
         """Energy evaluations for the samples that cover transition regions."""
-        return min(COVERING_CALLS, (self.energy_calls or 0) // 20)
+        return self._budget(self.energy_calls or 0).covering
 
     @property
     def joint_calls(self) -> int:
         """Energy evaluations for training the joint model."""
-        return min(JOINT_CALLS, (self.energy_calls or 0) // 10)
+        return self._budget(self.energy_calls or 0).joint
 
     @property
     def mode_calls(self) -> int:
         """Energy evaluations for looking for lost modes."""
-        return self._mode_calls(self.energy_calls or 0)
-
-    def _mode_calls(self, total: int) -> int:
-        if self.decoder not in IN_TWO_STAGES:
-            return 0
-        given = self.coverage_calls
-        return min(COVERAGE_CALLS, total // 20) if given is None else given
+        return self._budget(self.energy_calls or 0).modes
 
     def extra_calls(self, total: int) -> int:
         """What of a budget of so many energy evaluations is not for training."""
-        if not self.discovers:
-            return self.n_samples + self._mode_calls(total)
-        # All-atom and joint samples
-        covering, joint = min(COVERING_CALLS, total // 20), min(JOINT_CALLS, total // 10)
-        return 2 * self.n_samples + covering + joint + self._mode_calls(total)
+        return self._budget(total).extra
+
+    def _budget(self, total: int | None) -> Budget:
+        """Of so many energy evaluations; None, without training, for the most of each stage."""
+        if self.generator is not None:
+            return share_out_without_training(
+                total, n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls
+            )
+        assert total is not None
+        return share_out(
+            total, n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls,
+            probes=self.decoder in IN_TWO_STAGES,
+        )  # fmt: skip
+
+    def _recommended_calls(self, training: int) -> int:
+        """Everything, where training takes so many energy evaluations or there is none."""
+        if self.generator is not None:
+            return self._budget(None).extra
+        return training + self.extra_calls(training)
 
     def schedule(self) -> TemperingSchedule:
         """The tempering schedule of a resolved configuration."""

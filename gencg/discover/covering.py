@@ -9,6 +9,7 @@ from gencg.coordinates.metric import mass_metric
 from gencg.discover.processes import couplings
 from gencg.ensemble import Ensemble, draw
 from gencg.fit import FitResult
+from gencg.geometry import distances
 from gencg.models.flattened import Candidates, FlattenedModel, balanced
 from gencg.models.mixture import CoveringModel
 from gencg.objectives.dirichlet import GAP, SoftSamples
@@ -25,20 +26,26 @@ def covering_model(result: FitResult, *, share: float = 0.5) -> CoveringModel:
 
 
 def covering_samples(
-    result: FitResult, n_samples: int, *, share: float = 0.5, seed: int = 0
+    result: FitResult,
+    n_samples: int,
+    *,
+    share: float = 0.5,
+    seed: int = 0,
+    pairs: Tensor | None = None,
 ) -> tuple[Ensemble, SoftSamples]:
     """Weighted samples that also cover the transition regions; see `CoveringModel`.
 
     Args:
-        result: The generator.
-        n_samples: How many, each for one energy call.
-        share: Share of the samples from the generator's own soft block.
-        seed: Of the draw.
+        result: The trained generator.
+        n_samples: Number of samples, an energy call each.
+        share: Of the model's own soft block.
+        seed: Decides everything random.
+        pairs: Atoms whose distances are wanted, too, ``(d, 2)``.
 
     Returns:
         The samples, and their soft coordinates with metric and weights.
     """
-    return _draw(result, covering_model(result, share=share), n_samples, seed=seed)
+    return _draw(result, covering_model(result, share=share), n_samples, seed=seed, pairs=pairs)
 
 
 def flat_groups(samples: SoftSamples, min_population: float) -> list[Tensor]:
@@ -80,6 +87,7 @@ def flattened_samples(
     *,
     n_covering: int,
     seed: int = 0,
+    pairs: Tensor | None = None,
 ) -> tuple[int, SoftSamples]:
     """Covering samples with as many more, spread evenly over given angles.
 
@@ -94,6 +102,7 @@ def flattened_samples(
         n_samples: Further samples, one energy call each.
         n_covering: How many were drawn for `covering`, with and without weight.
         seed: Decides everything random.
+        pairs: As in `covering_samples`.
 
     Returns:
         Energy calls spent, and all samples, mixed.
@@ -113,25 +122,20 @@ def flattened_samples(
     every = [covering]
     weights = [balanced(covering.log_weights, ratios(covering.s), shares)]
     for k, (model, n) in enumerate(zip(flat, parts, strict=True)):
-        ensemble, further = _draw(result, model, n, seed=seed + k)
+        ensemble, further = _draw(result, model, n, seed=seed + k, pairs=pairs)
         calls += ensemble.n_energy_calls
         every.append(further)
         found = ratios(further.s)
         # The flattened model's own weights are for its own density, not for the covering one
         weights.append(balanced(further.log_weights + found[k], found, shares))
-    together = SoftSamples(
-        torch.cat([part.s for part in every]),
-        torch.cat([part.metric for part in every]),
-        torch.cat(weights),
-        covering.periodic,
-    )
+    together = SoftSamples.join(every, torch.cat(weights))
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(together.s), generator=generator)
     return calls, together.take(order)
 
 
 def _draw(
-    result: FitResult, model: nn.Module, n_samples: int, *, seed: int
+    result: FitResult, model: nn.Module, n_samples: int, *, seed: int, pairs: Tensor | None = None
 ) -> tuple[Ensemble, SoftSamples]:
     system = result.system
     ensemble = draw(
@@ -142,16 +146,34 @@ def _draw(
         seed=seed,
         name=system.name,
     )
-    return ensemble, soft_samples(system, ensemble)
+    return ensemble, soft_samples(system, ensemble, pairs=pairs)
 
 
-def soft_samples(system: System, ensemble: Ensemble) -> SoftSamples:
-    """Soft coordinates of an ensemble with their mass metric and weights."""
+def soft_samples(system: System, ensemble: Ensemble, *, pairs: Tensor | None = None) -> SoftSamples:
+    """Soft coordinates of an ensemble with their mass metric and weights.
+
+    Args:
+        system: What was sampled.
+        ensemble: The samples.
+        pairs: Atoms whose distances are wanted, too, ``(d, 2)``.
+    """
     coordinates = system.coordinates
     index = coordinates.soft.nonzero()[:, 0]
     kept = torch.isfinite(ensemble.log_weights)
     x, y, log_weights = ensemble.x[kept], ensemble.y[kept], ensemble.log_weights[kept]
     masses = None if system.molecule is None else torch.as_tensor(system.molecule.masses)
-    metric = [mass_metric(coordinates, part, index, masses=masses) for part in torch.split(x, 4000)]
-    periodic = bool(coordinates.periodic[index].all())
-    return SoftSamples(y[:, index], torch.cat(metric), log_weights, periodic)
+    metric = torch.cat(
+        [
+            mass_metric(coordinates, part, index, masses=masses, pairs=pairs)
+            for part in torch.split(x, 4000)
+        ]
+    )
+    periodic, k = bool(coordinates.periodic[index].all()), len(index)
+    return SoftSamples(
+        y[:, index],
+        metric[:, :k, :k].contiguous(),
+        log_weights,
+        periodic,
+        None if pairs is None else distances(x, pairs),
+        None if pairs is None else metric,
+    )

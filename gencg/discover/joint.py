@@ -3,16 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from gencg import parallel
-from gencg.deadline import TimeIsUp
+from gencg.checkpoint import load_checkpoint
+from gencg.discover.refit import refit_soft
 from gencg.discover.slow_cvs import SlowCVs
 from gencg.fit import FitResult, as_result, fit
-from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.collective import CollectiveDecoder, collective_model
-from gencg.models.decoders import TwoBlockDecoder
+from gencg.models.collective import collective_model
 from gencg.tempering import NoTempering
 from gencg.training import Optimisation, Reporter
 
@@ -22,7 +21,9 @@ def fit_joint(
     slow: SlowCVs,
     *,
     resolution: float = 0.1,
+    width: int | None = None,
     n_refit_steps: int | None = None,
+    refit: Callable[..., Any] = refit_soft,
     energy_calls: float = 3e5,
     batch_size: int = 512,
     optimisation: Optimisation | None = None,
@@ -42,9 +43,12 @@ def fit_joint(
     Args:
         result: The trained generator.
         slow: Its slow CVs.
-        resolution: Width of the encoder, in rad for angles and in CV units on the line.
+        resolution: Width of the encoder, in rad for angles and in CV units on the line; of a
+            model that is in `checkpoint`, its own counts.
+        width: Of the hidden layers of prior and soft decoder; see `collective_model`.
         n_refit_steps: Steps of the forward fit; by default 800 up to four soft coordinates, 200
             more for each further one, 500 for each of nine and more.
+        refit: The forward fit, `refit_soft` with other options for instance.
         energy_calls: Budget of the joint training; 0 leaves it out.
         batch_size: Configurations per step.
         optimisation: Learning rate and averaging of the joint training.
@@ -55,18 +59,24 @@ def fit_joint(
         stop: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
+    there = checkpoint is not None and Path(checkpoint).exists()
+    if checkpoint is not None and there:
+        # Of a model that is there it is not to be chosen; its decoder is of that width
+        kept = float(load_checkpoint(checkpoint)["average"]["encoder.resolution"])
+        if not math.isclose(kept, resolution, rel_tol=1e-6):  # it is kept in single precision
+            resolution = kept
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = collective_model(result.model, slow.map, resolution=resolution)
+        model = collective_model(result.model, slow.map, resolution=resolution, width=width)
     device = result.model.rows(0).device
     model.to(device)
     for parameter in model.encoder.parameters():
         parameter.requires_grad_(False)
-    if checkpoint is None or not Path(checkpoint).exists():
+    if not there:
         announce("fitting prior and decoder to the generator's soft coordinates")
         k = slow.map.n_soft
         n_steps = n_refit_steps or (200 * max(4, k) if k <= 8 else 500 * k)
-        refit_soft(model, result.model, n_steps=n_steps, seed=seed, stop=stop)
+        refit(model, result.model, n_steps=n_steps, seed=seed, stop=stop)
     if energy_calls == 0:
         return as_result(
             result.system, model, target=result.target, seed=seed + 1, checkpoint=checkpoint
@@ -88,63 +98,3 @@ def fit_joint(
         reporters=reporters,
         stop=stop,
     )
-
-
-def refit_soft(
-    model: CoarseGrainedModel,
-    generator: CoarseGrainedModel,
-    *,
-    n_steps: int = 800,
-    batch_size: int = 1024,
-    learning_rate: float = 3e-3,
-    seed: int = 0,
-    stop: Callable[[], bool] | None = None,
-) -> float:
-    r"""Forward KL of prior and soft decoder to the generator's soft coordinates.
-
-    .. math:: \min\; -E_{s \sim q_0(s)}\, E_{z \sim r(z|s)}\left[\log q(z) + \log q(s|z)\right]
-
-    The samples are drawn afresh in every step and cost no energy call.
-
-    Raises:
-        TimeIsUp: If `stop`, asked before every step, said so; the fit then begins again.
-
-    Returns:
-        The last loss minus the generator's own entropy estimate: the divergence left, in kT.
-    """
-    decoder, source = model.decoder, generator.decoder
-    assert isinstance(decoder, CollectiveDecoder)
-    assert isinstance(source, TwoBlockDecoder)
-    soft, space = source.flow.soft, source.flow.stiff.space
-    trained = [
-        *model.prior.parameters(),
-        *decoder.flow.near.parameters(),
-        *decoder.flow.rest.parameters(),
-    ]
-    optimiser = torch.optim.Adam(trained, lr=learning_rate)
-    rows = generator.rows(batch_size)
-    last = math.nan
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for step in range(n_steps):
-            if stop is not None and parallel.agree(stop()):
-                raise TimeIsUp("time is up in the fit of prior and decoder, which begins again")
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
-            with torch.no_grad():
-                eps = source(rows).base.rsample()[:, : space.n_soft]
-                s, log_det = soft(eps, rows)
-                log_q = soft.log_base(eps) - log_det
-                y = s.new_zeros(batch_size, len(space.order))
-                y[:, space.soft_index] = s
-                encoder = model.encoder(y)
-                z = encoder.rsample()
-                log_r = encoder.log_prob(z)
-            log_model = model.prior(rows).log_prob(z) + decoder.soft_log_prob(s, z)
-            loss = (log_q + log_r - log_model).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 10.0)
-            optimiser.step()
-            last = float(loss.detach())
-    return last

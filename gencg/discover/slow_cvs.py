@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from gencg import html
+from gencg.coordinates.internal import InternalCoordinates
+from gencg.coordinates.pairs import describing_pairs
 from gencg.discover.choose import Choice, choose_on_line, choose_on_torus
 from gencg.discover.covering import covering_samples, flat_groups, flattened_samples
 from gencg.discover.processes import MIN_TRANSITION
@@ -22,7 +24,8 @@ from gencg.objectives.slow_modes import (
     solve_heads,
     train_cv_map,
 )
-from gencg.objectives.slow_network import NetworkCheck, network_check
+from gencg.objectives.slow_network import DESCRIPTORS, NetworkCheck, network_check
+from gencg.systems.base import System
 
 MIN_POPULATION = 1e-3
 """Processes that move less than this are reported apart."""
@@ -192,6 +195,7 @@ def find_slow_cvs(
     min_population: float = MIN_POPULATION,
     bend: bool | None = None,
     networks: bool = True,
+    descriptors: str = "torsions",
     seed: int = 0,
 ) -> SlowCVs:
     r"""Find smooth collective variables whose functions are the slowest of the molecule.
@@ -214,11 +218,14 @@ def find_slow_cvs(
         bend: Whether to try a bent map; None tries it on the line, and where straight angles, as
             many as asked, miss a process.
         networks: Whether to check the basis with networks of all soft angles.
+        descriptors: What these networks see: "torsions", "distances" between heavy atoms four
+            bonds apart or more (`describing_pairs`), or "both".
         seed: Decides everything random.
 
     Raises:
         ValueError: If `n_cvs` is neither "auto" nor between 1 and the number of soft coordinates,
-            there is no soft coordinate, or `n_samples` is below `FEWEST_SAMPLES`.
+            there is no soft coordinate, `n_samples` is below `FEWEST_SAMPLES`, or there are no
+            distances that `descriptors` asks for.
     """
     system = result.system
     soft = system.coordinates.soft.nonzero()[:, 0]
@@ -232,10 +239,11 @@ def find_slow_cvs(
             f"`n_cvs` must be 'auto' or between 1 and {n_soft}, the number of soft coordinates "
             f"of {system.name}, got {n_cvs!r}"
         )
+    pairs = distances_of(system, descriptors)
     periodic = bool(system.coordinates.periodic[soft].all())
     choose = choose_on_torus if periodic else choose_on_line
     n_covering = n_samples // 2
-    ensemble, samples = covering_samples(result, n_covering, seed=seed)
+    ensemble, samples = covering_samples(result, n_covering, seed=seed, pairs=pairs)
     n_further, samples = flattened_samples(
         result,
         samples,
@@ -245,6 +253,7 @@ def find_slow_cvs(
         n_samples - n_covering,
         n_covering=n_covering,
         seed=seed + 1,
+        pairs=pairs,
     )
     choice = choose(samples, n_cvs, min_population)
     processes = choice.processes
@@ -258,7 +267,9 @@ def find_slow_cvs(
     )
     check = None
     if networks and processes is not None:
-        check = network_check(samples, processes.spectrum, processes.slow, seed=seed)
+        check = network_check(
+            samples, processes.spectrum, processes.slow, seed=seed, descriptors=descriptors
+        )
     return SlowCVs(
         functions=functions,
         names=_names(
@@ -280,6 +291,30 @@ def find_slow_cvs(
         network=check,
         samples=samples,
     )
+
+
+def distances_of(system: System, descriptors: str) -> Tensor | None:
+    """Pairs of atoms whose distances networks are to see, ``(d, 2)``; None for torsions alone.
+
+    Raises:
+        ValueError: If `descriptors` is no such word, or the system has no such distances.
+    """
+    if descriptors not in DESCRIPTORS:
+        raise ValueError(
+            f"`descriptors` must be one of {', '.join(DESCRIPTORS)}, got {descriptors!r}"
+        )
+    if descriptors == "torsions":
+        return None
+    coordinates = system.coordinates
+    known = isinstance(coordinates, InternalCoordinates)
+    pairs = describing_pairs(coordinates) if isinstance(coordinates, InternalCoordinates) else None
+    if pairs is None or not len(pairs):
+        why = "no heavy atoms four bonds apart" if known else "no internal coordinates"
+        raise ValueError(
+            f"`descriptors` {descriptors} needs distances, and {system.name} has {why}; "
+            "leave it out"
+        )
+    return pairs
 
 
 def _solve_map(

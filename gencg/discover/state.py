@@ -15,7 +15,7 @@ _KEPT = ("eigenvalues", "errors", "populations", "n_transition", "vectors", "cen
 _LATER = ("resampled", "agreement")
 """What files of before these figures do not hold."""
 _FIGURES = ("support", "frequency", "reference", "shares")
-_NETWORK = ("linear", "network", "errors", "agreement")
+_NETWORK = ("linear", "network", "errors", "agreement", "descriptors")
 
 
 def slow_state(slow: SlowCVs) -> dict[str, Any]:

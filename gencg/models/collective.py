@@ -210,7 +210,11 @@ class CollectiveDecoder(ConditionalDistribution):
 
 
 def collective_model(
-    generator: CoarseGrainedModel, cv_map: CollectiveMap, *, resolution: float = 0.1
+    generator: CoarseGrainedModel,
+    cv_map: CollectiveMap,
+    *,
+    resolution: float = 0.1,
+    width: int | None = None,
 ) -> CoarseGrainedModel:
     """Joint model of prior, decoder and encoder around a trained generator without CVs.
 
@@ -221,6 +225,8 @@ def collective_model(
         generator: Model with `TwoBlockDecoder` and no CVs.
         cv_map: Map of its soft coordinates.
         resolution: Width of the encoder, in rad for angles.
+        width: Of the hidden layers of prior and soft decoder; by default 64 up to eight soft
+            coordinates, 128 beyond.
 
     Raises:
         ValueError: If the generator has CVs or another decoder.
@@ -230,7 +236,7 @@ def collective_model(
     stiff, cv_map = copy.deepcopy(generator.decoder.flow.stiff), copy.deepcopy(cv_map)
     # As large as the generator's own soft block, which they stand for together
     k = stiff.space.n_soft
-    n_layers, width = min(max(6, k), 12), 64 if k <= 8 else 128
+    n_layers, width = min(max(6, k), 12), width or (64 if k <= 8 else 128)
     decoder = CollectiveDecoder(
         stiff,
         cv_map,

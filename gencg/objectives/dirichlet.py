@@ -30,12 +30,16 @@ class SoftSamples:
         metric: Their mass metric, ``(n, k, k)``; see `mass_metric`.
         log_weights: Log importance weights, ``(n,)``.
         periodic: Whether the coordinates are angles.
+        distances: Distances between atoms beside them in nm, ``(n, d)``, where they are wanted.
+        joint_metric: The mass metric of coordinates and distances, ``(n, k + d, k + d)``.
     """
 
     s: Tensor
     metric: Tensor
     log_weights: Tensor
     periodic: bool
+    distances: Tensor | None = None
+    joint_metric: Tensor | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -48,7 +52,7 @@ class SoftSamples:
         return self.s.shape[1]
 
     def project(self, index: Sequence[int]) -> "SoftSamples":
-        """The same samples in some of the coordinates."""
+        """The same samples in some of the coordinates, without distances."""
         i = torch.as_tensor(list(index))
         metric = self.metric[:, i][:, :, i]
         return SoftSamples(self.s[:, i], metric, self.log_weights, self.periodic)
@@ -56,8 +60,38 @@ class SoftSamples:
     def take(self, index: Tensor) -> "SoftSamples":
         """Samples at `index`."""
         return SoftSamples(
-            self.s[index], self.metric[index], self.log_weights[index], self.periodic
+            self.s[index],
+            self.metric[index],
+            self.log_weights[index],
+            self.periodic,
+            None if self.distances is None else self.distances[index],
+            None if self.joint_metric is None else self.joint_metric[index],
         )
+
+    @classmethod
+    def join(cls, parts: Sequence["SoftSamples"], log_weights: Tensor) -> "SoftSamples":
+        """Samples one after the other, with new weights."""
+        distances = [part.distances for part in parts if part.distances is not None]
+        joint = [part.joint_metric for part in parts if part.joint_metric is not None]
+        return cls(
+            torch.cat([part.s for part in parts]),
+            torch.cat([part.metric for part in parts]),
+            log_weights,
+            parts[0].periodic,
+            torch.cat(distances) if distances else None,
+            torch.cat(joint) if joint else None,
+        )
+
+    def with_distances(self) -> "SoftSamples":
+        """The distances as further coordinates, behind the others.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.distances is None or self.joint_metric is None:
+            raise ValueError("`samples` must have distances to be described by them, got none")
+        s = torch.cat([self.s, self.distances.to(self.s)], dim=1)
+        return SoftSamples(s, self.joint_metric, self.log_weights, self.periodic)
 
 
 class Basis(ABC):

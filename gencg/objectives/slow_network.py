@@ -12,6 +12,8 @@ from gencg.objectives.dirichlet import SoftSamples, Spectrum, aligned_correlatio
 
 ACTIVE = 1e-4
 """Smallest relative variance of a direction that counts in a batch."""
+DESCRIPTORS = ("torsions", "distances", "both")
+"""What networks may be functions of."""
 OWN = 0.5
 """Share of the variance of a product beyond the functions from which on it is one of its own."""
 
@@ -20,15 +22,22 @@ class SlowNetwork(nn.Module):
     r"""A correction to linear slow functions, :math:`f(s) = f_0(s) + h(s)`, and free ones, h alone.
 
     h is a tanh network of cosines and sines of the soft angles (of the coordinates themselves on
-    the line); the correction starts at zero, the free functions at random.
+    the line), of distances, or of both; the correction starts at zero, the free functions at
+    random.
 
     Args:
-        n_soft: Number of soft coordinates.
+        n_soft: Number of soft coordinates that the network sees; the first of its arguments.
         n_functions: Number of functions that are corrected.
         periodic: Whether the coordinates are angles.
         n_free: Number of free ones, which look for what no linear function leads to.
         hidden: Hidden widths.
+        distances: Samples of the distances behind the coordinates, ``(n, d)``: they are shifted and
+            scaled by their mean and standard deviation.
+        torsions: Whether the network sees the coordinates at all, or distances alone.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -38,17 +47,28 @@ class SlowNetwork(nn.Module):
         periodic: bool,
         n_free: int = 2,
         hidden: Sequence[int] = (48, 48),
+        distances: Tensor | None = None,
+        torsions: bool = True,
     ) -> None:
         super().__init__()
-        self.periodic, n_in = periodic, 4 * n_soft if periodic else n_soft
+        if distances is None:
+            distances = torch.zeros(2, 0)
+        self.periodic, self.n_soft, self.torsions = periodic, n_soft, torsions
+        n_in = torsions * (4 * n_soft if periodic else n_soft) + distances.shape[1]
+        shift = distances.mean(0)
+        self.register_buffer("shift", shift)
+        spread = (distances - shift).square().mean(0).sqrt()
+        self.register_buffer("scale", spread.clamp_min(1e-6))
         self.net = MLP(n_in, n_functions + n_free, hidden=hidden, activation=nn.Tanh)
         last = self.net.layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.xavier_normal_(last.weight.data[n_functions:])
 
     def forward(self, s: Tensor) -> Tensor:
-        """h, ``(n, n_functions + n_free)``, at s ``(n, n_soft)``."""
-        out: Tensor = self.net(harmonics(s) if self.periodic else s)
+        """h, ``(n, n_functions + n_free)``, at coordinates and distances ``(n, n_soft + d)``."""
+        angles, r = s[:, : self.n_soft], (s[:, self.n_soft :] - self.shift) / self.scale
+        seen = [harmonics(angles) if self.periodic else angles] if self.torsions else []
+        out: Tensor = self.net(torch.cat([*seen, r], dim=1))
         return out
 
 
@@ -63,12 +83,14 @@ class NetworkCheck:
         errors: Standard error over folds of the logarithm of their ratio, ``(m,)``.
         agreement: Correlation of each linear function with the functions of the networks, once
             rotated onto each other; the mean over folds, ``(m,)``.
+        descriptors: What the networks see, one of `DESCRIPTORS`.
     """
 
     linear: Tensor
     network: Tensor
     errors: Tensor
     agreement: Tensor
+    descriptors: str = "torsions"
 
     @property
     def gain(self) -> float:
@@ -87,6 +109,7 @@ def network_check(
     learning_rate: float = 1e-2,
     patience: int = 4,
     seed: int = 0,
+    descriptors: str = "torsions",
 ) -> NetworkCheck:
     r"""Let networks of all soft coordinates improve linear slow functions, cross-validated.
 
@@ -111,8 +134,23 @@ def network_check(
         learning_rate: Adam's rate, falling along a cosine.
         patience: Checks (every 20 steps) without improvement before stopping.
         seed: Seed of networks and batches.
+        descriptors: What the networks see: "torsions" (all soft coordinates), "distances" or
+            "both". The Dirichlet form is that of all of them, by their joint metric, so that it
+            is exact for functions of distances too.
+
+    Raises:
+        ValueError: If `descriptors` is no such word, or the samples have no distances.
     """
+    if descriptors not in DESCRIPTORS:
+        raise ValueError(
+            f"`descriptors` must be one of {', '.join(DESCRIPTORS)}, got {descriptors!r}"
+        )
+    n_soft = samples.n_soft
     f, slopes = start.functions[:, index].float(), start.slopes[:, index].float()
+    if descriptors != "torsions":
+        samples = samples.with_distances()
+        # The linear functions do not depend on them
+        slopes = nn.functional.pad(slopes, (0, samples.n_soft - n_soft))
     fixed, fixed_slopes = _products(f, slopes, samples.weights.float())
     rate = float(start.eigenvalues[index].max())
     scene = _Scene(samples, f, slopes, fixed, fixed_slopes, rate)
@@ -122,7 +160,13 @@ def network_check(
         train = torch.cat([part for j, part in enumerate(folds) if j != k])
         with torch.random.fork_rng():
             torch.manual_seed(seed + k)
-            net = SlowNetwork(samples.n_soft, len(index), periodic=samples.periodic).float()
+            net = SlowNetwork(
+                n_soft,
+                len(index),
+                periodic=samples.periodic,
+                distances=samples.s[:, n_soft:],
+                torsions=descriptors != "distances",
+            ).float()
         net = _train(net, scene, train, held_out, n_steps, batch_size, learning_rate, patience,
                      torch.Generator().manual_seed(seed + k))  # fmt: skip
         linear.append(scene.ritz(None, held_out)[0])
@@ -131,7 +175,8 @@ def network_check(
         agreement.append(aligned_correlation(correlation, start.eigenvalues[index]))
     one, two = torch.stack(linear), torch.stack(network)
     errors = (one / two).log().std(0) / math.sqrt(n_folds)
-    return NetworkCheck(one.mean(0), two.mean(0), errors, torch.stack(agreement).mean(0))
+    correlations = torch.stack(agreement).mean(0)
+    return NetworkCheck(one.mean(0), two.mean(0), errors, correlations, descriptors)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A run and its folder: created or resumed, trained, drawn from, reported."""
 
+from gencg.run.execute import check_generator as check_generator
 from gencg.run.execute import rewrite_report as rewrite_report
 from gencg.run.execute import run as run
 from gencg.run.execute import sample as sample

@@ -56,7 +56,11 @@ def discover(
             raise TimeIsUp("time is up before the search for collective variables")
         announce(f"looking for slow motion in {config.covering_calls:,} covering samples")
         slow = find_slow_cvs(
-            result, n_cvs=config.n_cvs, n_samples=config.covering_calls, seed=config.seed
+            result,
+            n_cvs=config.n_cvs,
+            n_samples=config.covering_calls,
+            descriptors=config.descriptors,
+            seed=config.seed,
         )
         save_checkpoint(folder.cvs, {"slow": slow_state(slow)})
     announce(str(slow))

@@ -25,6 +25,7 @@ from gencg.run.collective import Discovery, discover, discovered
 from gencg.run.explain import explain_slow, explained, forget_explanations
 from gencg.run.folder import RunFolder
 from gencg.run.forecast import Costs, stage_seconds
+from gencg.run.generator import find_generator, take_over
 from gencg.run.metrics import MetricsWriter
 from gencg.run.record import summarise, summarise_cvs, versions, write_json
 from gencg.systems.base import System
@@ -37,17 +38,20 @@ def train(
     *,
     reporters: Sequence[Reporter] = (),
     deadline: Deadline | None = None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
-    """Train, or go on training, the generator of a run.
+    """Train, or go on training, the generator of a run, or take it over from where it is.
 
     Args:
         system: What to sample, at the run's temperature.
         folder: The run.
         reporters: Called with the log line of every step.
         deadline: When to stop.
+        announce: Called with a line of text where a generator is taken over.
 
     Raises:
-        ValueError: If the checkpoint is damaged or training cannot go on.
+        ValueError: If the checkpoint is damaged, training cannot go on, or there is no generator
+            to take over.
         TimeIsUp: If the deadline came first.
     """
     # A damaged checkpoint is refused here, before anything is written
@@ -55,8 +59,20 @@ def train(
         return _fit(system, folder, ())
     count_lost(folder)
     write_json(folder.path / "versions.json", versions())
+    if folder.config.generator is not None:
+        return _taken(system, folder, deadline=deadline, announce=announce)
     with MetricsWriter(folder.path / "metrics.csv") as metrics:
         return _fit(system, folder, [metrics, *reporters], deadline)
+
+
+def check_generator(system: System, config: RunConfig) -> None:
+    """Refuse settings whose generator cannot be taken over, before anything is written.
+
+    Raises:
+        ValueError: If there is none, or it is of something else.
+    """
+    if config.generator is not None:
+        find_generator(config, system, trained=trained)
 
 
 def trained(system: System, folder: RunFolder) -> FitResult:
@@ -104,6 +120,8 @@ def _fit(
     config = folder.config
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.generator is not None:
+        return _taken(system, folder)
     return fit(
         system,
         **fit_options(system, config),
@@ -112,6 +130,24 @@ def _fit(
         checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
         stop=None if deadline is None else deadline.due,
+    )
+
+
+def _taken(
+    system: System,
+    folder: RunFolder,
+    *,
+    deadline: Deadline | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> FitResult:
+    if folder.config.threads is not None:
+        torch.set_num_threads(folder.config.threads)
+    return take_over(
+        system,
+        folder,
+        trained=trained,
+        stop=None if deadline is None else deadline.due,
+        announce=announce,
     )
 
 
@@ -178,7 +214,7 @@ def run(
         if earlier:
             announce("adding collective variables to the generator that is there")
             before += earlier["wall_seconds"] - earlier.get("training_seconds", before)
-        result = train(system, folder, reporters=reporters, deadline=deadline)
+        result = train(system, folder, reporters=reporters, deadline=deadline, announce=announce)
         trained = time.monotonic()
         config = folder.config
         seconds = stage_seconds(config, Costs.from_history(folder.history(), config.batch_size))
@@ -196,6 +232,7 @@ def run(
         summary = summarise(config, result, ensemble, assessment, probes=probes)
         # Drawn once before collective variables were added, and now again
         summary["energy_calls"] += earlier.get("n_samples", 0)
+        summary["generator"] = folder.origin
         if found is not None:
             ensemble = sample(found.joint, config.n_samples, seed=config.seed)
             assessment = assess(system, ensemble, ladder=stages(result), probes=probes)

@@ -35,8 +35,8 @@ from gencg.training import StepInfo
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "draws", "export", "basins", "states", "joint.pt",
-    "cvs.pt", "probes.pt", "checkpoint.pt", "metrics.csv", "tensorboard", "versions.json",
-    "structure.pdb", "structure.cif", INPUTS, "config.json",
+    "cvs.pt", "probes.pt", "checkpoint.pt", "origin.json", "metrics.csv", "tensorboard",
+    "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 DRAWN = ("samples.*", "draws", "export", "figures", "basins", "states", ".*")
@@ -249,6 +249,11 @@ class RunFolder:
     def before_cvs(self) -> dict[str, Any] | None:
         """The summary that a run had before collective variables were added; None for others."""
         return self._read("generator.json")
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Where the generator was taken from and what it cost there; None where it was trained."""
+        return self._read("origin.json")
 
     @property
     def versions(self) -> dict[str, Any] | None:

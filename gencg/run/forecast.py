@@ -62,7 +62,8 @@ class Costs:
 
 def stage_seconds(config: RunConfig, costs: Costs) -> dict[str, float]:
     """Wall time of each stage of a resolved run from the beginning, in its order."""
-    found = {"training": config.training_calls // config.batch_size * costs.step}
+    steps = (config.training_calls + config.reheating_calls) // config.batch_size
+    found = {"training": steps * costs.step}
     if config.discovers:
         found["collective variables"] = (
             config.covering_calls * costs.sample

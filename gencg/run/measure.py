@@ -15,7 +15,7 @@ import torch
 
 from gencg.analysis.probes import FEWEST_STEPS, STEPS_PER_SOFT, probe_modes
 from gencg.config import RunConfig
-from gencg.discover.joint import refit_soft
+from gencg.discover.refit import refit_soft
 from gencg.fit import FitResult, fit
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
@@ -90,10 +90,12 @@ def measure(system: System, config: RunConfig) -> Forecast:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     clock = _Clock()
+    # A generator that is taken over is heated by steps of training
+    steps = (config.training_calls + config.reheating_calls) // config.batch_size
     result = fit(
         system,
         **fit_options(system, config),
-        energy_calls=min(STEPS * config.batch_size, config.training_calls),
+        energy_calls=min(STEPS, max(2, steps)) * config.batch_size,
         reporters=[clock],
     )
     step = clock.median()
@@ -115,7 +117,7 @@ def measure(system: System, config: RunConfig) -> Forecast:
         n_atoms=None if molecule is None else molecule.n_atoms,
         n_soft=n_soft,
         n_parameters=sum(p.numel() for p in result.model.parameters()),
-        n_steps=config.training_calls // config.batch_size,
+        n_steps=steps,
         energy_calls=int(config.energy_calls or 0),
         costs=costs,
         stages=stage_seconds(config, costs),

@@ -145,6 +145,7 @@ def summarise_cvs(
         "cv_reference_eigenvalues": slow.reference.tolist(),
         "cv_shares": slow.shares.tolist(),
         "cv_network_gain": None if slow.network is None else slow.network.gain,
+        "cv_network_descriptors": None if slow.network is None else slow.network.descriptors,
         "cv_doubts": list(slow.doubts),
         "n_processes": slow.n_processes,
         "n_processes_support": slow.support,

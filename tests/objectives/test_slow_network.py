@@ -40,6 +40,53 @@ def test_it_finds_nothing_where_the_angles_are_independent() -> None:
     assert (check.agreement > 0.99).all()
 
 
+def exact_rate(energy: torch.Tensor, spacing: float) -> float:
+    """Slowest rate of overdamped motion on a line of points, by finite differences."""
+    p = torch.softmax(-energy, 0)
+    flow = (p[1:] * p[:-1]).sqrt() / spacing**2
+    matrix = torch.zeros(len(p), len(p), dtype=torch.float64)
+    matrix.diagonal(1).copy_(-flow)
+    matrix.diagonal(-1).copy_(-flow)
+    matrix.diagonal().copy_(-matrix.sum(1))
+    root = p.rsqrt()
+    return float(torch.linalg.eigvalsh(root[:, None] * matrix * root)[1])
+
+
+def test_a_slow_distance_is_found_by_networks_that_see_it() -> None:
+    # Angles turn nearly freely; the distance has two wells at 0.4 and 0.6 nm, 3 kT apart
+    n, width = 5000, 0.1
+    s = (2 * torch.rand(n, 2) - 1) * math.pi
+    u = 3.6 * torch.rand(n) - 1.8
+
+    def well(u: torch.Tensor) -> torch.Tensor:
+        return 3.0 * (u**2 - 1) ** 2
+
+    log_p = -well(u) + 0.3 * torch.cos(s).sum(1)
+    joint = torch.diag(torch.tensor([1.0, 1.0, width**2])).expand(n, -1, -1)
+    samples = SoftSamples(
+        s, joint[:, :2, :2], log_p, True, (0.5 + width * u)[:, None], joint.contiguous()
+    )
+    found = spectrum(samples, PairBasis([4, 4]), n_bootstraps=0)
+    check = {
+        word: network_check(
+            samples, found, torch.arange(1), n_folds=2, n_steps=100, batch_size=1500,
+            descriptors=word,
+        )
+        for word in ("torsions", "distances", "both")
+    }  # fmt: skip
+    line = torch.linspace(-1.8, 1.8, 400).double()
+    exact = exact_rate(well(line), 3.6 / 399)
+    assert exact < 0.4
+    assert check["torsions"].gain < 1.05
+    for word in ("distances", "both"):
+        assert check[word].descriptors == word
+        # Held out, so never far below; statistics of some hundred samples on the barrier
+        assert float(check[word].network[0]) == pytest.approx(exact, rel=0.2)
+        assert check[word].gain > 2
+    with pytest.raises(ValueError, match="`descriptors` must be one of torsions, distances, both"):
+        network_check(samples, found, torch.arange(1), descriptors="none")
+
+
 def test_correlation_does_not_mind_order_and_rotation_within_a_group() -> None:
     eigenvalues = torch.tensor([1.0, 1.1, 5.0])
     c, d = math.cos(0.7), math.sin(0.7)

@@ -87,6 +87,11 @@ def _in_words(summary: dict[str, Any], folder: Path) -> str:
         f"{summary['log_z_error']:.4f}, {summary['energy_calls']:,} energy calls, "
         f"{summary['wall_seconds']:.0f} s"
     ]
+    if origin := summary.get("generator"):
+        lines.append(
+            f"  generator of {origin['source']}, whose training took "
+            f"{origin['energy_calls']:,} energy calls more"
+        )
     n_valid = summary["n_samples"] - summary["n_invalid"]
     n_effective = summary["ess"] * summary["n_samples"]
     for name, p in summary["populations"].items():

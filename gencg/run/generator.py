@@ -1,0 +1,186 @@
+"""A run whose generator is taken over: the one that comes with gencg, or that of another run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gencg import pretrained
+from gencg.config import RunConfig
+from gencg.discover import reheat
+from gencg.fit import FitResult, as_result
+from gencg.models.build import build_model
+from gencg.run.folder import RunFolder
+from gencg.run.record import write_json
+from gencg.systems.base import System
+from gencg.systems.registry import default_force_field
+from gencg.target import BoltzmannTarget
+
+SHIPPED = "shipped"
+"""The word for a generator that comes with gencg."""
+SAME_ENERGY = 1e-3
+"""Deviation in kJ/mol up to which two force fields are the same."""
+
+Trained = Callable[[System, RunFolder], FitResult]
+
+
+def take_over(
+    system: System,
+    folder: RunFolder,
+    *,
+    trained: Trained,
+    stop: Callable[[], bool] | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> FitResult:
+    """The generator that a run's settings name, as a training of no steps in its folder.
+
+    Soft blocks of hotter stages come with that of a run. The file of a shipped one holds none,
+    so that they are made (`reheat`), and counted as the run's own energy calls.
+
+    Args:
+        system: What the run samples.
+        folder: The run; if it has a checkpoint, all is read from it.
+        trained: Gives the generator of another run.
+        stop: As in `fit`.
+        announce: Called with a line of text for each thing done.
+
+    Raises:
+        ValueError: If there is no such generator, or it is of something else.
+        TimeIsUp: If `stop` said so; the same call begins again.
+    """
+    config = folder.config
+    assert config.temperature is not None
+    target = BoltzmannTarget(system.energy, system.coordinates, config.temperature)
+    if folder.checkpoint.exists():
+        with torch.random.fork_rng():
+            model = build_model(system.coordinates)
+        return as_result(
+            system, model, target=target, seed=config.seed, checkpoint=folder.checkpoint
+        )
+    source, origin = find_generator(config, system, trained=trained)
+    announce(
+        f"taking over the generator of {origin['source']}, trained with "
+        f"{origin['energy_calls']:,} energy calls"
+    )
+    result = as_result(system, source.model, target=target, seed=config.seed)
+    snapshots, spent = source.state.snapshots, (0, 0)
+    if not snapshots and config.reheating_calls:
+        announce(f"heating its soft coordinates with {config.reheating_calls:,} energy calls")
+        hot = reheat(
+            result,
+            energy_calls=config.reheating_calls,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            stop=stop,
+        )
+        snapshots, spent = hot.snapshots, (hot.energy_calls, hot.gradient_calls)
+    write_json(folder.path / "origin.json", origin)
+    return as_result(
+        system,
+        source.model,
+        target=target,
+        seed=config.seed,
+        checkpoint=folder.checkpoint,
+        snapshots=snapshots,
+        ladder=source.ladder,
+        energy_calls=spent[0],
+        gradient_calls=spent[1],
+    )
+
+
+def find_generator(
+    config: RunConfig, system: System, *, trained: Trained
+) -> tuple[FitResult, dict[str, Any]]:
+    """The generator that settings name, and where it comes from as plain values.
+
+    Args:
+        config: Resolved settings.
+        system: What they sample.
+        trained: Gives the generator of another run.
+
+    Returns:
+        The generator, and its ``source``, ``energy_calls``, ``gradient_calls`` (where known),
+        ``ess``, ``seed`` and ``command``.
+
+    Raises:
+        ValueError: If there is none, or it is of other coordinates, another force field or
+            temperature.
+    """
+    assert config.generator is not None
+    if config.generator == SHIPPED:
+        check_shipped(config)
+        result = pretrained.load(config.target)
+        origin = {"gradient_calls": None, **pretrained.about(config.target)}
+        origin["source"] = f"{config.target} as shipped"
+    else:
+        folder = RunFolder.open(config.generator)
+        if folder.config.decoder != "spline":
+            raise ValueError(
+                f"`generator` must be a run with the spline decoder, and {folder.path} has "
+                f"{folder.config.decoder}; choose another run"
+            )
+        theirs = folder.system()
+        result = trained(theirs, folder)
+        summary = folder.before_cvs or folder.summary or {}
+        before = folder.origin or {}
+        origin = {
+            "source": str(config.generator),
+            "command": (folder.versions or {}).get("command"),
+            "seed": folder.config.seed,
+            "energy_calls": result.energy_calls + before.get("energy_calls", 0),
+            "gradient_calls": result.gradient_calls + (before.get("gradient_calls") or 0),
+            "ess": summary.get("ess"),
+        }
+    check_same(config, system, result)
+    return result, origin
+
+
+def check_shipped(config: RunConfig) -> None:
+    """Refuse settings for which no generator comes with gencg.
+
+    Raises:
+        ValueError: If the target has none, or the force field is not its own.
+    """
+    names = pretrained.names()
+    if config.target not in names:
+        raise ValueError(
+            f"`generator` shipped is there for {', '.join(names)}, got {config.target}; give a "
+            "run folder, or leave --generator out to train one"
+        )
+    own = default_force_field(config.target)
+    if tuple(config.forcefield) != own:
+        raise ValueError(
+            f"`generator` shipped of {config.target} is for {' '.join(own)}, got "
+            f"{' '.join(config.forcefield)}; leave --generator out to train one"
+        )
+
+
+def check_same(config: RunConfig, system: System, result: FitResult) -> None:
+    """Refuse a generator of something else than a run samples.
+
+    Raises:
+        ValueError: If coordinates, temperature or energies differ.
+    """
+    name, theirs = config.generator, result.system
+    if theirs.coordinates.names != system.coordinates.names:
+        raise ValueError(
+            f"`generator` {name} is of {theirs.name}, whose coordinates are not those of "
+            f"{system.name}; give a run of the same molecule"
+        )
+    if result.target.temperature != config.temperature:
+        raise ValueError(
+            f"`generator` {name} is for {result.target.temperature:g} K, asked is "
+            f"{config.temperature:g} K; give --temperature {result.target.temperature:g}"
+        )
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        _, y, _ = result.model.sample(8)
+        x, _ = system.coordinates.inverse(y.double().cpu())
+        off = (system.energy.energy(x) - theirs.energy.energy(x)).abs()
+    finite = off[torch.isfinite(off)]
+    # An offset is another force field too: energies would not be those of its report
+    if not len(finite) or float(finite.max()) > SAME_ENERGY:
+        raise ValueError(
+            f"`generator` {name} is of another force field: its energies differ by "
+            f"{float(off.max()):.3g} kJ/mol; give a run of the same one"
+        )
