@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1] / "gencg"
 ORDER = [
     "units",
     "deadline",
+    "files",
     "native",
     "parallel",
     "geometry",
@@ -34,6 +35,7 @@ ORDER = [
     "ensemble",
     "objectives",
     "tempering",
+    "checkpoint_archive",
     "checkpoint",
     "targeted",
     "reweighting",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gencg.deadline import EXIT_CODE, Deadline, TimeIsUp
-from gencg.report import write_atomically
+from gencg.files import write_atomically
 from gencg.systems.files import read_text
 from gencg.systems.sdf import read_blocks
 

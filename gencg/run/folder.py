@@ -26,7 +26,7 @@ from gencg.config import (
     forcefield_checksum,
     hindrances,
 )
-from gencg.report import write_atomically
+from gencg.files import write_atomically
 from gencg.run.metrics import read_metrics
 from gencg.systems import System, load
 from gencg.systems.inputs import input_files

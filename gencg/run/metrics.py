@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import IO, Any
 
-from gencg.report import write_atomically
+from gencg.files import write_atomically
 from gencg.training import StepInfo
 
 COLUMNS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(StepInfo)}
