@@ -1,11 +1,16 @@
 """Files that are either old or new, never half."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, or a quota, that has no more room."""
+UNWRITABLE = (*FULL, errno.EROFS, errno.EIO)
+"""Errors of writing that are no fault of what was asked for."""
 _DRAFT = re.compile(r"^\.(?:(?P<pid>\d+)-.+|.+\.(?P<before>\d+)\.tmp)$")
 """Names of drafts, and as they were called before."""
 
@@ -23,6 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is flushed to the disk before it takes the place, and the place after it. Where
     writing fails, the draft goes and the old file stays.
+
+    Raises:
+        OSError: If it cannot be written, with the name of the file.
     """
     draft = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -30,6 +38,11 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(draft)
         os.replace(draft, path)
         _flush(path.parent)
+    except OSError as error:
+        if error.errno is None or error.errno == errno.EIO:
+            raise
+        # Of the file, not of its draft; other libraries name none
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ N_STEPS = 6
 
 
 def tiny_fit(checkpoint: Path | None = None, **options: Any) -> FitResult:
-    """The double well by a flow of 60 parameters, `N_STEPS` steps of 8 samples."""
+    """The double well by a flow of a few parameters, `N_STEPS` steps of 8 samples."""
     system = double_well()
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -50,6 +50,7 @@ def train(
         ValueError: If the checkpoint is damaged or training cannot go on.
         TimeIsUp: If the deadline came first.
     """
+    folder.check_current()
     # A damaged checkpoint is refused here, before anything is written
     if is_trained(folder):
         return _fit(system, folder, ())
@@ -163,12 +164,13 @@ def run(
     Raises:
         TimeIsUp: If the deadline came first; the same call goes on from there.
     """
-    done = folder.summary
-    if done is not None:
-        announce(f"{folder.path} is finished already; --override starts it over")
+    if (done := _finished(folder, announce)) is not None:
         return done
     started = time.monotonic()
     with folder.locked():
+        # Another process may have held the folder, and finished
+        if (done := _finished(folder, announce)) is not None:
+            return done
         before = spent_seconds(folder)
         earlier = folder.before_cvs or {}
         if earlier:
@@ -214,6 +216,14 @@ def run(
         summary["training_seconds"] = before + trained - started
         write_json(folder.path / "summary.json", summary)
     return summary
+
+
+def _finished(folder: RunFolder, announce: Callable[[str], None]) -> dict[str, Any] | None:
+    """The summary of a run that is finished."""
+    done = folder.summary
+    if done is not None:
+        announce(f"{folder.path} is finished already; --override starts it over")
+    return done
 
 
 def _stop_before(stage: str, deadline: Deadline | None, seconds: float) -> None:
