@@ -110,7 +110,7 @@ def test_another_machine_is_watched_for_a_sign_of_life(
         left(tmp_path, host="elsewhere", beat=1)
 
     monkeypatch.setattr(lock.time, "sleep", beats)
-    with pytest.raises(ValueError, match="in use by .* on elsewhere"), holding(tmp_path):
+    with pytest.raises(ValueError, match=r"in use by .* on elsewhere"), holding(tmp_path):
         pass
 
 

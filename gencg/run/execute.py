@@ -1,6 +1,7 @@
 """A run from beginning to end: train, draw, report, in a folder that can be resumed."""
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from gencg.analysis.probes import Probe, probe_modes, probe_state, restore_probe
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.config import RunConfig
 from gencg.deadline import Deadline, TimeIsUp
+from gencg.drawn import Parts
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, fit
@@ -189,13 +191,13 @@ def run(
         probes = look_for_modes(result, folder, announce=announce)
         _stop_before("drawing", deadline, seconds["samples"] + seconds["report"])
         announce(f"drawing {config.n_samples:,} samples")
-        ensemble = sample(result, config.n_samples, seed=config.seed)
+        ensemble = _drawn(result, folder, "generator")
         assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
         summary = summarise(config, result, ensemble, assessment, probes=probes)
         # Drawn once before collective variables were added, and now again
         summary["energy_calls"] += earlier.get("n_samples", 0)
         if found is not None:
-            ensemble = sample(found.joint, config.n_samples, seed=config.seed)
+            ensemble = _drawn(found.joint, folder, "joint")
             assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
             summary |= summarise_cvs(summary, found, ensemble, assessment)
         if parallel.rank() > 0:
@@ -215,6 +217,7 @@ def run(
         summary["wall_seconds"] = before + time.monotonic() - started
         summary["training_seconds"] = before + trained - started
         write_json(folder.path / "summary.json", summary)
+        shutil.rmtree(folder.drawing, ignore_errors=True)
     return summary
 
 
@@ -231,13 +234,28 @@ def _stop_before(stage: str, deadline: Deadline | None, seconds: float) -> None:
         raise TimeIsUp(f"time is up before {stage}")
 
 
-def sample(result: FitResult, n_samples: int, *, seed: int) -> Ensemble:
-    """Draw from a trained generator."""
+def sample(result: FitResult, n_samples: int, *, seed: int, parts: Parts | None = None) -> Ensemble:
+    """Draw from a trained generator.
+
+    Args:
+        result: The generator.
+        n_samples: Number of samples.
+        seed: Seed of the draw.
+        parts: Where to keep what is drawn so far.
+    """
     system = result.system
     return draw(
         result.model, result.target, n_samples, molecule=system.molecule, seed=seed,
-        name=system.name,
+        name=system.name, parts=parts,
     )  # fmt: skip
+
+
+def _drawn(result: FitResult, folder: RunFolder, name: str) -> Ensemble:
+    """The samples of a run, of which those drawn before a kill are there."""
+    config, parts = folder.config, None
+    if parallel.size() == 1:
+        parts = Parts(folder.drawing / name, seconds=config.checkpoint_seconds)
+    return sample(result, config.n_samples, seed=config.seed, parts=parts)
 
 
 def look_for_modes(

@@ -37,13 +37,13 @@ from gencg.training import StepInfo
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
-    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", "metrics.csv", "tensorboard", "versions.json",
-    "structure.pdb", "structure.cif", INPUTS, "config.json",
+    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", "metrics.csv", "tensorboard",
+    "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 FOLDERS = ("figures", "drawing", "draws", "export", "basins", "states", "tensorboard", INPUTS)
 """Folders within that of a run."""
-WRITTEN_LOCKED = ("figures", "basins", INPUTS)
+WRITTEN_LOCKED = ("figures", "basins", "drawing/generator", "drawing/joint", INPUTS)
 """Those into which only the process writes that holds the run."""
 DRAWN = ("samples.*", "drawing", "draws", "export", "figures", "basins", "states", ".*")
 """What other processes than the first do without."""
@@ -265,6 +265,11 @@ class RunFolder:
         return self.path / "joint.pt"
 
     @property
+    def drawing(self) -> Path:
+        """Folder of the samples that are drawn so far; gone once the run is finished."""
+        return self.path / "drawing"
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """Contents of summary.json; None while the run is not finished."""
         return self._read("summary.json")
@@ -311,7 +316,7 @@ class RunFolder:
             for draft, _ in drafts(folder):
                 draft.unlink(missing_ok=True)
         # Here other processes may write, which need no lock
-        for name in set(FOLDERS) - set(WRITTEN_LOCKED):
+        for name in set(FOLDERS) - {*WRITTEN_LOCKED, "drawing"}:
             for folder in (self.path / name, *(self.path / name).glob("*/")):
                 for draft, pid in drafts(folder):
                     if not is_alive(pid):
