@@ -68,7 +68,7 @@ class Parts:
             self._finite.append(rows[-1])
             self.n_rows += len(rows[0])
             self.n_calls, self._generator = int(end["n_calls"]), end["generator"]
-            found += zip(*(values.split(batch_size) for values in rows), strict=True)
+            found += zip(*(torch.split(values, batch_size) for values in rows), strict=True)
         if self._generator is not None:
             torch.set_rng_state(self._generator)
         self.n_taken = self.n_rows
