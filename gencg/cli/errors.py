@@ -18,5 +18,6 @@ def reraise_if_debugging(args: list[str]) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on stderr, whatever the message holds."""
-    click.echo("gencg: " + " ".join(message.split()), err=True)
+    """One line on stderr, whatever the message holds: nothing in it steers the terminal."""
+    line = " ".join(message.split())
+    click.echo("gencg: " + "".join(c if c.isprintable() else "\ufffd" for c in line), err=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gencg.export.hdf5 import HDF5_SUFFIXES, read_topology, read_trajectory, reading
+from gencg.export.isolated import TRUSTING, load_apart
 
 SELF_CONTAINED = (
     ".pdb", ".pdb.gz", ".ent", *HDF5_SUFFIXES, ".cif", ".cif.gz", ".pdbx", ".gro",
@@ -59,7 +60,12 @@ def load_trajectory(path: str | Path, top: str | Path | None = None) -> Any:
             _check_unpacked(file)
         if suffix in HDF5_SUFFIXES:
             return read_trajectory(path)
-        return load(str(path)) if names_itself else load(str(path), top=_topology(str(top)))
+        if names_itself:
+            return load(str(path))
+        topology = _topology(str(top))
+        if suffix in TRUSTING:
+            return load_apart(path, topology)
+        return load(str(path), top=topology)
     except Exception as error:
         files = f"trajectory {path}" + ("" if names_itself else f" with --top {top}")
         reason = " ".join(str(error).split())[:300] or "no reason given"
@@ -67,9 +73,11 @@ def load_trajectory(path: str | Path, top: str | Path | None = None) -> Any:
 
 
 def _topology(path: str) -> Any:
-    """What MDTraj takes for a topology; it would run the code in an HDF5 file."""
+    """The topology in a file; MDTraj would run the code in one of HDF5."""
+    from mdtraj import load_topology
+
     if _suffix(Path(path)) not in (*HDF5_SUFFIXES, ".lh5"):
-        return path
+        return load_topology(path)
     with reading(Path(path)) as file:
         return read_topology(file)
 
