@@ -5,7 +5,6 @@ import gzip
 import io
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -139,8 +138,7 @@ def forked(arguments: list[str]) -> tuple[int, bytes, bytes]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if not pid:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            os.dup2(out.fileno(), 1)
+                        os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             sys.argv = ["-c", *arguments]
             code = 0
