@@ -138,7 +138,7 @@ def forked(arguments: list[str]) -> tuple[int, bytes, bytes]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if not pid:
-                        os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             sys.argv = ["-c", *arguments]
             code = 0
