@@ -102,7 +102,7 @@ def fuzz(out: Path, n: int, *, seed: int = 0, only: str = "") -> dict[str, Any]:
     return report
 
 
-SLOW = ("training that goes on", "damaged run", "texts", "command lines", "gromacs top")
+SLOW = ("training that goes on", "texts", "command lines")
 
 
 def cases(folder: Path, seed: int) -> dict[str, Case]:
