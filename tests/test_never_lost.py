@@ -8,6 +8,7 @@ import errno
 import importlib
 import os
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from gencg import files
-from gencg.export import write_samples
+from gencg.export import read_samples, write_samples
 from gencg.run import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -153,6 +154,28 @@ def test_a_folder_that_was_started_over_meanwhile_is_not_gone_on_with(robustness
     assert gencg(*TINY, "--seed", 2, "--out", "run", "--override")[0] == 0
     with pytest.raises(ValueError, match=r"started over by another process .* seed is 2 there"):
         mine.check_current()
+
+
+def test_samples_are_topped_up_in_their_place(robustness, gencg) -> None:
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    draw = ["sample", "run", "--out", "more", "-n"]
+    assert gencg(*draw, 30)[0] == 0
+    for n in (30, 20):
+        code, _, err = gencg(*draw, n)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "more/samples.h5 exists; choose another --seed or --out" in err
+    assert gencg(*draw, 50)[0] == 0
+    assert read_samples("more").n_samples == 50
+    assert {path.name for path in Path("more").iterdir()} == {"samples.h5", "draw.pt"}
+
+
+@pytest.mark.parametrize("script", ["kill", "fuzz"])
+def test_the_long_forms_start(script: str, robustness, monkeypatch, capsys) -> None:
+    module = importlib.import_module(f"experiments.robustness.{script}")
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        module.main()
+    assert capsys.readouterr().out.startswith("usage")
 
 
 @pytest.mark.parametrize("name", ["figures", "draws"])

@@ -177,7 +177,7 @@ def run(
         earlier = folder.before_cvs or {}
         if earlier:
             announce("adding collective variables to the generator that is there")
-            before += earlier["wall_seconds"] - earlier.get("training_seconds", before)
+            before += earlier.get("wall_seconds", before) - earlier.get("training_seconds", before)
         result = train(system, folder, reporters=reporters, deadline=deadline)
         trained = time.monotonic()
         config = folder.config

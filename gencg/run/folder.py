@@ -277,7 +277,14 @@ class RunFolder:
     @property
     def before_cvs(self) -> dict[str, Any] | None:
         """The summary that a run had before collective variables were added; None for others."""
-        return self._read("generator.json")
+        found = self._read("generator.json")
+        for name in ("wall_seconds", "training_seconds", "n_samples"):
+            if found is not None and not isinstance(found.get(name, 0), int | float):
+                raise ValueError(
+                    f"{self.path / 'generator.json'} is damaged, {name} is no number; restore it "
+                    "or start over with --override"
+                )
+        return found
 
     @property
     def versions(self) -> dict[str, Any] | None:
