@@ -9,6 +9,7 @@ longer than `SECONDS`. Texts and command lines come from hypothesis.
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -325,6 +326,8 @@ def _child(case: Case, numbers: range, work: Path, log: Path) -> None:
 
         # The threads of before are not in the copy of the process
         torch.set_num_threads(1)
+        # Of one that dies the parent tells
+        faulthandler.disable()
         os.chdir(work)
         tempfile.tempdir = str(work)
         null = os.open(os.devnull, os.O_WRONLY)
