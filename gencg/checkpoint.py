@@ -52,8 +52,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         CheckpointError: If `content` holds something else.
         OSError: If it cannot be written; the file of before stays.
     """
-    tensors: list[Tensor] = []
-    tree = json.dumps(_encoded(content, tensors, "content"), separators=(",", ":")).encode()
+    tree, tensors = _pieces(content)
     if len(tree) > LONGEST_TEXT:
         raise CheckpointError(
             f"`content` must hold plain values of at most {LONGEST_TEXT:,} bytes, got "
@@ -71,6 +70,13 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
             file.write(content_bytes)
         file.seek(len(_MAGIC))
         file.write(digest.digest())
+
+
+def checkpoint_size(content: dict[str, Any]) -> int:
+    """Bytes of the file that `save_checkpoint` would write."""
+    tree, tensors = _pieces(content)
+    head = _HEAD + len(b"format %d\n" % FORMAT) + 8
+    return head + len(tree) + sum(tensor.nbytes for tensor in tensors)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -153,6 +159,13 @@ def _read(file: IO[bytes], n_bytes: int) -> dict[str, Any]:
     if not isinstance(content, dict) or left:
         raise ValueError("it is no mapping, or has a tail")
     return content
+
+
+def _pieces(content: dict[str, Any]) -> tuple[bytes, list[Tensor]]:
+    """The JSON text of a content, and its tensors in their order."""
+    tensors: list[Tensor] = []
+    tree = json.dumps(_encoded(content, tensors, "content"), separators=(",", ":"))
+    return tree.encode(), tensors
 
 
 def _encoded(value: Any, tensors: list[Tensor], place: str) -> Any:

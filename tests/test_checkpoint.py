@@ -12,7 +12,13 @@ import pytest
 import torch
 from tiny_fit import numbers, tiny_fit
 
-from gencg.checkpoint import FORMAT, CheckpointError, load_checkpoint, save_checkpoint
+from gencg.checkpoint import (
+    FORMAT,
+    CheckpointError,
+    checkpoint_size,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 DATA = Path(__file__).parent / "data"
 
@@ -140,6 +146,7 @@ def test_every_plain_value_comes_back(tmp_path) -> None:
     }  # fmt: skip
     save_checkpoint(tmp_path / "c.pt", content)
     loaded = load_checkpoint(tmp_path / "c.pt")
+    assert checkpoint_size(content) == (tmp_path / "c.pt").stat().st_size
     tensors, again = content.pop("tensors"), loaded.pop("tensors")
     assert [(t.dtype, t.shape) for t in again] == [(t.dtype, t.shape) for t in tensors]
     assert all(map(torch.equal, again, tensors))
