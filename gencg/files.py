@@ -11,7 +11,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk, or a quota, that has no more room."""
 UNWRITABLE = (*FULL, errno.EROFS, errno.EIO)
 """Errors of writing that are no fault of what was asked for."""
-_DRAFT = re.compile(r"^\.(?:(?P<pid>\d+)-.+|.+\.(?P<before>\d+)\.tmp)$")
+_DRAFT = re.compile(r"^\.(?:(\d+)-(.+)|(.+)\.(\d+)\.tmp)$")
 """Names of drafts, and as they were called before."""
 
 
@@ -47,11 +47,11 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def drafts(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Drafts that lie in a folder, and the numbers of the processes that write or wrote them."""
+def drafts(folder: Path) -> Iterator[tuple[Path, str, int]]:
+    """Drafts that lie in a folder, what they are of, and which process writes or wrote them."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if match := _DRAFT.match(path.name):
-            yield path, int(match["pid"] or match["before"])
+            yield path, match[2] or match[3], int(match[1] or match[4])
 
 
 def is_alive(pid: int) -> bool:

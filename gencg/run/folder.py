@@ -319,15 +319,19 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Remove the drafts that a kill left behind."""
-        for folder in (self.path, *(self.path / name for name in WRITTEN_LOCKED)):
-            for draft, _ in drafts(folder):
+        for folder in (self.path / name for name in WRITTEN_LOCKED):
+            for draft, _, _ in drafts(folder):
                 draft.unlink(missing_ok=True)
-        # Here other processes may write, which need no lock
-        for name in set(FOLDERS) - {*WRITTEN_LOCKED, "drawing"}:
-            for folder in (self.path / name, *(self.path / name).glob("*/")):
-                for draft, pid in drafts(folder):
-                    if not is_alive(pid):
-                        draft.unlink(missing_ok=True)
+        # Here other processes may write, too, which need no lock
+        others = (self.path / name for name in FOLDERS if name not in (*WRITTEN_LOCKED, "drawing"))
+        shared = (
+            self.path,
+            *(inner for folder in others for inner in (folder, *folder.glob("*/"))),
+        )
+        for folder in shared:
+            for draft, name, pid in drafts(folder):
+                if (folder == self.path and name in OWN) or not is_alive(pid):
+                    draft.unlink(missing_ok=True)
 
 
 def _check_links(path: Path) -> None:
