@@ -128,6 +128,7 @@ def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b"[" * 4000, b"\0" * 100, b"{}"])
 def test_a_damaged_lock_is_nobodys(content: bytes, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.02)
+    monkeypatch.setattr(lock, "BEAT", 0.02)
     (tmp_path / LOCK).write_bytes(content)
     with holding(tmp_path):
         pass

@@ -191,9 +191,9 @@ def test_nothing_is_written_through_a_link(name: str, robustness, gencg, tmp_pat
 
 def test_damaged_input_never_brings_it_down(robustness, tmp_path: Path) -> None:
     fuzz = importlib.import_module("experiments.robustness.fuzz")
-    report = fuzz.fuzz(tmp_path, 8, seed=1)
+    report = fuzz.fuzz(tmp_path, 7, seed=1)
     assert {name: found["failures"] for name, found in report.items() if found["failures"]} == {}
-    assert sum(found["cases"] for found in report.values()) > 200
+    assert sum(found["cases"] for found in report.values()) > 180
     assert sum(found["refused"] for found in report.values()) > 100
 
 
