@@ -79,6 +79,7 @@ def moments(arguments: Sequence[str], out: Path, n_kills: int, *, seed: int) -> 
     found: list[dict[str, Any]] = []
     wrong: list[str] = []
     number = 0
+    report: dict[str, Any] = {"cases": 0, "failures": 0}
     while len(found) < n_kills:
         folder = out / f"killed{number}"
         number += 1
@@ -95,7 +96,10 @@ def moments(arguments: Sequence[str], out: Path, n_kills: int, *, seed: int) -> 
             wrong.append(f"{folder.name} ended with {done.returncode}: {done.stderr.decode()}")
         else:
             wrong += [f"{folder.name}: {line}" for line in differences(whole, folder)]
-    return {"cases": len(found), "failures": len(wrong), "wrong": wrong, "kills": found}
+        report = {"cases": len(found), "failures": len(wrong), "wrong": wrong, "kills": found}
+        # After every run: this takes long, too
+        (out / "moments.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
 
 
 def _command(arguments: Sequence[str], folder: Path) -> list[str]:
