@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gencg import html, parallel
 from gencg.coordinates.clashes import clashes, distant_pairs
+from gencg.drawn import Parts, digest
 from gencg.geometry import wrap
 from gencg.importance import (
     effective_sample_size,
@@ -299,6 +300,7 @@ def draw(
     seed: int = 0,
     batch_size: int = 2000,
     name: str = "",
+    parts: Parts | None = None,
 ) -> Ensemble:
     r"""Draw samples of `model` with their importance weights for `target`.
 
@@ -313,18 +315,30 @@ def draw(
         seed: Seed of the draw; the global random state is left as it was.
         batch_size: Samples evaluated at once, a matter of memory.
         name: Name of the ensemble.
+        parts: Where to keep what is drawn so far, and what there is of it already; for one process
+            on a CPU.
 
     Returns:
         The ensemble, on the CPU.
 
     Raises:
-        ValueError: If `n_samples` or `batch_size` is not positive.
+        ValueError: If `n_samples` or `batch_size` is not positive, or `parts` are given to several
+            processes or a model on another device.
         RuntimeError: If more than half of the samples are not finite.
     """
     if n_samples < 1:
         raise ValueError(f"`n_samples` must be at least 1, got {n_samples}")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    if parts is not None:
+        if parallel.size() > 1 or model.rows(0).device.type != "cpu":
+            raise ValueError("`parts` are for one process on a CPU; leave them out")
+        parts.about |= {
+            "seed": seed,
+            "model": digest(model),
+            "temperature": target.temperature,
+            "name": name,
+        }
 
     def propose(part: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         z, y, log_q = model.sample(part.stop - part.start)
@@ -339,6 +353,7 @@ def draw(
         seed=seed,
         batch_size=batch_size,
         name=name,
+        parts=parts,
     )
 
 
@@ -438,6 +453,7 @@ def _collect(
     seed: int,
     batch_size: int,
     name: str,
+    parts: Parts | None = None,
 ) -> Ensemble:
     """Ensemble of the samples that `propose` draws batch by batch."""
     n_calls = target.energy.n_energy_calls
@@ -446,9 +462,13 @@ def _collect(
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            starts = range(0, n_samples, batch_size)
-            parts = [slice(i, min(i + batch_size, n_samples)) for i in starts]
-            batches = [_share(target, part, propose) for part in parts]
+            batches = [] if parts is None else parts.take_up(n_samples, batch_size)
+            n_calls -= 0 if parts is None else parts.n_calls
+            for i in range(len(batches) * batch_size, n_samples, batch_size):
+                part = slice(i, min(i + batch_size, n_samples))
+                batches.append(_share(target, part, propose))
+                if parts is not None and part.stop - i == batch_size:
+                    parts.keep(batches[-1], target.energy.n_energy_calls - n_calls)
     finally:
         model.train(training)
     x, y, z, energy, log_weights, valid, finite = map(torch.cat, zip(*batches, strict=True))

@@ -5,6 +5,7 @@ Cannot detect: a change of the programs; versions.json records those.
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -170,12 +171,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_drafts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     config = RunConfig("double-well").resolve(systems.double_well())
     folder = RunFolder.create(tmp_path, config)
-    for name in (".checkpoint.pt.123.tmp", ".123-samples.h5", ".mine", "notes.tmp"):
+    mine, dead = os.getpid(), 2**22 + 1
+    # Of what the run writes no other process has a draft; beside it one may be at work
+    gone = [".checkpoint.pt.123.tmp", f".{mine}-samples.h5", f"figures/.{mine}-a.png",
+            f"draws/a/.{dead}-samples.h5", f".{dead}-cvs.npy"]  # fmt: skip
+    kept = [".mine", "notes.tmp", f"draws/a/.{mine}-samples.h5", f".{mine}-cvs.npy"]
+    for name in (*gone, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     with folder.locked():
         pass
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"config.json", ".lock", ".mine", "notes.tmp"}
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"config.json", ".lock", *kept}
 
 
 def test_versions_are_read_or_missing_or_damaged(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from importlib import import_module
 
 import click
 
+from gencg import files
 from gencg.cli.command import Command
 from gencg.cli.errors import (
     BAD_INPUT,
     FAILED,
     INTERRUPTED,
     TIME_IS_UP,
+    UNWRITABLE,
     complain,
     reraise_if_debugging,
 )
@@ -67,7 +69,21 @@ def main(args: list[str] | None = None) -> None:
             f"{error.format_message()}; see gencg {' '.join(args[:1])} --help".replace("  ", " ")
         )
         sys.exit(BAD_INPUT)
-    except (ValueError, OSError, RuntimeError) as error:
+    except OSError as error:
+        reraise_if_debugging(args)
+        place = f"{error.filename}: " if error.filename else ""
+        reason = f"{place}{error.strerror}" if error.strerror else str(error)
+        if error.errno not in files.UNWRITABLE:
+            complain(reason or type(error).__name__)
+            sys.exit(BAD_INPUT)
+        cure = "make room" if error.errno in files.FULL else "make the disk writable"
+        complain(f"{reason}; {cure} and run the same command: all that was written before is whole")
+        sys.exit(UNWRITABLE)
+    except MemoryError:
+        reraise_if_debugging(args)
+        complain("out of memory; ask for fewer samples or a smaller batch, or close other programs")
+        sys.exit(FAILED)
+    except (ValueError, RuntimeError) as error:
         reraise_if_debugging(args)
         complain(str(error) or type(error).__name__)
         sys.exit(BAD_INPUT)

@@ -6,8 +6,9 @@ import click
 
 from gencg.deadline import EXIT_CODE
 
-DONE, FAILED, BAD_INPUT, TIME_IS_UP, INTERRUPTED = 0, 1, 2, EXIT_CODE, 130
-"""Exit codes; `FAILED` where it ran and something did not hold."""
+DONE, FAILED, BAD_INPUT, UNWRITABLE, TIME_IS_UP, INTERRUPTED = 0, 1, 2, 74, EXIT_CODE, 130
+"""Exit codes; `FAILED` where it ran and something did not hold, `UNWRITABLE` (EX_IOERR) where the
+disk is full, failing, or read-only."""
 
 
 def reraise_if_debugging(args: list[str]) -> None:
@@ -17,5 +18,6 @@ def reraise_if_debugging(args: list[str]) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on stderr, whatever the message holds."""
-    click.echo("gencg: " + " ".join(message.split()), err=True)
+    """One line on stderr, whatever the message holds: nothing in it steers the terminal."""
+    line = " ".join(message.split())
+    click.echo("gencg: " + "".join(c if c.isprintable() else "\ufffd" for c in line), err=True)

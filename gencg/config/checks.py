@@ -1,6 +1,7 @@
 """Rules of single settings, each with its words."""
 
 import math
+from pathlib import PurePath
 from typing import Any
 
 
@@ -16,6 +17,19 @@ def as_pairs(value: Any) -> tuple[tuple[float, float], ...]:
     except (TypeError, ValueError):
         raise ValueError(f"`phi_psi` must be pairs of numbers in degrees, got {value!r}") from None
     return paired
+
+
+def as_inputs(value: Any) -> tuple[tuple[str, str, str], ...]:
+    """What a run keeps of its input files: three words each, the copy within the folder."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    for entry in entries:
+        words = isinstance(entry, list | tuple) and [w for w in entry if isinstance(w, str)]
+        if not words or len(words) != 3 or len(entry) != 3:
+            raise ValueError(f"`inputs` must be triples of words, got {entry!r}")
+        copy = PurePath(words[1])
+        if copy.is_absolute() or ".." in copy.parts:
+            raise ValueError(f"`inputs` must name copies within the run folder, got {words[1]!r}")
+    return tuple((given, copy, checksum) for given, copy, checksum in entries)
 
 
 def check_number(config: Any, name: str, rule: str) -> None:

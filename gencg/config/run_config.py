@@ -13,7 +13,7 @@ from gencg.config.budget import (
     share_out,
     share_out_without_training,
 )
-from gencg.config.checks import as_pairs, check_integer, check_number, check_positive
+from gencg.config.checks import as_inputs, as_pairs, check_integer, check_number, check_positive
 from gencg.config.checksums import forcefield_checksum
 from gencg.config.comparing import differences
 from gencg.config.reading import read_json
@@ -172,7 +172,11 @@ class RunConfig:
         if self.ph is not None:
             check_number(self, "ph", "a finite number")
         object.__setattr__(self, "phi_psi", as_pairs(self.phi_psi))
-        object.__setattr__(self, "inputs", tuple(tuple(entry) for entry in self.inputs))
+        object.__setattr__(self, "inputs", as_inputs(self.inputs))
+        if not isinstance(self.forcefield_checksum, str | None):
+            raise ValueError(
+                f"`forcefield_checksum` must be a word, got {self.forcefield_checksum!r}"
+            )
 
     def _check_together(self) -> None:
         hot, cold = self.start_temperature, self.temperature
@@ -387,9 +391,11 @@ class RunConfig:
         if not isinstance(content, Mapping):
             raise ValueError(f"{source} must hold settings by name, got {type(content).__name__}")
         cls.check_names(content, source=source)
+        if "target" not in content:
+            raise ValueError(f"{source} must hold the setting `target`")
         try:
             return cls(**content)
-        except TypeError:
-            raise ValueError(f"{source} must hold the setting `target`") from None
+        except TypeError as error:
+            raise ValueError(f"{source} holds a setting of another kind ({error})") from None
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None

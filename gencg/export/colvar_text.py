@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gencg.export.checks import ExportError
-from gencg.export.trajectory import replacing
+from gencg.files import replacing
 
 
 def write_colvar(

@@ -23,7 +23,7 @@ from gencg.export.torchscript import (
     load_torchscript,
     write_torchscript,
 )
-from gencg.export.trajectory import replacing
+from gencg.files import replacing
 from gencg.molecule import Molecule
 
 CV_FORMATS = ("torchscript", "plumed", "colvars", "openmm")

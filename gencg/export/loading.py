@@ -1,15 +1,22 @@
 """Trajectories of other programs, read through MDTraj."""
 
+import gzip
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gencg.export.hdf5 import HDF5_SUFFIXES, read_topology, read_trajectory, reading
+from gencg.export.isolated import TRUSTING, load_apart
+
 SELF_CONTAINED = (
-    ".pdb", ".pdb.gz", ".ent", ".h5", ".hdf5", ".lh5", ".cif", ".cif.gz", ".pdbx", ".gro",
+    ".pdb", ".pdb.gz", ".ent", *HDF5_SUFFIXES, ".cif", ".cif.gz", ".pdbx", ".gro",
     ".mol2", ".arc", ".hoomdxml", ".gsd",
 )  # fmt: skip
 """Formats that name their atoms themselves."""
+LARGEST_UNPACKED = 2_000_000_000
+"""Bytes that a packed file may have when it is unpacked."""
 
 
 def load_trajectory(path: str | Path, top: str | Path | None = None) -> Any:
@@ -34,10 +41,11 @@ def load_trajectory(path: str | Path, top: str | Path | None = None) -> Any:
     suffix = _suffix(path)
     from mdtraj import FormatRegistry, load
 
-    if suffix not in FormatRegistry.loaders:
+    known = {*FormatRegistry.loaders, *HDF5_SUFFIXES} - {".lh5"}
+    if suffix not in known:
         raise ValueError(
-            f"trajectory {path} has no format that MDTraj knows ({suffix or 'no suffix'}); known "
-            f"are {' '.join(sorted(FormatRegistry.loaders))} .npy"
+            f"trajectory {path} has no format that is read here ({suffix or 'no suffix'}); known "
+            f"are {' '.join(sorted(known))} .npy"
         )
     if top is not None:
         _check_file(Path(top), "topology")
@@ -48,19 +56,56 @@ def load_trajectory(path: str | Path, top: str | Path | None = None) -> Any:
         )
     names_itself = suffix in SELF_CONTAINED
     try:
-        return load(str(path)) if names_itself else load(str(path), top=str(top))
+        for file in [path] if names_itself else [path, Path(str(top))]:
+            _check_unpacked(file)
+        if suffix in HDF5_SUFFIXES:
+            return read_trajectory(path)
+        if names_itself:
+            return load(str(path))
+        topology = _topology(str(top))
+        if suffix in TRUSTING:
+            return load_apart(path, topology)
+        return load(str(path), top=topology)
     except Exception as error:
         files = f"trajectory {path}" + ("" if names_itself else f" with --top {top}")
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+        reason = " ".join(str(error).split())[:300] or "no reason given"
         raise ValueError(f"{files} cannot be read ({type(error).__name__}: {reason})") from error
+
+
+def _topology(path: str) -> Any:
+    """The topology in a file; MDTraj would run the code in one of HDF5."""
+    from mdtraj import load_topology
+
+    if _suffix(Path(path)) not in (*HDF5_SUFFIXES, ".lh5"):
+        return load_topology(path)
+    with reading(Path(path)) as file:
+        return read_topology(file)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a packed file of a few bytes that would fill the memory."""
+    if not path.name.lower().endswith(".gz"):
+        return
+    n_bytes = 0
+    with gzip.open(path) as file:
+        while piece := file.read(2**20):
+            n_bytes += len(piece)
+            if n_bytes > LARGEST_UNPACKED:
+                raise ValueError(f"it has more than {LARGEST_UNPACKED:,} bytes when it is unpacked")
 
 
 def _load_array(path: Path) -> Any:
     try:
-        array = np.load(path, allow_pickle=False)
-        return array.astype(np.float64)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"trajectory {path} is no array of numbers ({error})") from error
+        # Mapped, so that no more is taken than is there
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = np.lib.format.open_memmap(path, mode="r")
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {array.dtype}")
+        return np.array(array, dtype=np.float64)
+    except Exception as error:  # NumPy reads the head of the file as Python
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"trajectory {path} is no array of numbers ({reason})") from error
 
 
 def _check_file(path: Path, noun: str) -> None:

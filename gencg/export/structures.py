@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from gencg.ensemble import Ensemble
-from gencg.export.trajectory import replacing
+from gencg.files import replacing
 
 
 def write_structures(

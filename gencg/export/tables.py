@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gencg.export.trajectory import replacing
+from gencg.files import replacing
 
 TABLES = (".npy", ".csv", ".txt")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gencg.export.checks import ExportError
 from gencg.export.cv_function import CVFunction
-from gencg.export.trajectory import replacing
+from gencg.files import replacing
 
 ABOUT = "cv.json"
 """Name of the description inside the file."""

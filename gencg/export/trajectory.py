@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,14 @@ import numpy as np
 import torch
 
 from gencg.ensemble import Ensemble
+from gencg.export.hdf5 import CHECKSUM, array, checksum, read_topology, reading
+from gencg.files import replacing
 
 if TYPE_CHECKING:
     from gencg.molecule import Molecule
 
 FORMATS = ("h5", "xtc", "dcd")
+_ARRAYS = {"x": "f", "y": "f", "z": "f", "energy": "f", "log_weights": "f", "valid": "b"}
 _UNITS = {"energy": "kilojoules_per_mole", "reference": "nanometers"}
 
 
@@ -59,8 +61,6 @@ def write_samples(
     folder.mkdir(parents=True, exist_ok=True)
 
     written = [folder / "samples.h5"]
-    with replacing(written[0]) as path:
-        _write_hdf5(path, ensemble)
     if ensemble.molecule is not None:
         written.append(folder / "topology.pdb")
         with replacing(written[-1]) as path:
@@ -70,10 +70,13 @@ def write_samples(
         for name in trajectories:
             written.append(folder / f"samples.{name}")
             with replacing(written[-1]) as path:
-                trajectory.save(str(path))
+                _save(trajectory, path)
         written.append(folder / "frames.csv")
         with replacing(written[-1]) as path:
             _write_frames(path, ensemble)
+    # Last: with it the others are there
+    with replacing(written[0]) as path:
+        _write_hdf5(path, ensemble)
     return written
 
 
@@ -91,29 +94,50 @@ def read_samples(path: str | Path) -> Ensemble:
     path = path / "samples.h5" if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"no samples at {path}; write them with `gencg sample`")
+    cure = "draw the samples again with `gencg sample`"
     try:
-        with h5py.File(path, "r") as file:
-            names = ("x", "y", "z", "energy", "log_weights", "valid")
-            tensors = {name: torch.from_numpy(file[name][()]) for name in names}
+        with reading(path) as file:
+            arrays = {name: array(file, name, kind=kind) for name, kind in _ARRAYS.items()}
+            figures = _figures(file)
+            if CHECKSUM in file.attrs and (
+                file.attrs[CHECKSUM] != checksum(_sorted(file, arrays), figures).encode()
+            ):
+                raise ValueError("its checksum differs")
+            tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
             return Ensemble(
                 **tensors,
-                temperature=float(file.attrs["temperature"]),
+                temperature=figures[0],
                 molecule=_read_molecule(file) if "topology" in file else None,
-                n_energy_calls=int(file.attrs["n_energy_calls"]),
-                name=bytes(file.attrs["name"]).decode(),
+                n_energy_calls=figures[1],
+                name=figures[2].decode(),
             )
-    except (OSError, KeyError) as error:
-        reason = str(error).strip("'\"")
-        raise ValueError(
-            f"{path} is damaged or not written by gencg ({reason}); draw the samples again with "
-            "`gencg sample`"
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or not written by gencg ({error}); {cure}") from error
+
+
+def _figures(file: Any) -> tuple[float, int, bytes]:
+    """Temperature, number of energy calls and name."""
+    attributes = file.attrs
+    return (
+        float(attributes["temperature"]),
+        int(attributes["n_energy_calls"]),
+        bytes(attributes["name"]),
+    )
+
+
+def _sorted(file: Any, arrays: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Arrays that the checksum is of, those of the molecule too."""
+    kinds = {"topology": "S", "reference": "f"}
+    molecule = {name: array(file, name, kind=kind) for name, kind in kinds.items() if name in file}
+    return sorted({**arrays, **molecule}.items())
 
 
 def _write_hdf5(path: Path, ensemble: Ensemble) -> None:
     with h5py.File(path, "w") as file:
-        for name in ("x", "y", "z", "energy", "log_weights", "weights", "valid"):
-            file[name] = getattr(ensemble, name).cpu().numpy()
+        arrays = {name: getattr(ensemble, name).cpu().numpy() for name in (*_ARRAYS, "weights")}
+        for name, values in arrays.items():
+            file[name] = values
+        del arrays["weights"]
         file.attrs["temperature"] = ensemble.temperature
         file.attrs["n_energy_calls"] = ensemble.n_energy_calls
         # Strings of fixed length: PyTables warns about others
@@ -124,6 +148,7 @@ def _write_hdf5(path: Path, ensemble: Ensemble) -> None:
         for name, unit in _UNITS.items():
             if name in file:
                 file[name].attrs["units"] = np.bytes_(unit)
+        file.attrs[CHECKSUM] = np.bytes_(checksum(_sorted(file, arrays), _figures(file)))
 
 
 def _write_mdtraj_layout(file: Any, ensemble: Ensemble, molecule: Molecule) -> None:
@@ -142,29 +167,25 @@ def _write_mdtraj_layout(file: Any, ensemble: Ensemble, molecule: Molecule) -> N
 
 
 def _read_molecule(file: Any) -> Molecule:
-    from mdtraj import Topology
-    from mdtraj.core.element import get_by_symbol
-    from mdtraj.core.topology import bond_name_to_type
-
     from gencg.molecule import Molecule
 
-    layout = json.loads(file["topology"][0])
-    topology = Topology()
-    for chain in layout["chains"]:
-        to_chain = topology.add_chain(chain["chain_id"])
-        for residue in chain["residues"]:
-            to = topology.add_residue(
-                residue["name"], to_chain, residue["resSeq"], residue["segmentID"]
-            )
-            for atom in residue["atoms"]:
-                charge = atom.get("formal_charge")
-                element = get_by_symbol(atom["element"])
-                topology.add_atom(atom["name"], element, to, formal_charge=charge)
-    atoms = list(topology.atoms)
-    for (i, j), bond in zip(layout["bonds"], layout["bond_metadata"], strict=True):
-        kind = bond_name_to_type(bond["type"])
-        topology.add_bond(atoms[i], atoms[j], order=bond["order"], type=kind)
-    return Molecule(topology, file["reference"][()], check=False)
+    positions = array(file, "reference", kind="f", ndim=2)
+    return Molecule(read_topology(file), positions, check=False)
+
+
+def _save(trajectory: Any, path: Path) -> None:
+    """Write a trajectory; MDTraj's writers tell of a full disk as they like, or not at all."""
+    import mdtraj
+
+    try:
+        trajectory.save(str(path))
+        with mdtraj.open(str(path)) as file:
+            n_frames = len(file)
+    except Exception as error:
+        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
+    if n_frames != len(trajectory):
+        reason = f"cannot be written: it holds {n_frames} of {len(trajectory)} frames"
+        raise OSError(errno.EIO, reason, str(path))
 
 
 def _write_frames(path: Path, ensemble: Ensemble) -> None:
@@ -176,14 +197,3 @@ def _write_frames(path: Path, ensemble: Ensemble) -> None:
         writer.writerow(["frame", "sample", "weight", "log_weight", "energy_kj_per_mol"])
         for frame, (sample, row) in enumerate(zip(samples, rows, strict=True)):
             writer.writerow([frame, sample, *row])
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes the place of `path` once it is complete."""
-    draft = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ import torch
 from matplotlib.figure import Figure
 
 from gencg.analysis.alignment import superposed
-from gencg.export.trajectory import replacing, write_samples
+from gencg.export.trajectory import write_samples
+from gencg.files import replacing
 from gencg.molecule import Molecule
 from gencg.notebook.pictures import figure_png, write_movie
 from gencg.notebook.route import Route

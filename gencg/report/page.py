@@ -13,10 +13,10 @@ from gencg.analysis.basins import Basin
 from gencg.analysis.verdict import Verdict, overall
 from gencg.discover import SlowCVs
 from gencg.ensemble import Ensemble
+from gencg.files import write_atomically
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.overview import overview
 from gencg.report.collective import collective_sections
-from gencg.report.files import write_atomically
 from gencg.report.look import PAGE, STYLE
 from gencg.report.pieces import (
     duration,

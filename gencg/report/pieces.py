@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gencg.files import write_atomically
 from gencg.plots.overview import Panel
-from gencg.report.files import write_atomically
 
 Rows = Iterable[Sequence[str]]
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import subprocess
 import sys
@@ -11,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gencg.config import read_object
 from gencg.deadline import EXIT_CODE, Deadline, TimeIsUp
-from gencg.report import write_atomically
+from gencg.files import write_atomically
 from gencg.systems.files import read_text
 from gencg.systems.sdf import read_blocks
 
@@ -128,8 +128,10 @@ def run_batch(
             if done.returncode:
                 row |= {"status": "failed", "reason": _last_line(log, done.returncode)}
             else:
-                summary = json.loads((out / item.name / "summary.json").read_text())
+                summary = read_object(out / item.name / "summary.json")
                 row |= {"status": "done"} | _numbers(summary)
+        except (KeyError, TypeError):
+            row |= {"status": "failed", "reason": f"{item.name}/summary.json is damaged"}
         except (OSError, ValueError) as error:
             row |= {"status": "failed", "reason": str(error)}
         announce(f"    {describe_row(row)}")

@@ -1,6 +1,7 @@
 """A run from beginning to end: train, draw, report, in a folder that can be resumed."""
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from gencg.analysis.probes import Probe, probe_modes, probe_state, restore_probe
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.config import RunConfig
 from gencg.deadline import Deadline, TimeIsUp
+from gencg.drawn import Parts
 from gencg.ensemble import Ensemble, draw
 from gencg.export.trajectory import read_samples, write_samples
 from gencg.fit import FitResult, fit
@@ -54,6 +56,7 @@ def train(
             to take over.
         TimeIsUp: If the deadline came first.
     """
+    folder.check_current()
     # A damaged checkpoint is refused here, before anything is written
     if is_trained(folder):
         return _fit(system, folder, ())
@@ -203,17 +206,18 @@ def run(
     Raises:
         TimeIsUp: If the deadline came first; the same call goes on from there.
     """
-    done = folder.summary
-    if done is not None:
-        announce(f"{folder.path} is finished already; --override starts it over")
+    if (done := _finished(folder, announce)) is not None:
         return done
     started = time.monotonic()
     with folder.locked():
+        # Another process may have held the folder, and finished
+        if (done := _finished(folder, announce)) is not None:
+            return done
         before = spent_seconds(folder)
         earlier = folder.before_cvs or {}
         if earlier:
             announce("adding collective variables to the generator that is there")
-            before += earlier["wall_seconds"] - earlier.get("training_seconds", before)
+            before += earlier.get("wall_seconds", before) - earlier.get("training_seconds", before)
         result = train(system, folder, reporters=reporters, deadline=deadline, announce=announce)
         trained = time.monotonic()
         config = folder.config
@@ -227,14 +231,14 @@ def run(
         probes = look_for_modes(result, folder, announce=announce)
         _stop_before("drawing", deadline, seconds["samples"] + seconds["report"])
         announce(f"drawing {config.n_samples:,} samples")
-        ensemble = sample(result, config.n_samples, seed=config.seed)
+        ensemble = _drawn(result, folder, "generator")
         assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
         summary = summarise(config, result, ensemble, assessment, probes=probes)
         # Drawn once before collective variables were added, and now again
         summary["energy_calls"] += earlier.get("n_samples", 0)
         summary["generator"] = folder.origin
         if found is not None:
-            ensemble = sample(found.joint, config.n_samples, seed=config.seed)
+            ensemble = _drawn(found.joint, folder, "joint")
             assessment = assess(system, ensemble, ladder=stages(result), probes=probes)
             summary |= summarise_cvs(summary, found, ensemble, assessment)
         if parallel.rank() > 0:
@@ -254,7 +258,16 @@ def run(
         summary["wall_seconds"] = before + time.monotonic() - started
         summary["training_seconds"] = before + trained - started
         write_json(folder.path / "summary.json", summary)
+        shutil.rmtree(folder.drawing, ignore_errors=True)
     return summary
+
+
+def _finished(folder: RunFolder, announce: Callable[[str], None]) -> dict[str, Any] | None:
+    """The summary of a run that is finished."""
+    done = folder.summary
+    if done is not None:
+        announce(f"{folder.path} is finished already; --override starts it over")
+    return done
 
 
 def _stop_before(stage: str, deadline: Deadline | None, seconds: float) -> None:
@@ -262,19 +275,28 @@ def _stop_before(stage: str, deadline: Deadline | None, seconds: float) -> None:
         raise TimeIsUp(f"time is up before {stage}")
 
 
-def sample(result: FitResult, n_samples: int, *, seed: int) -> Ensemble:
+def sample(result: FitResult, n_samples: int, *, seed: int, parts: Parts | None = None) -> Ensemble:
     """Draw from a trained generator.
 
     Args:
         result: The generator.
-        n_samples: How many.
-        seed: Of the draw.
+        n_samples: Number of samples.
+        seed: Seed of the draw.
+        parts: Where to keep what is drawn so far.
     """
     system = result.system
     return draw(
         result.model, result.target, n_samples, molecule=system.molecule, seed=seed,
-        name=system.name,
+        name=system.name, parts=parts,
     )  # fmt: skip
+
+
+def _drawn(result: FitResult, folder: RunFolder, name: str) -> Ensemble:
+    """The samples of a run, of which those drawn before a kill are there."""
+    config, parts = folder.config, None
+    if parallel.size() == 1:
+        parts = Parts(folder.drawing / name, seconds=config.checkpoint_seconds)
+    return sample(result, config.n_samples, seed=config.seed, parts=parts)
 
 
 def look_for_modes(

@@ -19,8 +19,8 @@ from gencg.coordinates.internal import InternalCoordinates
 from gencg.discover import restore_slow
 from gencg.ensemble import Ensemble
 from gencg.export.trajectory import read_samples
+from gencg.files import write_atomically
 from gencg.plots.explanation import explanation_figure
-from gencg.report import write_atomically
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
 from gencg.systems.base import System

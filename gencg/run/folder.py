@@ -7,7 +7,6 @@ moment leaves a folder that the same command goes on with.
 """
 
 import dataclasses
-import fcntl
 import json
 import shutil
 import tempfile
@@ -25,8 +24,11 @@ from gencg.config import (
     file_checksum,
     forcefield_checksum,
     hindrances,
+    read_object,
+    read_small,
 )
-from gencg.report import write_atomically
+from gencg.files import FULL, drafts, is_alive, write_atomically
+from gencg.run.lock import holding
 from gencg.run.metrics import read_metrics
 from gencg.systems import System, load
 from gencg.systems.inputs import input_files
@@ -34,12 +36,16 @@ from gencg.training import StepInfo
 
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
-    "samples.dcd", "samples.h5", "topology.pdb", "draws", "export", "basins", "states", "joint.pt",
-    "cvs.pt", "probes.pt", "checkpoint.pt", "origin.json", "metrics.csv", "tensorboard",
+    "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
+    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", "origin.json", "metrics.csv", "tensorboard",
     "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
-DRAWN = ("samples.*", "draws", "export", "figures", "basins", "states", ".*")
+FOLDERS = ("figures", "drawing", "draws", "export", "basins", "states", "tensorboard", INPUTS)
+"""Folders within that of a run."""
+WRITTEN_LOCKED = ("figures", "basins", "drawing/generator", "drawing/joint", INPUTS)
+"""Those into which only the process writes that holds the run."""
+DRAWN = ("samples.*", "drawing", "draws", "export", "figures", "basins", "states", ".*")
 """What other processes than the first do without."""
 BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
 """What shows that a run has something to lose."""
@@ -66,11 +72,12 @@ class RunFolder:
         """
         path = Path(path)
         try:
-            text = (path / "config.json").read_text()
+            text = read_small(path / "config.json")
         except OSError:
             raise ValueError(
                 f"{path} is not a run folder: it has no config.json; make one with `gencg run`"
             ) from None
+        _check_links(path)
         return cls(path, RunConfig.from_json(text, source=str(path / "config.json")))
 
     @classmethod
@@ -88,6 +95,7 @@ class RunFolder:
         """
         path = Path(path)
         file = path / "config.json"
+        _check_links(path)
         if path.exists() and not path.is_dir():
             raise ValueError(f"`out` must be a folder, but {path} is a file; choose another --out")
         if path.exists() and not file.exists():
@@ -124,6 +132,8 @@ class RunFolder:
                 folder._keep_inputs()
                 write_atomically(file, config.to_json().encode())
         except OSError as error:
+            if error.errno in FULL:
+                raise  # another folder on the same disk is no cure
             raise ValueError(
                 f"`out` folder {path} cannot be written ({error.strerror}); choose another --out"
             ) from None
@@ -171,6 +181,20 @@ class RunFolder:
         for file in input_files(self.config.target, self.config.loader_options):
             write_atomically(self.path / INPUTS / file.name, file.content)
         self.check_inputs()
+
+    def check_current(self) -> None:
+        """Refuse to go on where another process has started the folder over, to be asked locked.
+
+        Raises:
+            ValueError: If the folder's settings are no longer those of the run.
+        """
+        if not (self.path / "config.json").exists():
+            return
+        if different := self.config.differences(RunFolder.open(self.path).config):
+            raise ValueError(
+                f"folder {self.path} was started over by another process with other settings: "
+                f"{'; '.join(different)}; choose another --out"
+            )
 
     def check_inputs(self) -> None:
         """Refuse copies of input files that are gone or not what they were.
@@ -241,6 +265,11 @@ class RunFolder:
         return self.path / "joint.pt"
 
     @property
+    def drawing(self) -> Path:
+        """Folder of the samples that are drawn so far; gone once the run is finished."""
+        return self.path / "drawing"
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """Contents of summary.json; None while the run is not finished."""
         return self._read("summary.json")
@@ -248,7 +277,14 @@ class RunFolder:
     @property
     def before_cvs(self) -> dict[str, Any] | None:
         """The summary that a run had before collective variables were added; None for others."""
-        return self._read("generator.json")
+        found = self._read("generator.json")
+        for name in ("wall_seconds", "training_seconds", "n_samples"):
+            if found is not None and not isinstance(found.get(name, 0), int | float):
+                raise ValueError(
+                    f"{self.path / 'generator.json'} is damaged, {name} is no number; restore it "
+                    "or start over with --override"
+                )
+        return found
 
     @property
     def origin(self) -> dict[str, Any] | None:
@@ -262,14 +298,13 @@ class RunFolder:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text())
+            return read_object(self.path / name)
         except FileNotFoundError:
             return None
         except ValueError:
             raise ValueError(
                 f"{self.path / name} is damaged; remove it and run the same command"
             ) from None
-        return content
 
     def history(self) -> list[StepInfo]:
         """Log lines of metrics.csv."""
@@ -277,32 +312,48 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, so that no second process writes into it; a kill lets it go."""
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(
-                    f"folder {self.path} is in use by another gencg process; wait for it or "
-                    "choose another --out"
-                ) from None
+        """Hold the folder, so that no second process writes into it; a kill lets it go.
+
+        Raises:
+            ValueError: If another process holds it.
+            OSError: If it cannot be written.
+        """
+        with holding(self.path):
             self._tidy()
             yield
 
     def _tidy(self) -> None:
         """Remove the drafts that a kill left behind."""
-        for draft in self.path.glob(".*.tmp"):
-            draft.unlink(missing_ok=True)
-        for name in ("samples.h5", "samples.xtc", "samples.dcd", "topology.pdb", "frames.csv"):
-            for draft in self.path.glob(f".*-{name}"):
+        for folder in (self.path / name for name in WRITTEN_LOCKED):
+            for draft, _, _ in drafts(folder):
                 draft.unlink(missing_ok=True)
+        # Here other processes may write, too, which need no lock
+        others = (self.path / name for name in FOLDERS if name not in (*WRITTEN_LOCKED, "drawing"))
+        shared = (
+            self.path,
+            *(inner for folder in others for inner in (folder, *folder.glob("*/"))),
+        )
+        for folder in shared:
+            for draft, name, pid in drafts(folder):
+                if (folder == self.path and name in OWN) or not is_alive(pid):
+                    draft.unlink(missing_ok=True)
+
+
+def _check_links(path: Path) -> None:
+    """Refuse folders of a run that are links: what is written into them would lie elsewhere."""
+    for name in FOLDERS:
+        if (path / name).is_symlink():
+            raise ValueError(
+                f"{path / name} is a link, and nothing is written outside of a run folder; "
+                "replace it by the folder itself, or give --out"
+            )
 
 
 def _is_foreign(file: Path) -> bool:
     """Whether a config.json is there that another program wrote; a damaged one may be ours."""
     try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(read_small(file))
+    except (OSError, ValueError, RecursionError):
         return False
     return not (isinstance(content, dict) and "target" in content)
 

@@ -1,7 +1,6 @@
 """A run measured before it is made: a few steps of each stage on this machine, nothing written."""
 
 import dataclasses
-import io
 import math
 import resource
 import statistics
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from gencg.analysis.probes import FEWEST_STEPS, STEPS_PER_SOFT, probe_modes
+from gencg.checkpoint import checkpoint_size
 from gencg.config import RunConfig
 from gencg.discover.refit import refit_soft
 from gencg.fit import FitResult, fit
@@ -206,12 +206,10 @@ def _bytes_of_sample(system: System) -> int:
 
 def _checkpoint_bytes(result: FitResult) -> int:
     """Size of a checkpoint with all rungs of the ladder, of which a few were measured."""
-    file = io.BytesIO()
-    torch.save(result.state.state_dict(), file)
     ladder = result.ladder
     first = ladder[0]
     rung = sum(tensor.nbytes for tensor in (first.y, first.energy, first.log_weights))
-    return file.tell() + (N_RUNGS - len(ladder)) * rung
+    return checkpoint_size(result.state.state_dict()) + (N_RUNGS - len(ladder)) * rung
 
 
 def _peak_bytes() -> int:

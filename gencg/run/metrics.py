@@ -1,11 +1,10 @@
 """The log of a training run as a table, metrics.csv."""
 
-import csv
 import dataclasses
 from pathlib import Path
 from typing import IO, Any
 
-from gencg.report import write_atomically
+from gencg.files import write_atomically
 from gencg.training import StepInfo
 
 COLUMNS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(StepInfo)}
@@ -14,13 +13,16 @@ COLUMNS: dict[str, Any] = {field.name: field.type for field in dataclasses.field
 def read_metrics(path: str | Path) -> list[StepInfo]:
     """Log lines in their order; none for a missing file, and a line cut off by a kill is left.
 
-    A table of before may lack the last columns, which then have their defaults.
+    So are lines that hold anything else. A table of before may lack the last columns, which then
+    have their defaults.
     """
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.reader(file))
+        text = Path(path).read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return []
+    # A number that is cut off may still be a number
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    rows = [line.split(",") for line in lines]
     names = rows[0] if rows else []
     return [info for row in rows[1:] if (info := _parse(row, names)) is not None]
 

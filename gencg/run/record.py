@@ -19,8 +19,8 @@ from gencg.analysis.verdict import Verdict, judge_modes, overall, worse
 from gencg.config import RunConfig
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
+from gencg.files import write_atomically
 from gencg.fit import FitResult
-from gencg.report import write_atomically
 from gencg.run.collective import Discovery
 from gencg.systems.base import System
 

@@ -25,10 +25,10 @@ from gencg.discover.slow_cvs import MIN_POPULATION
 from gencg.ensemble import Ensemble
 from gencg.export.structures import write_structures
 from gencg.export.trajectory import read_samples
+from gencg.files import write_atomically
 from gencg.molecule import Molecule
 from gencg.objectives.dirichlet import GAP
 from gencg.plots.states import states_figure
-from gencg.report import write_atomically
 from gencg.report.pieces import percent
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json

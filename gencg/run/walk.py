@@ -14,7 +14,8 @@ from gencg.analysis.histogram import Array
 from gencg.analysis.path import CVPath, free_energy_path, path_along
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
-from gencg.export.trajectory import replacing, write_samples
+from gencg.export.trajectory import write_samples
+from gencg.files import replacing
 from gencg.importance import (
     effective_sample_size,
     log_partition,

@@ -32,7 +32,9 @@ def explain(folder: str, max_terms: int, **options: Any) -> None:
     from gencg.run import RunFolder
     from gencg.run.explain import explain_run
 
-    result = explain_run(RunFolder.open(folder), max_terms=max_terms)
+    opened = RunFolder.open(folder)
+    with opened.locked():
+        result = explain_run(opened, max_terms=max_terms)
     rows = [explanation.numbers() for explanation in result.explanations]
     files = [str(path) for path in result.files]
     text = "\n".join([*map(str, result.explanations), files[0]])

@@ -24,5 +24,6 @@ def report(folder: str, **options: Any) -> None:
     from gencg.run import RunFolder, rewrite_report
 
     opened = RunFolder.open(folder)
-    path = rewrite_report(opened.system(), opened)
+    with opened.locked():
+        path = rewrite_report(opened.system(), opened)
     show(options, {"report": str(path)}, str(path))

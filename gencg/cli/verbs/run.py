@@ -72,7 +72,13 @@ def run(targets: tuple[str, ...], **options: Any) -> None:
             )
     if not first:
         return
-    show(options, summary, _in_words(summary, path))
+    try:
+        text = _in_words(summary, path)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"{path / 'summary.json'} is damaged; remove it and run the same command"
+        ) from None
+    show(options, summary, text)
 
 
 _PASSED = {"good": "passed", "poor": "FAILED", "open": "open"}
@@ -80,12 +86,13 @@ _PASSED = {"good": "passed", "poor": "FAILED", "open": "open"}
 
 def _in_words(summary: dict[str, Any], folder: Path) -> str:
     from gencg.report import percent
+    from gencg.report.pieces import number
 
+    log_z, error = (number(summary[name], "{:.4f}") for name in ("log_z", "log_z_error"))
     lines = [
         f"{summary['name']} at {summary['temperature']:g} K: ESS {summary['ess']:.3f} on "
-        f"{summary['n_samples']:,} samples, log Z {summary['log_z']:.4f} ± "
-        f"{summary['log_z_error']:.4f}, {summary['energy_calls']:,} energy calls, "
-        f"{summary['wall_seconds']:.0f} s"
+        f"{summary['n_samples']:,} samples, log Z {log_z} ± {error}, "
+        f"{summary['energy_calls']:,} energy calls, {summary['wall_seconds']:.0f} s"
     ]
     if origin := summary.get("generator"):
         lines.append(

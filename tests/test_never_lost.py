@@ -1,0 +1,225 @@
+"""Accidents while a run is written: nothing is lost, and one line says what happened.
+
+The long forms are `experiments.robustness.kill` and `fuzz`; here are short ones of the same code.
+Cannot detect: a disk that lies about a flush; a power cut, which no process can play.
+"""
+
+import errno
+import importlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from gencg import files
+from gencg.export import read_samples, write_samples
+from gencg.run import RunFolder
+
+ROOT = Path(__file__).parents[1]
+TINY = ["run", "double-well", "--energy-calls", "3600", "--samples", "100", "--batch-size", "400",
+        "--coverage-calls", "1300", "--cvs", "0", "--threads", "1", "--quiet",
+        "--checkpoint-seconds", "1e-3"]  # fmt: skip
+
+
+@pytest.fixture
+def robustness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+    """The experiment's modules, and reports with a figure that is drawn at once."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENCG_COMPILE", "0")
+    torch.set_default_dtype(torch.float32)
+    threads = torch.get_num_threads()
+    readers = importlib.import_module("experiments.robustness.readers")
+    with readers.quick_figures():
+        yield importlib.import_module("experiments.robustness")
+    torch.set_num_threads(threads)
+
+
+def test_a_kill_at_any_file_operation_loses_nothing(robustness, gencg, caplog) -> None:
+    kill = importlib.import_module("experiments.robustness.kill")
+    codes = []
+
+    def call(arguments: list[str]) -> None:
+        codes.append(gencg(*arguments)[0])
+
+    found = kill.operations(TINY, Path(), every=5, call=call)
+    assert found["wrong"] == []
+    assert found["cases"] >= 6
+    assert codes == [0] * found["cases"]
+    # What is compared can differ
+    compare = importlib.import_module("experiments.robustness.compare")
+    assert gencg(*TINY, "--seed", 1, "--out", "other")[0] == 0
+    differ = compare.differences(Path("watched"), Path("other"))
+    assert {line.partition(".")[0] for line in differ} >= {"checkpoint", "samples", "metrics"}
+
+
+@pytest.mark.parametrize("at", [0, 5, 9])
+def test_a_full_disk_is_told_and_loses_nothing(
+    at: int, robustness, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, written = files._flush, []
+
+    def full(path: Path) -> None:
+        if path.is_file():
+            written.append(path)
+        if len(written) > at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_flush", full)
+        code, out, err = gencg(*TINY, "--out", "run")
+    assert (code, out, err.count("\n")) == (74, "", 1)
+    file = written[-1].with_name(written[-1].name.partition("-")[2])
+    assert err == (
+        f"gencg: {file}: No space left on device; make room and run the same command: all that "
+        "was written before is whole\n"
+    )
+    assert not list(files.drafts(Path("run")))
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    assert gencg(*TINY, "--out", "whole")[0] == 0
+    compare = importlib.import_module("experiments.robustness.compare")
+    assert compare.differences(Path("whole"), Path("run")) == []
+
+
+@pytest.mark.parametrize("kind", ["h5", "xtc", "dcd"])
+def test_a_file_that_did_not_fit_does_not_appear(
+    kind: str, robustness, tmp_path: Path, capfd
+) -> None:
+    readers = importlib.import_module("experiments.robustness.readers")
+    ensemble = readers._ensemble(500)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(OSError, match=rf"samples\.{kind}"):
+            write_samples(tmp_path, ensemble, formats=("h5", kind))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["topology.pdb"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    robustness, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    opened = os.open
+
+    def read_only(path, flags, *rest, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR) and "run" in Path(path).parts:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", read_only)
+    code, _, err = gencg("report", "run")
+    assert (code, err.count("\n")) == (74, 1)
+    assert "run/.lock: Read-only file system; make the disk writable" in err
+    # What is finished can be read all the same
+    code, out, _ = gencg(*TINY, "--out", "run")
+    assert (code, "report: run/report.html" in out) == (0, True)
+    assert before == {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+
+
+def test_a_clock_that_runs_backwards_changes_nothing(
+    robustness, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gencg(*TINY, "--out", "whole")[0] == 0
+    now = iter(range(2_000_000_000, 0, -10_000))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    assert gencg(*TINY, "--time-limit", "1h", "--out", "run")[0] == 0
+    compare = importlib.import_module("experiments.robustness.compare")
+    assert compare.differences(Path("whole"), Path("run")) == []
+    assert 0 < RunFolder.open("run").summary["wall_seconds"] < 3600
+
+
+def test_a_second_process_is_refused_by_every_verb_that_writes(robustness, gencg) -> None:
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    (Path("run") / "summary.json").unlink()
+    with RunFolder.open("run").locked():
+        for verb in (["report", "run"], ["explain", "run"], [*TINY, "--out", "run"]):
+            code, _, err = gencg(*verb)
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"in use by another gencg process (process {os.getpid()} on " in err
+
+
+def test_a_folder_that_was_started_over_meanwhile_is_not_gone_on_with(robustness, gencg) -> None:
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    mine = RunFolder.open("run")
+    assert gencg(*TINY, "--seed", 2, "--out", "run", "--override")[0] == 0
+    with pytest.raises(ValueError, match=r"started over by another process .* seed is 2 there"):
+        mine.check_current()
+
+
+def test_samples_are_topped_up_in_their_place(robustness, gencg) -> None:
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    draw = ["sample", "run", "--out", "more", "-n"]
+    assert gencg(*draw, 30)[0] == 0
+    for n in (30, 20):
+        code, _, err = gencg(*draw, n)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "more/samples.h5 exists; choose another --seed or --out" in err
+    assert gencg(*draw, 50)[0] == 0
+    assert read_samples("more").n_samples == 50
+    assert {path.name for path in Path("more").iterdir()} == {"samples.h5", "draw.pt"}
+
+
+@pytest.mark.parametrize("script", ["kill", "fuzz"])
+def test_the_long_forms_start(script: str, robustness, monkeypatch, capsys) -> None:
+    module = importlib.import_module(f"experiments.robustness.{script}")
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        module.main()
+    assert capsys.readouterr().out.startswith("usage")
+
+
+@pytest.mark.parametrize("name", ["figures", "draws"])
+def test_nothing_is_written_through_a_link(name: str, robustness, gencg, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    Path("run").mkdir()
+    (Path("run") / name).symlink_to(tmp_path / "elsewhere")
+    code, _, err = gencg(*TINY, "--out", "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"run/{name} is a link, and nothing is written outside of a run folder" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_damaged_input_never_brings_it_down(robustness, tmp_path: Path) -> None:
+    fuzz = importlib.import_module("experiments.robustness.fuzz")
+    report = fuzz.fuzz(tmp_path, 7, seed=1)
+    assert {name: found["failures"] for name, found in report.items() if found["failures"]} == {}
+    assert sum(found["cases"] for found in report.values()) > 180
+    assert sum(found["refused"] for found in report.values()) > 100
+
+
+def test_what_must_not_happen_is_noticed(robustness, tmp_path: Path) -> None:
+    fuzz = importlib.import_module("experiments.robustness.fuzz")
+    (tmp_path / "work").mkdir()
+
+    def case(k: int, path: Path) -> None:
+        if k == 0:
+            (tmp_path / "outside").write_text("")
+        if k == 1:
+            raise KeyError("no such thing")
+        if k == 2:
+            os.kill(os.getpid(), 11)
+        if k == 3:
+            bytearray(10**10)
+        if k == 4:
+            raise ValueError("as it should")
+        path.write_text("inside")
+
+    found = fuzz._tried("planted", case, 6, tmp_path)
+    assert (found["cases"], found["refused"]) == (6, 1)
+    wrong = [failure.partition(" (")[0] for failure in found["failures"]]
+    assert wrong == [
+        f"case 0: open {tmp_path / 'outside'}",
+        "case 1: KeyError: 'no such thing'",
+        "case 2 ended the process with -11",
+        "case 3: MemoryError: ",
+    ]
