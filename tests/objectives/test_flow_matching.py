@@ -146,6 +146,7 @@ def test_the_decoder_decides_what_trains_it() -> None:
     matched = build_objective("covering", model, target, **options, matching=0.5)
     assert isinstance(matched, FlowMatching)
     assert isinstance(matched.after, CoveringKL)
+    assert matched.after.n_moves == 0
     assert matched.n_matching == 50
     # A model that is trained on is not matched again
     assert isinstance(build_objective("path", model, target, **options), ReverseKL)
