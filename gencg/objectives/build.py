@@ -3,7 +3,7 @@
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.continuous import FlowMatchingDecoder
 from gencg.objectives.base import Objective
-from gencg.objectives.covering_kl import MOVES, CoveringKL
+from gencg.objectives.covering_kl import ORDER, CoveringKL
 from gencg.objectives.flow_matching import FlowMatching
 from gencg.objectives.reverse_kl import ReverseKL
 from gencg.objectives.walkers import two_blocks
@@ -30,7 +30,8 @@ def build_objective(
 ) -> Objective:
     """`CoveringKL` where the model can use walkers and it is asked for, `ReverseKL` elsewhere.
 
-    A generator with a flow-matching decoder is matched first (`FlowMatching`), and has no walkers.
+    A generator with a flow-matching decoder is matched first (`FlowMatching`), and then takes for
+    "covering" the path gradients of that order alone, without walkers.
 
     Args:
         estimator: "covering", "path" or "plain".
@@ -49,10 +50,11 @@ def build_objective(
     n_kept = samples_kept(n_samples, n_steps)
     continuous = isinstance(model.decoder, FlowMatchingDecoder)
     objective: Objective
-    if estimator == "covering" and two_blocks(model) is not None:
+    if estimator == "covering" and continuous and not model.n_cvs:
         # Walkers ask for many densities, and what is matched to weighted samples covers already
-        moves = 0.0 if continuous else MOVES
-        objective = CoveringKL(target, n_samples=n_samples, n_kept=n_kept, moves=moves)
+        objective = ReverseKL(target, n_samples=n_samples, order=ORDER)
+    elif estimator == "covering" and two_blocks(model) is not None:
+        objective = CoveringKL(target, n_samples=n_samples, n_kept=n_kept)
     else:
         objective = ReverseKL(target, n_samples=n_samples, path_gradient=estimator != "plain")
     if not continuous or model.n_cvs or matching == 0:

@@ -16,8 +16,8 @@ from gencg.objectives.reverse_kl import ReverseKL
 from gencg.objectives.walkers import Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
 
-MOVES = 0.25
-"""Share of the configurations that are walkers' moves."""
+ORDER = 0.5
+"""Order of the path gradients; see `ReverseKL`."""
 MOST_PULLED = 5.0
 """A walker pulls by p/q - 1, with p/q cut here."""
 
@@ -72,9 +72,9 @@ class CoveringKL(Objective):
         target: BoltzmannTarget,
         *,
         n_samples: int = 512,
-        order: float = 0.5,
+        order: float = ORDER,
         weight: float = 1.0,
-        moves: float = MOVES,
+        moves: float = 0.25,
         n_walkers: int | None = None,
         n_kept: int | None = None,
         **options: Any,
