@@ -221,10 +221,3 @@ def test_public_names_are_the_declared_ones() -> None:
         assert name in dir(gencg)
     with pytest.raises(AttributeError, match="module 'gencg' has no attribute 'fitt'"):
         _ = gencg.fitt
-
-
-def test_fit_is_the_function_in_whatever_order_one_imports() -> None:
-    check = "assert callable(gencg.fit) and gencg.fit.__module__ == 'gencg.fit'"
-    run(f"import gencg; {check}; import gencg.fit; {check}; from gencg.fit import FitResult")
-    run(f"import gencg.fit; {check}; gencg.FitResult")
-    run(f"from gencg import fit; import gencg; {check}; assert fit is gencg.fit")

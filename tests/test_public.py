@@ -36,14 +36,45 @@ def test_other_names_do_not_exist() -> None:
         _ = gencg.fitt
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import gencg.fit; import gencg; gencg.fit.__code__",
-        "import gencg; import gencg.run; gencg.fit.__code__",
-        "from gencg import fit; fit.__code__",
-        "import gencg; gencg.systems.double_well()",
-    ],
+IS_FIT = "assert callable(gencg.fit) and gencg.fit.__module__ == 'gencg.fit'"
+BEGINNINGS = (
+    "import gencg.fit; import gencg; gencg.fit.__code__",
+    "import gencg; import gencg.run; gencg.fit.__code__",
+    "from gencg import fit; fit.__code__",
+    "import gencg; gencg.systems.double_well()",
+    f"import gencg; {IS_FIT}; import gencg.fit; {IS_FIT}; from gencg.fit import FitResult",
+    f"import gencg.fit; {IS_FIT}; gencg.FitResult",
+    f"from gencg import fit; import gencg; {IS_FIT}; assert fit is gencg.fit",
 )
-def test_names_mean_the_same_whatever_was_imported_before(code: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+NEEDED = "import arviz, matplotlib.pyplot, mdtraj, normflows, openmm, pyro, torch"
+EACH = """
+import os, sys, traceback, warnings
+
+assert not any(name.split(".")[0] == "gencg" for name in sys.modules)
+for code in {codes}:
+    with warnings.catch_warnings():
+        # Newer Pythons warn of threads, none of which holds a lock here
+        warnings.simplefilter("ignore")
+        child = os.fork()
+    if child == 0:
+        try:
+            exec(code, {{}})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
+
+
+def test_names_mean_the_same_whatever_was_imported_before() -> None:
+    # What gencg needs is imported once, gencg itself anew by each
+    code = NEEDED + EACH.format(codes=repr(BEGINNINGS))
+    subprocess.run([sys.executable, "-B", "-W", "error", "-c", code], check=True)
+
+
+def test_a_wrong_beginning_would_be_noticed() -> None:
+    code = EACH.format(codes=repr(("import gencg; assert gencg.__doc__ is None",)))
+    failed = subprocess.run([sys.executable, "-B", "-c", code], stderr=subprocess.PIPE, text=True)
+    assert failed.returncode == 1
+    assert "AssertionError: import gencg; assert gencg.__doc__ is None" in failed.stderr
