@@ -17,7 +17,7 @@ from gencg.distributions.velocity import GatedField
 from gencg.geometry import wrap
 from gencg.models.base import ConditionalDistribution
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.continuous import FlowMatchingDecoder
+from gencg.models.continuous import SOFT_SOLVER, FlowMatchingDecoder
 from gencg.models.cv_map import CollectiveMap
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import StiffBlock, log_normal, log_uniform, spline_layers
@@ -270,4 +270,4 @@ def _continuous(cv_map: CollectiveMap) -> Chain | None:
     if n == 0:
         return None
     field = GatedField(torch.full((n,), cv_map.periodic), n_context=n_features(cv_map))
-    return Chain([ContinuousFlow(field)])
+    return Chain([ContinuousFlow(field, solver=SOFT_SOLVER)])

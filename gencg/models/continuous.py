@@ -7,10 +7,13 @@ import torch
 from gencg.coordinates.base import CoordinateMap
 from gencg.distributions.continuous_flow import DEFAULT_SOLVER, ContinuousFlow
 from gencg.distributions.flow import Chain
-from gencg.distributions.solvers import Solver
+from gencg.distributions.solvers import FixedSteps, Solver
 from gencg.distributions.velocity import GatedField, VelocityField
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
+
+SOFT_SOLVER = FixedSteps(16)
+"""Of the soft block, whose few coordinates part into states: steep velocities, cheap steps."""
 
 
 class FlowMatchingDecoder(TwoBlockDecoder):
@@ -55,7 +58,7 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         n_soft_times: int = 6,
         n_stiff_times: int = 4,
         hidden: Sequence[int] = (128, 128),
-        soft_solver: Solver = DEFAULT_SOLVER,
+        soft_solver: Solver = SOFT_SOLVER,
         stiff_solver: Solver = DEFAULT_SOLVER,
     ) -> None:
         space = SoftSpace(coordinates)
