@@ -1,6 +1,6 @@
 """Make the trained generators that come with gencg from finished runs of the peptides.
 
-gencg run alanine-dipeptide --cvs 0 --energy-calls 1e7 --threads 1 --out runs/di
+gencg run alanine-dipeptide --cvs 0 --energy-calls 2.5e6 --threads 1 --out runs/di
 gencg run alanine-tetrapeptide --cvs 0 --energy-calls 2e7 --batch-size 1024 --out runs/te
 python -m experiments.peptides.ship runs/di runs/te
 """
