@@ -22,6 +22,7 @@ from gencg.deadline import TimeIsUp
 from gencg.ensemble import decode
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.continuous import solvers_of
 from gencg.objectives.base import Objective
 from gencg.objectives.build import build_objective
 from gencg.systems.base import System
@@ -221,8 +222,7 @@ def fit(
             target,
             n_samples=batch_size,
             n_steps=budget // batch_size,
-            # A model that does not begin hot has been trained before
-            matching=MATCHING if tempering.start > 1 else 0.0,
+            matching=MATCHING,
         )
     state = TrainingState(
         model=model,
@@ -231,7 +231,7 @@ def fit(
         beta=target.beta / tempering.start,
         seed=seed,
         n_steps=budget // batch_size,
-        settings=_settings(target, batch_size, objective, tempering, optimisation),
+        settings=_settings(model, target, batch_size, objective, tempering, optimisation),
         objective=objective,
     )
     path = None if checkpoint is None else Path(checkpoint)
@@ -304,6 +304,7 @@ def _attach(model: CoarseGrainedModel, target: BoltzmannTarget, system: System) 
 
 
 def _settings(
+    model: CoarseGrainedModel,
     target: BoltzmannTarget,
     batch_size: int,
     objective: Objective,
@@ -318,6 +319,8 @@ def _settings(
         "start": tempering.start,
         "objective": type(objective).__name__,
     }
+    if solvers := solvers_of(model):
+        settings["solvers"] = solvers
     return settings | objective.settings | asdict(optimisation)
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from gencg.distributions.continuous_flow import ContinuousFlow
 from gencg.distributions.couplings import ConditionalAffine
 from gencg.distributions.flow import Chain, FlowDistribution
+from gencg.distributions.gated_field import GatedField
 from gencg.distributions.torus import TorusNormal, WrappedNormal
-from gencg.distributions.velocity import GatedField
 from gencg.geometry import wrap
 from gencg.models.base import ConditionalDistribution
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.continuous import SOFT_SOLVER, FlowMatchingDecoder
+from gencg.models.continuous import SOFT_SOLVER, FlowMatchingDecoder, soft_units
 from gencg.models.cv_map import CollectiveMap
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import StiffBlock, log_normal, log_uniform, spline_layers
@@ -237,13 +237,14 @@ def collective_model(
     # As large as the generator's own soft block, which they stand for together
     k = stiff.space.n_soft
     n_layers, width = min(max(6, k), 12), width or (64 if k <= 8 else 128)
+    continuous = isinstance(generator.decoder, FlowMatchingDecoder)
     decoder = CollectiveDecoder(
         stiff,
         cv_map,
         resolution=resolution,
         n_layers=n_layers,
         hidden=(width, width),
-        rest=_continuous(cv_map) if isinstance(generator.decoder, FlowMatchingDecoder) else None,
+        rest=_continuous(cv_map, width) if continuous else None,
     )
     prior = FlowPrior(
         cv_map.n_cvs,
@@ -264,10 +265,17 @@ def n_features(cv_map: CollectiveMap) -> int:
     return 4 * cv_map.n_cvs if cv_map.periodic else cv_map.n_cvs
 
 
-def _continuous(cv_map: CollectiveMap) -> Chain | None:
+def _continuous(cv_map: CollectiveMap, width: int) -> Chain | None:
     """The flow of the soft coordinates beside the CVs; None where there are none."""
     n = cv_map.n_soft - cv_map.n_cvs
     if n == 0:
         return None
-    field = GatedField(torch.full((n,), cv_map.periodic), n_context=n_features(cv_map))
+    field = GatedField(
+        torch.full((n,), cv_map.periodic),
+        n_context=n_features(cv_map),
+        n_units=soft_units(n),
+        n_times=6,
+        sharpness=3.0,
+        hidden=(width, width),
+    )
     return Chain([ContinuousFlow(field, solver=SOFT_SOLVER)])

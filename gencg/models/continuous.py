@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from gencg.coordinates.base import CoordinateMap
 from gencg.distributions.continuous_flow import DEFAULT_SOLVER, ContinuousFlow
 from gencg.distributions.flow import Chain
+from gencg.distributions.gated_field import GatedField
 from gencg.distributions.solvers import FixedSteps, Solver
-from gencg.distributions.velocity import GatedField, VelocityField
+from gencg.distributions.velocity import VelocityField
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
 
@@ -24,7 +26,8 @@ class FlowMatchingDecoder(TwoBlockDecoder):
     The soft block starts uniform on the torus (normal on the line for toys), the stiff block
     normal around the reference structure; each moves along a velocity (`GatedField`) whose
     divergence is exact. `FlowMatching` trains it on its own weighted samples, every other
-    objective through the differential equation. It stands wherever `SplineDecoder` does.
+    objective through the differential equation. It stands wherever `SplineDecoder` does, but for
+    windows of long molecules (`Locality`) and generators that are taken over.
 
     Args:
         coordinates: Gives the number of coordinates, which are soft, centre and scale.
@@ -33,7 +36,8 @@ class FlowMatchingDecoder(TwoBlockDecoder):
             512 beyond.
         n_stiff_units: Ridge functions of the stiff block.
         n_soft_times: Polynomials in time of the soft block.
-        n_stiff_times: Polynomials in time of the stiff block.
+        n_stiff_times: Polynomials in time of the stiff block; its gates have two at most.
+        sharpness: How steep the ridge functions of the soft block begin; see `GatedField`.
         hidden: Hidden widths of the networks that the blocks' contexts pass.
         soft_solver: How the equation of the soft block is solved.
         stiff_solver: How that of the stiff block is.
@@ -57,6 +61,7 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         n_stiff_units: int = 256,
         n_soft_times: int = 6,
         n_stiff_times: int = 4,
+        sharpness: float = 3.0,
         hidden: Sequence[int] = (128, 128),
         soft_solver: Solver = SOFT_SOLVER,
         stiff_solver: Solver = DEFAULT_SOLVER,
@@ -65,8 +70,9 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         soft = GatedField(
             torch.full((space.n_soft,), space.periodic),
             n_context=n_cvs,
-            n_units=n_soft_units or (256 if space.n_soft <= 8 else 512),
+            n_units=soft_units(space.n_soft) if n_soft_units is None else n_soft_units,
             n_times=n_soft_times,
+            sharpness=sharpness,
             hidden=hidden,
         )
         stiff = GatedField(
@@ -83,6 +89,23 @@ class FlowMatchingDecoder(TwoBlockDecoder):
                 StiffBlock(coordinates, space, chain=Chain(_layers(stiff, stiff_solver))),
             )
         )
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no velocity was learned yet: nothing moves in either block."""
+        layers = [layer for layer in self.modules() if isinstance(layer, ContinuousFlow)]
+        return not any(layer.field.moves for layer in layers)
+
+
+def solvers_of(model: nn.Module) -> str:
+    """How the equations in a model are solved, in words; empty where there are none."""
+    flows = [module for module in model.modules() if isinstance(module, ContinuousFlow)]
+    return ", ".join(repr(flow.solver) for flow in flows)
+
+
+def soft_units(n_soft: int) -> int:
+    """Ridge functions for so many soft coordinates."""
+    return 256 if n_soft <= 8 else 512
 
 
 def _layers(field: VelocityField, solver: Solver) -> list[ContinuousFlow]:

@@ -40,7 +40,8 @@ def build_objective(
         n_samples: Configurations per evaluation.
         n_steps: Evaluations to come; the memory is short where they are few, since it is as hot as
             the ladder was.
-        matching: Share of the steps in which a flow-matching decoder is matched.
+        matching: Share of the steps in which a flow-matching decoder is matched, unless it has
+            been trained before.
 
     Raises:
         ValueError: If `estimator` is none of these, or as the objective.
@@ -51,13 +52,14 @@ def build_objective(
     continuous = isinstance(model.decoder, FlowMatchingDecoder)
     objective: Objective
     if estimator == "covering" and continuous and not model.n_cvs:
-        # Walkers ask for many densities, and what is matched to weighted samples covers already
+        # Walkers ask for many densities, each a solution of the equation
         objective = ReverseKL(target, n_samples=n_samples, order=ORDER)
     elif estimator == "covering" and two_blocks(model) is not None:
         objective = CoveringKL(target, n_samples=n_samples, n_kept=n_kept)
     else:
         objective = ReverseKL(target, n_samples=n_samples, path_gradient=estimator != "plain")
-    if not continuous or model.n_cvs or matching == 0:
+    decoder = model.decoder
+    if not isinstance(decoder, FlowMatchingDecoder) or model.n_cvs or not decoder.at_rest:
         return objective
     return FlowMatching(
         target,
@@ -65,5 +67,5 @@ def build_objective(
         n_samples=n_samples,
         n_matching=int(matching * n_steps),
         n_matched=4 * n_samples,
-        n_kept=n_kept,
+        n_remembered=n_kept,
     )

@@ -33,8 +33,8 @@ class FlowMatching(Objective):
     generator towards the target that its samples can bear.
 
     Matching leaves errors that cost weight in sixty dimensions at once; the objective `after`,
-    reverse KL by path gradients, removes them. The value of the loss is the bound of reverse KL
-    throughout.
+    with path gradients, removes them. The value of the loss is the median of :math:`-\log w` while
+    matching, and that of `after` then.
 
     Args:
         target: The Boltzmann density.
@@ -42,11 +42,11 @@ class FlowMatching(Objective):
         n_samples: Configurations per evaluation, one energy call each.
         n_matching: Evaluations that match.
         n_matched: Samples that velocities are matched to in each.
-        n_kept: Samples remembered.
+        n_remembered: Samples kept.
 
     Raises:
-        ValueError: If `n_samples` is below 2, `n_matching` negative, or `n_matched` or `n_kept`
-            below 1.
+        ValueError: If `n_samples` is below 2, `n_matching` negative, or `n_matched` or
+            `n_remembered` below 1.
 
     References:
         | Flow matching for generative modeling (Lipman et al., 2023),
@@ -54,8 +54,6 @@ class FlowMatching(Objective):
         | Flow matching on general geometries (Chen, Lipman, 2024),
           https://arxiv.org/abs/2302.03660
     """
-
-    rounds = True
 
     def __init__(
         self,
@@ -65,25 +63,30 @@ class FlowMatching(Objective):
         n_samples: int = 512,
         n_matching: int,
         n_matched: int = 2048,
-        n_kept: int = 20_480,
+        n_remembered: int = 20_480,
     ) -> None:
         if n_samples < 2:
             raise ValueError(f"`n_samples` must be at least 2, got {n_samples}")
         if n_matching < 0:
             raise ValueError(f"`n_matching` must not be negative, got {n_matching}")
-        for name, value in (("n_matched", n_matched), ("n_kept", n_kept)):
+        for name, value in (("n_matched", n_matched), ("n_remembered", n_remembered)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
         self.target, self.after, self.n_samples = target, after, n_samples
+        self.rounds = after.rounds
         self.n_matching, self.n_matched = n_matching, n_matched
-        self.memory = WeightedMemory(n_kept)
+        self.memory = WeightedMemory(n_remembered)
         self.n_done = 0
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values that decide the gradient."""
-        own = {"n_matching": self.n_matching, "n_matched": self.n_matched}
-        return self.after.settings | own | {"n_remembered": self.memory.capacity}
+        own = {
+            "n_matching": self.n_matching,
+            "n_matched": self.n_matched,
+            "n_remembered": self.memory.capacity,
+        }
+        return self.after.settings | own
 
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
         """Loss and samples at inverse temperature `beta` in mol/kJ.
@@ -109,7 +112,8 @@ class FlowMatching(Objective):
         with parallel.whole_batch(self.n_matched):
             losses = blocks_losses(decoder, y[parallel.share(self.n_matched)])
         loss = parallel.summed(losses.sum() / self.n_matched)
-        return replace(fresh, loss=fresh.loss + loss - loss.detach())
+        # Without a finite sample there still are those of before to learn from
+        return replace(fresh, loss=fresh.loss.nan_to_num(0.0) + loss - loss.detach())
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -119,7 +123,8 @@ class FlowMatching(Objective):
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        self.n_done = int(content.get("n_done", 0))
+        # A return to an earlier state is no reason to match for longer: the steps go on
+        self.n_done = max(self.n_done, int(content.get("n_done", 0)))
         self.memory.load_state_dict(content.get("memory", {}))
         self.after.load_state_dict(content.get("after", {}))
 

@@ -12,16 +12,11 @@ from torch.testing import assert_close
 
 from gencg.distributions.continuous_flow import ContinuousFlow
 from gencg.distributions.flow import FlowDistribution
+from gencg.distributions.gated_field import GatedField, legendre
 from gencg.distributions.networks import MLP, harmonics
 from gencg.distributions.solvers import AdaptiveSteps, FixedSteps
 from gencg.distributions.torus import TorusNormal
-from gencg.distributions.velocity import (
-    GatedField,
-    HutchinsonField,
-    VelocityField,
-    exact_divergence,
-    legendre,
-)
+from gencg.distributions.velocity import HutchinsonField, VelocityField, exact_divergence
 from gencg.geometry import wrap
 
 MIXED = torch.tensor([True, False, True, False])
@@ -76,13 +71,16 @@ def test_every_field(name: str) -> None:
     assert_close(u, field(t, x, k))
     assert_close(u, field(t.expand(5, 1), x, k))
 
-    # The pullback in closed form is the one of automatic differentiation
-    for own, automatic in zip(
-        field.with_pullback(t, x, k, v),
-        VelocityField.with_pullback(field, t, x, k, v),
-        strict=True,
-    ):
-        assert_close(own.detach(), automatic)
+    # The pullback is that of velocity and trace
+    def total(x, k):
+        jacobian = torch.func.vmap(torch.func.jacrev(lambda a, b: field(t, a[None], b[None])[0]))
+        traces = jacobian(x, k).diagonal(dim1=-2, dim2=-1)
+        return (field(t, x, k) * v).sum() + traces.sum()
+
+    _, _, of_x, of_k = field.with_pullback(t, x, k, v)
+    by_x, by_k = torch.func.grad(total, argnums=(0, 1))(x, k.detach())
+    assert_close(of_x.detach(), by_x)
+    assert_close(of_k.detach(), by_k)
 
     # Where angles live, a turn is no way
     turned = x + 2 * math.pi * field.periodic
@@ -177,6 +175,12 @@ def test_the_trace_estimate_is_exact_on_average_and_kept_along_the_path() -> Non
     error = estimates.std(0) / math.sqrt(n)
     # Five standard errors: fails once in two million
     assert ((estimates.mean(0) - exact.detach()).abs() < 5 * error).all()
+    # The same signs all along: the steps do not change the estimate, beyond their own error
+    fine = ContinuousFlow(HutchinsonField(field), solver=FixedSteps(16))
+    torch.manual_seed(1)
+    _, one_path = many(x, context)
+    torch.manual_seed(1)
+    assert_close(fine(x, context)[1], one_path, atol=1e-4, rtol=0)
     # A sign for each entry: of one entry the trace is exact
     single = GatedField(torch.tensor([False]), n_units=5)
     for parameter in single.parameters():
@@ -203,10 +207,45 @@ def test_bad_solvers_are_refused() -> None:
         FixedSteps(0)
     with pytest.raises(ValueError, match=r"`method` must be one of euler.*got 'dopri5'.*Adaptive"):
         FixedSteps(4, "dopri5")
-    with pytest.raises(ValueError, match="`rtol` must be positive, got 0"):
-        AdaptiveSteps(rtol=0)
+    for name in ("rtol", "atol"):
+        with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
+            AdaptiveSteps(**{name: 0})
+    with pytest.raises(ValueError, match="`n_units` must be at least 1, got 0"):
+        GatedField(MIXED, n_units=0)
+    with pytest.raises(ValueError, match="`n_gate_times` must be at most n_times=2, got 3"):
+        GatedField(MIXED, n_times=2, n_gate_times=3)
+    with pytest.raises(ValueError, match="`sharpness` must be positive, got 0"):
+        GatedField(MIXED, sharpness=0)
     with pytest.raises(ValueError, match=r"`method` must be one of dopri5.*got 'rk4'.*FixedSteps"):
         AdaptiveSteps(method="rk4")
+
+
+class _Still(VelocityField):
+    """The same velocity everywhere."""
+
+    def coefficients(self, context: Tensor) -> Tensor:
+        return context
+
+    def forward(self, t: Tensor, x: Tensor, k: Tensor) -> Tensor:
+        return torch.full_like(x, 0.4)
+
+
+@pytest.mark.parametrize("wrapped", [lambda f: f, HutchinsonField])
+def test_angles_cross_the_seam(wrapped) -> None:
+    flow = ContinuousFlow(wrapped(_Still(torch.tensor([True, False]))))
+    x, nothing = torch.tensor([[3.0, 3.0]]), torch.zeros(1, 0)
+    y, log_det = flow(x, nothing)
+    assert_close(y, torch.tensor([[3.4 - 2 * math.pi, 3.4]]))
+    assert_close(flow.inverse(y, nothing)[0], x)
+    # It is the same everywhere: nothing is stretched
+    assert_close(log_det, torch.zeros(1))
+
+
+def test_a_flow_keeps_its_dtype() -> None:
+    flow = ContinuousFlow(_shaken("gated", 0.1)).float()
+    x, context = torch.randn(3, 4).float(), torch.randn(3, 2).float()
+    for part in (*flow(x, context), *flow.forward_with_score(x, context, x)):
+        assert part.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from gencg.checkpoint import CheckpointError
 from gencg.coordinates.base import Cartesian
 from gencg.distributions.continuous_flow import ContinuousFlow
 from gencg.distributions.solvers import FixedSteps
@@ -127,6 +128,7 @@ def test_matching_asks_for_energies_alone_and_then_gives_way() -> None:
     for k in range(3):
         before = target.energy.n_energy_calls, target.energy.n_gradient_calls
         evaluation = objective.evaluate(model, target.beta)
+        model.zero_grad()
         evaluation.loss.backward()
         spent = target.energy.n_energy_calls - before[0]
         slopes = target.energy.n_gradient_calls - before[1]
@@ -148,8 +150,11 @@ def test_the_decoder_decides_what_trains_it() -> None:
     assert isinstance(matched.after, ReverseKL)
     assert matched.after.order == ORDER
     assert matched.n_matching == 50
+    assert model.decoder.at_rest
     # A model that is trained on is not matched again
-    assert isinstance(build_objective("path", model, target, **options), ReverseKL)
+    model.decoder.flow.soft.chain.layers[0].field.net.layers[-1].bias.data[3] = 0.1
+    assert not model.decoder.at_rest
+    assert isinstance(build_objective("path", model, target, **options, matching=0.5), ReverseKL)
     spline = CoarseGrainedModel(SplineDecoder(Cartesian(2), n_soft_layers=2, soft_hidden=(8,)))
     other = build_objective("path", spline, target, **options, matching=0.5)
     assert isinstance(other, ReverseKL)
@@ -158,9 +163,14 @@ def test_the_decoder_decides_what_trains_it() -> None:
 def test_a_double_well_is_matched_from_its_own_samples() -> None:
     system = double_well()
     model, target = _model().float(), _target()
-    # At one temperature, and nothing after: what matching does by itself
+    # Nothing after: what matching does by itself
     objective = FlowMatching(
-        target, after=ReverseKL(target), n_samples=256, n_matching=150, n_matched=1024, n_kept=2560
+        target,
+        after=ReverseKL(target),
+        n_samples=256,
+        n_matching=150,
+        n_matched=1024,
+        n_remembered=2560,
     )
     result = fit(
         system, energy_calls=256 * 150, batch_size=256, model=model, objective=objective,
@@ -169,6 +179,10 @@ def test_a_double_well_is_matched_from_its_own_samples() -> None:
     ensemble = draw(result.model, result.target, 20_000, seed=1)
     assert ensemble.ess > 0.5
     assert ensemble.log_z == pytest.approx(12.0649, abs=0.05)
+    # The right well holds 0.8 %
+    right = ensemble.x[:, 0] > 1.0
+    assert right.double().mean() > 0.002
+    assert float(ensemble.weights[right].sum()) == pytest.approx(0.00835, abs=0.004)
 
 
 def test_a_resumed_matching_ends_bit_for_bit_like_one_without_a_stop(tmp_path) -> None:
@@ -179,6 +193,11 @@ def test_a_resumed_matching_ends_bit_for_bit_like_one_without_a_stop(tmp_path) -
         return fit(
             double_well(), energy_calls=16 * 8, batch_size=16, model=_model(), seed=4,
             checkpoint=checkpoint, checkpoint_seconds=0.0, reporters=reporters,
+            # Batches of before the stop are drawn from after it
+            objective=FlowMatching(
+                _target(), after=ReverseKL(_target(), n_samples=16), n_samples=16, n_matching=6,
+                n_matched=64, n_remembered=64,
+            ),
         )  # fmt: skip
 
     whole = run(tmp_path / "whole.pt")
@@ -196,6 +215,30 @@ def test_a_resumed_matching_ends_bit_for_bit_like_one_without_a_stop(tmp_path) -
             assert torch.equal(a, b)
 
 
+def test_a_return_to_an_earlier_state_does_not_match_for_longer() -> None:
+    target = _target()
+    objective = FlowMatching(target, after=ReverseKL(target), n_samples=16, n_matching=5)
+    objective.evaluate(_model(), target.beta)
+    good = objective.state_dict()
+    for _ in range(3):
+        objective.evaluate(_model(), target.beta)
+    objective.load_state_dict(good)
+    assert objective.n_done == 4
+    assert len(objective.memory) == 16
+
+
+def test_a_checkpoint_of_other_steps_is_refused(tmp_path) -> None:
+    path = tmp_path / "one.pt"
+    options = {"energy_calls": 64, "batch_size": 16, "checkpoint": path}
+    fit(double_well(), model=_model(), **options)
+    other = _model()
+    other.decoder.flow.soft.chain.layers[0].solver = FixedSteps(5)
+    with pytest.raises(
+        CheckpointError, match=r"solvers=FixedSteps\(n_steps=4.*FixedSteps\(n_steps=5"
+    ):
+        fit(double_well(), model=other, **options)
+
+
 def test_bad_matchings_are_refused() -> None:
     target = _target()
     after = ReverseKL(target)
@@ -205,6 +248,8 @@ def test_bad_matchings_are_refused() -> None:
         FlowMatching(target, after=after, n_matching=-1)
     with pytest.raises(ValueError, match="`n_matched` must be at least 1, got 0"):
         FlowMatching(target, after=after, n_matching=3, n_matched=0)
+    with pytest.raises(ValueError, match="`n_remembered` must be at least 1, got 0"):
+        FlowMatching(target, after=after, n_matching=3, n_remembered=0)
     spline = CoarseGrainedModel(SplineDecoder(Cartesian(2), n_soft_layers=2, soft_hidden=(8,)))
     with pytest.raises(ValueError, match=r"must have a FlowMatchingDecoder.*got SplineDecoder"):
         FlowMatching(target, after=after, n_matching=3).evaluate(spline, 1.0)
