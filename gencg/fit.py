@@ -167,8 +167,9 @@ def fit(
         tempering: Ladder from hot to the target temperature.
         optimisation: Learning rate, clipping, averaging.
         estimator: "covering" (`CoveringKL`: path gradients that keep every state, with walkers),
-            "path" or "plain" (`ReverseKL` with either gradient). A `FlowMatchingDecoder` that is
-            trained from hot is matched first (`FlowMatching`). A model with collective
+            "path" or "plain" (`ReverseKL` with either gradient). A `FlowMatchingDecoder` that was
+            not trained yet is matched first (`FlowMatching`), and takes for "covering" path
+            gradients of its order alone. Any other model with collective
             variables, or without soft coordinates apart from stiff ones, takes "path" for
             "covering".
         model: A model to train in place of the default one, such as that of another energy with
