@@ -4,7 +4,8 @@ The same noise goes through the generator of a finished run with one solver afte
 double precision. What is drawn is drawn by the map that the solver makes of the equation, in finite
 steps: its density is by the Jacobian of that very map, and the error of log q is against it. An
 error e multiplies a weight by exp(-e), and what is left of the effective sample size is that of
-these factors. The last column is how far samples move from those of tight adaptive steps, in scales.
+these factors. The last column is how far samples move from those of tight adaptive steps, in
+scales.
 """
 
 import argparse
