@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# The tests compare numbers, not speed: one thread, so that they share a machine
+# The tests compare numbers, not speed: one thread each, so that they share a machine
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+# Files of tests side by side; 0 for one after the other
+WORKERS ?= 2
 
 .PHONY: help install run test lint types unit docs coverage oldest newest dist-check clean
 
@@ -42,7 +44,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 unit: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 docs: $(INSTALLED)
 	GENCG_COMPILE=0 $(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees \
