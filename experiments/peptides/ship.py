@@ -2,7 +2,8 @@
 
 gencg run alanine-dipeptide --cvs 0 --energy-calls 2.5e6 --threads 1 --out runs/di
 gencg run alanine-tetrapeptide --cvs 0 --energy-calls 2e7 --batch-size 1024 --out runs/te
-python -m experiments.peptides.ship runs/di runs/te
+gencg run alanine-hexapeptide --cvs 0 --energy-calls 2e7 --batch-size 1024 --out runs/he
+python -m experiments.peptides.ship runs/di runs/te runs/he
 """
 
 import argparse
