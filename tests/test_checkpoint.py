@@ -40,7 +40,7 @@ def test_a_changed_byte_is_noticed(tmp_path, position) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 0x40
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"c\.pt is damaged.*--override"):
+    with pytest.raises(CheckpointError, match=r"c\.pt is damaged.*remove that file alone"):
         load_checkpoint(path)
 
 

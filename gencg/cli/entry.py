@@ -18,6 +18,7 @@ from gencg.cli.errors import (
     TIME_IS_UP,
     UNWRITABLE,
     complain,
+    is_out_of_memory,
     reraise_if_debugging,
 )
 from gencg.cli.verbs import VERBS
@@ -79,12 +80,13 @@ def main(args: list[str] | None = None) -> None:
         cure = "make room" if error.errno in files.FULL else "make the disk writable"
         complain(f"{reason}; {cure} and run the same command: all that was written before is whole")
         sys.exit(UNWRITABLE)
-    except MemoryError:
+    except (MemoryError, ValueError, RuntimeError) as error:
         reraise_if_debugging(args)
-        complain("out of memory; ask for fewer samples or a smaller batch, or close other programs")
-        sys.exit(FAILED)
-    except (ValueError, RuntimeError) as error:
-        reraise_if_debugging(args)
+        if is_out_of_memory(error):
+            complain(
+                "out of memory; ask for fewer samples or a smaller batch, or close other programs"
+            )
+            sys.exit(FAILED)
         complain(str(error) or type(error).__name__)
         sys.exit(BAD_INPUT)
     except Exception as error:

@@ -9,12 +9,21 @@ from gencg.deadline import EXIT_CODE
 DONE, FAILED, BAD_INPUT, UNWRITABLE, TIME_IS_UP, INTERRUPTED = 0, 1, 2, 74, EXIT_CODE, 130
 """Exit codes; `FAILED` where it ran and something did not hold, `UNWRITABLE` (EX_IOERR) where the
 disk is full, failing, or read-only."""
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def reraise_if_debugging(args: list[str]) -> None:
     """Within an `except`: let the error go on with its traceback, where one asked for it."""
     if "--debug" in args or os.environ.get("GENCG_DEBUG"):
         raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that of a machine without memory; torch has no class for it."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+    )
 
 
 def complain(message: str) -> None:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gencg.config.run_config import RunConfig
 
+FOR_CVS = ("n_cvs", "descriptors", "energy_calls", "coverage_calls")
+"""Settings that may change, or are not looked at yet, where collective variables are added."""
+
 
 def differences(
     mine: "RunConfig", theirs: "RunConfig", *, without: Collection[str] = ()
@@ -41,9 +44,14 @@ def hindrances(mine: "RunConfig", theirs: "RunConfig") -> list[str]:
     goes on with what is missing. `energy_calls` is the budget for everything, so that it has to
     grow by what the collective variables take.
     """
-    found = differences(mine, theirs, without=("n_cvs", "energy_calls", "coverage_calls"))
+    found = differences(mine, theirs, without=FOR_CVS)
     if found or (mine.mode_calls == theirs.mode_calls and _steps(mine) == _steps(theirs)):
         return found
+    if mine.generator is not None:
+        return [
+            f"lost modes were looked for with {theirs.mode_calls:,} energy calls there; give "
+            f"--coverage-calls {theirs.mode_calls}"
+        ]
     return [
         f"with collective variables {_steps(mine):,} training steps fit into the budget, and it "
         f"took {_steps(theirs):,}; give --energy-calls {energy_calls_with_cvs(mine, theirs)} "

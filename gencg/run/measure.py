@@ -121,8 +121,9 @@ def measure(system: System, config: RunConfig) -> Forecast:
         energy_calls=int(config.energy_calls or 0),
         costs=costs,
         stages=stage_seconds(config, costs),
-        # Beside what is in use: the samples, their copy while written, and their parts in figures
-        memory_bytes=_peak_bytes() + 3 * drawn,
+        # Beside what is in use: the samples, their two copies while written, and their parts in
+        # figures
+        memory_bytes=_peak_bytes() + 4 * drawn,
         disk_bytes=drawn + checkpoints * (1 + config.discovers),
         similar=None if molecule is None else similar_molecules(molecule.n_atoms, n_soft),
     )
