@@ -75,6 +75,21 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the errors of writing within the block tell of which file they are.
+
+    Raises:
+        OSError: As it was raised, with the name of the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
 def drafts(folder: Path) -> Iterator[Draft]:
     """Drafts that lie in a folder."""
     for path in list(folder.iterdir()) if folder.is_dir() else ():

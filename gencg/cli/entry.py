@@ -20,6 +20,7 @@ from gencg.cli.errors import (
     complain,
     is_out_of_memory,
     reraise_if_debugging,
+    warnings_told,
 )
 from gencg.cli.verbs import VERBS
 from gencg.deadline import TimeIsUp
@@ -50,6 +51,11 @@ def main(args: list[str] | None = None) -> None:
     # Threads that spin while they wait stand still as soon as another program wants a core;
     # read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with warnings_told():
+        _main(args)
+
+
+def _main(args: list[str]) -> None:
     try:
         app.main(args, prog_name="gencg", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):

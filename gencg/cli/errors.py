@@ -1,6 +1,9 @@
-"""What a bad input or an interruption becomes: one line on stderr and an exit code."""
+"""What a bad input, an interruption or a warning becomes: a line on stderr, and an exit code."""
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -30,3 +33,23 @@ def complain(message: str) -> None:
     """One line on stderr, whatever the message holds: nothing in it steers the terminal."""
     line = " ".join(message.split())
     click.echo("gencg: " + "".join(c if c.isprintable() else "\ufffd" for c in line), err=True)
+
+
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Show what is logged as `complain` does, where nothing else shows it."""
+    logger = logging.getLogger("gencg")
+    if logger.hasHandlers():
+        yield
+        return
+    handler = _Complaining()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Complaining(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())

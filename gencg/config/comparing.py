@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def differences(
     }
     for item in fields(mine):
         here, there = getattr(mine, item.name), getattr(theirs, item.name)
+        if item.name == "generator" and None not in (here, there):
+            here, there = str(Path(here)), str(Path(there))
         if item.name in compared:
             continue
         if here != there and not item.metadata.get("benign"):

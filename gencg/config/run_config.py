@@ -226,6 +226,20 @@ class RunConfig:
                 "--samples or leave the CVs out with --cvs 0"
             )
 
+    def _check_no_training(self, start: float) -> None:
+        """Refuse settings of a training, other than their defaults, where there is none."""
+        if self.generator is None:
+            return
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        defaults["start_temperature"] = start
+        for name in ("estimator", "learning_rate", "tempering", "start_temperature"):
+            value = getattr(self, name)
+            if value is not None and value != defaults[name]:
+                raise ValueError(
+                    f"`{name}` is of a training, and with a generator there is none, got "
+                    f"{value}; leave it out"
+                )
+
     def resolve(
         self, system: System, *, inputs: tuple[tuple[str, str, str], ...] | None = None
     ) -> "RunConfig":
@@ -263,6 +277,7 @@ class RunConfig:
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
+        self._check_no_training(factor * cold)
         forcefield = self.forcefield or default_force_field(self.target)
         coordinates = self.coordinates or default_coordinates(self.target)
         if inputs is None:

@@ -96,6 +96,8 @@ def read_samples(path: str | Path) -> Ensemble:
     if not path.exists():
         raise FileNotFoundError(f"no samples at {path}; write them with `gencg sample`")
     cure = "draw the samples again with `gencg sample`"
+    if (path.parent / "config.json").exists():
+        cure = "remove it and summary.json and run the same command, which draws them again"
     try:
         with reading(path) as file:
             arrays = {name: array(file, name, kind=kind) for name, kind in _ARRAYS.items()}

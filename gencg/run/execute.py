@@ -221,7 +221,7 @@ def run(
         result = train(system, folder, reporters=reporters, deadline=deadline, announce=announce)
         trained = time.monotonic()
         config = folder.config
-        seconds = stage_seconds(config, Costs.from_history(folder.history(), config.batch_size))
+        seconds = stage_seconds(config, Costs.from_history(folder.history(), config))
         found = None
         if config.discovers:
             joint = reporters if joint_reporters is None else joint_reporters
