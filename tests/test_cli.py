@@ -576,20 +576,16 @@ def test_a_machine_without_memory_is_told(error: Exception, gencg, monkeypatch) 
 
 
 def test_a_warning_is_one_line_like_the_others(gencg, monkeypatch) -> None:
-    from gencg import systems
-
-    overview = systems.overview
-
-    def warn(*args: object) -> object:
+    def warn(*_: object) -> None:
         logging.getLogger("gencg").warning("a word\nof %s", "warning")
-        return overview(*args)
+        raise ValueError("the end")
 
     monkeypatch.setattr("gencg.systems.overview", warn)
     # Where logging is set up, it is told there
-    assert gencg("systems")[2] == ""
+    assert gencg("systems")[2] == "gencg: the end\n"
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for _ in range(2):
-        assert gencg("systems")[2] == "gencg: a word of warning\n"
+        assert gencg("systems")[2] == "gencg: a word of warning\ngencg: the end\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:

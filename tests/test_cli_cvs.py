@@ -246,10 +246,6 @@ NO_GENERATOR = {
         ("alanine-tetrapeptide", "--generator", "shipped", "--temperature", "310"),
         "is for 300 K, asked is 310 K; give --temperature 300",
     ),
-    "settings of a training": (
-        ("alanine-dipeptide", "--generator", "shipped", "--learning-rate", "1e-3"),
-        "`learning_rate` is of a training, and with a generator there is none, got 0.001; leave",
-    ),
     "too few calls": (
         ("double-well", "--generator", "shipped", "--energy-calls", "2e5"),
         "`energy_calls` must be at least",

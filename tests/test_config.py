@@ -312,6 +312,25 @@ def test_without_training_the_budget_goes_to_what_comes_after(n_cvs, coverage, t
     assert again.joint_calls == config.joint_calls
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"learning_rate": 1e-3}, {"tempering": "ess"}, {"estimator": "path"},
+     {"start_temperature": 700.0}],
+)  # fmt: skip
+def test_without_training_its_settings_are_refused(change) -> None:
+    config = RunConfig("alanine-dipeptide", generator="shipped")
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"`{name}` is of a training, and .* leave it out"):
+        dataclasses.replace(config, **change).resolve(alanine_dipeptide())
+    # Resolved once more it is the same
+    resolved = config.resolve(alanine_dipeptide())
+    assert resolved.resolve(alanine_dipeptide()) == resolved
+    # However the folder is written, it is the same run
+    one, other = (dataclasses.replace(resolved, generator=name) for name in ("runs/a", "./runs/a/"))
+    assert one.differences(other) == []
+    assert one.differences(resolved) != []
+
+
 def test_without_training_too_small_a_budget_is_refused() -> None:
     least = re.compile(r"`energy_calls` must be at least (\d+) with a generator that is there")
     with pytest.raises(ValueError, match=least) as error:
