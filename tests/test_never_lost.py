@@ -273,6 +273,13 @@ def test_kills_at_random_moments_lose_nothing(robustness) -> None:
     assert compare.differences(Path("whole"), Path("run")) == []
 
 
+def test_work_may_be_lost_and_never_gained(robustness) -> None:
+    compare = importlib.import_module("experiments.robustness.compare")
+    more, less = {"energy_calls": 5, "z": "1"}, {"energy_calls": "4", "z": "1"}
+    assert list(compare._differ(less, more, "a")) == []
+    assert list(compare._differ(more, less, "a")) == ["a.energy_calls is lower: 5 and 4"]
+
+
 @pytest.mark.parametrize("script", ["kill", "fuzz"])
 def test_the_long_forms_start(script: str, robustness, monkeypatch, capsys) -> None:
     module = importlib.import_module(f"experiments.robustness.{script}")

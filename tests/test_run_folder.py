@@ -4,9 +4,11 @@ Cannot detect: a change of the programs; versions.json records those.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from gencg import files, systems
 from gencg.config import RunConfig
 from gencg.config.comparing import energy_calls_with_cvs
 from gencg.run import RunFolder
+from gencg.run.metrics import COLUMNS, MetricsWriter
+from gencg.training import StepInfo
 
 DIPEPTIDE = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
 
@@ -190,6 +194,43 @@ def test_drafts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
         pass
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"config.json", ".lock", *kept}
+
+
+def test_only_drafts_of_the_dead_of_this_machine_are_removed_without_a_lock(tmp_path: Path) -> None:
+    mine, dead, host = os.getpid(), 2**22 + 1, files._host()
+    kept = {f".draft-{mine}@{host}-a.h5", f".draft-{dead}@else.where-a.h5", f".{dead}-a.h5"}
+    for name in (*kept, f".draft-{dead}@{host}-a.h5"):
+        (tmp_path / name).touch()
+    files.remove_left_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_names_are_flushed_where_that_is_known(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = files._flush
+
+    def refuse(path: Path) -> None:
+        if path.is_dir():
+            raise OSError(number, os.strerror(number))
+        flush(path)
+
+    monkeypatch.setattr(files, "_flush", refuse)
+    with nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="put/output"):
+        files.write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_full_disk_names_the_table_of_metrics(tmp_path: Path) -> None:
+    metrics = MetricsWriter(tmp_path / "metrics.csv")
+    metrics._file = open("/dev/full", "w")  # noqa: SIM115
+    info = StepInfo(**dict.fromkeys(COLUMNS, 1))
+    # A line that could not be written is tried once more where the table is closed
+    for call in (lambda: metrics(info), metrics.__exit__):
+        with pytest.raises(OSError, match="No space left") as told:
+            call()
+        assert told.value.filename == str(tmp_path / "metrics.csv")
 
 
 def test_a_generator_is_not_overridden_by_the_run_that_takes_it(tmp_path: Path) -> None:
