@@ -86,7 +86,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: If the file is missing, damaged, or of a newer format.
     """
     path = Path(path)
-    cure = "restore the file or start over with --override"
+    cure = "restore it, or remove that file alone and run the same command: its stage begins again"
     try:
         with open(path, "rb") as file:
             n_bytes = _checked(file, path, cure)
@@ -111,7 +111,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} cannot be read ({error.strerror}); {cure}"
         ) from None
     # What a file with a right checksum holds may still be anything
-    except (ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = str(error) or type(error).__name__
         raise CheckpointError(
             f"checkpoint {path} holds more than tensors and plain values ({reason}); {cure}"

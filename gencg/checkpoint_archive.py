@@ -72,7 +72,8 @@ def read_archive(data: bytes) -> dict[str, Any]:
         raise ValueError(f"{type(error).__name__}: {error}") from None
     if not isinstance(content, dict):
         raise ValueError("it is no mapping")
-    content.pop("format", None)
+    if (number := content.pop("format", 1)) != 1:
+        raise ValueError(f"an archive has format 1, this one says {number}")
     return content
 
 

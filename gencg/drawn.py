@@ -134,8 +134,9 @@ class Parts:
                 return
             if not mine:
                 return
-            self._number += 1
             yield rows, content
+            # Asked for more: it was taken
+            self._number += 1
 
 
 def digest(model: nn.Module) -> str:

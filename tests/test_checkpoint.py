@@ -40,7 +40,7 @@ def test_a_changed_byte_is_noticed(tmp_path, position) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 0x40
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"c\.pt is damaged.*--override"):
+    with pytest.raises(CheckpointError, match=r"c\.pt is damaged.*remove that file alone"):
         load_checkpoint(path)
 
 
@@ -96,6 +96,15 @@ def text(tree: object, tail: bytes = b"") -> bytes:
     """A file of format 2 of any JSON text."""
     words = tree if isinstance(tree, bytes) else json.dumps(tree).encode()
     return sealed(b"format 2\n" + len(words).to_bytes(8, "little") + words + tail)
+
+
+def test_an_archive_of_another_format_is_refused(tmp_path) -> None:
+    path = tmp_path / "c.pt"
+    path.write_bytes(archive({"format": 1, "a": torch.ones(2)}))
+    assert set(load_checkpoint(path)) == {"a"}
+    path.write_bytes(archive({"format": 7, "a": torch.ones(2)}))
+    with pytest.raises(CheckpointError, match="an archive has format 1, this one says 7"):
+        load_checkpoint(path)
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path) -> None:

@@ -4,6 +4,7 @@ Cannot detect: whether a full run is any good; experiments measure that.
 """
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -557,6 +558,34 @@ def test_an_unexpected_error_keeps_its_traceback_for_debug(gencg, monkeypatch) -
     assert "--debug" in err
     with pytest.raises(ZeroDivisionError):
         gencg("systems", "--debug")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_a_machine_without_memory_is_told(error: Exception, gencg, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gencg.systems.overview", fail)
+    code, _, err = gencg("systems")
+    assert (code, err) == (
+        1, "gencg: out of memory; ask for fewer samples or a smaller batch, or close other "
+        "programs\n",
+    )  # fmt: skip
+
+
+def test_a_warning_is_one_line_like_the_others(gencg, monkeypatch) -> None:
+    def warn(*_: object) -> None:
+        logging.getLogger("gencg").warning("a word\nof %s", "warning")
+        raise ValueError("the end")
+
+    monkeypatch.setattr("gencg.systems.overview", warn)
+    # Where logging is set up, it is told there
+    assert gencg("systems")[2] == "gencg: the end\n"
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for _ in range(2):
+        assert gencg("systems")[2] == "gencg: a word of warning\ngencg: the end\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:

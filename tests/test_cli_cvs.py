@@ -24,6 +24,7 @@ from gencg import cli
 from gencg.checkpoint import load_checkpoint
 from gencg.discover import find_slow_cvs, fit_joint
 from gencg.export import read_colvar, read_samples, write_samples
+from gencg.fit import fit
 from gencg.notebook import explore
 from gencg.run import RunFolder, collective
 
@@ -196,8 +197,22 @@ def test_a_shipped_generator_is_heated_and_its_cost_told(well: Path, gencg, monk
     pretrained.write(trained(folder.system(), folder), "double-well.pt", about=about)
     words = ["--samples", "400", "--batch-size", "50", "--energy-calls", "6000", "--cvs", "0",
              "--generator", "shipped", "--out", "run"]  # fmt: skip
+    trainings = []
+
+    def killed(*args, **options):
+        trainings.append(args)
+        if len(trainings) == 2:
+            raise KeyboardInterrupt
+        return fit(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gencg.discover.reheating.fit", killed)
+        assert gencg("run", "double-well", *words)[0] == 130
+    heated = load_checkpoint("run/reheating0.pt")
+    assert heated["step"] == heated["n_steps"]
     code, _, err = gencg("run", "double-well", *words)
     assert code == 0, err
+    assert not list(Path("run").glob("reheating*"))
     config = RunFolder.open("run").config
     assert f"heating its soft coordinates with {config.reheating_calls:,} energy calls" in err
     content = load_checkpoint("run/checkpoint.pt")
@@ -205,6 +220,9 @@ def test_a_shipped_generator_is_heated_and_its_cost_told(well: Path, gencg, monk
     cold = content["beta"]
     assert [cold / beta for beta in betas] == pytest.approx([3.0, 2.0, 1.4])
     own = dict(load_checkpoint("run/checkpoint.pt")["average"])
+    # What was there before the kill is not made again
+    for name, value in content["snapshots"][-1][1].items():
+        assert torch.equal(value, heated["average"][f"decoder.flow.soft.{name}"])
     for _, soft in content["snapshots"]:
         assert any(
             not torch.equal(value, own[f"decoder.flow.soft.{name}"]) for name, value in soft.items()

@@ -5,6 +5,7 @@ agrees with ours.
 """
 
 import csv
+import dataclasses
 import json
 import math
 import subprocess
@@ -24,7 +25,8 @@ from gencg.fit import fit
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
 from gencg.run import batch, collective
-from gencg.run.forecast import Costs, after_training, stage_seconds
+from gencg.run.forecast import Costs, after_training, matches, stage_seconds
+from gencg.run.measure import _Clock
 from gencg.run.similar import TABLE, similar_molecules
 from gencg.systems import double_well
 from gencg.tempering import NoTempering
@@ -196,6 +198,26 @@ def test_a_forecast_adds_up() -> None:
     assert "collective variables" not in stage_seconds(without, costs)
     rest = sum(stage_seconds(without, Costs.from_step(2.0, 500)).values())
     assert after_training(without, 2.0) == pytest.approx(rest - without.training_calls // 500 * 2.0)
+
+
+def test_a_forecast_of_flow_matching_weighs_both_kinds_of_steps() -> None:
+    budget = {"energy_calls": 1_000_000, "n_samples": 1000, "batch_size": 500, "n_cvs": 0}
+    config = RunConfig("double-well", decoder="flow-matching", **budget).resolve(double_well())
+    plain = dataclasses.replace(config, decoder="spline")
+    assert (matches(config), matches(plain)) == (True, False)
+    assert not matches(dataclasses.replace(config, tempering="none"))
+    # A sample as 0.6 rows of a step that matches, and the rest as of a step of 1.6 such
+    samples = 1000 * 0.6 * 2.0 / 500
+    same = after_training(plain, 3.2) - 1000 * 0.15 * 3.2 / 500
+    assert after_training(config, 2.0) == pytest.approx(same + samples)
+
+
+def test_the_clock_takes_the_steps_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock()
+    # Of four steps that match, a second one each; the first two, and the first after, warm up
+    clock.times = [0.0, 9.0, 10.0, 11.0, 31.0, 35.0, 39.0]
+    assert clock.median(2, 4) == 1.0
+    assert clock.median(5, 7) == 4.0
 
 
 def test_the_table_of_similar_molecules_is_that_of_the_page() -> None:

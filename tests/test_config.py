@@ -257,6 +257,25 @@ def test_cvs_may_be_added_where_training_stays(total: int, coverage: int) -> Non
     assert hindrances(dataclasses.replace(cured, threads=3, formats=("xtc",)), bare) == []
 
 
+def test_what_other_cvs_would_need_is_told_in_words_that_fit() -> None:
+    system = alanine_dipeptide()
+    bare = RunConfig("alanine-dipeptide", n_cvs=0, generator="shipped", coverage_calls=9_000)
+    asked = RunConfig("alanine-dipeptide", generator="shipped", descriptors="both")
+    bare, asked = bare.resolve(system), asked.resolve(system)
+    assert hindrances(asked, bare) == [
+        "lost modes were looked for with 9,000 energy calls there; give --coverage-calls 9000"
+    ]
+    # Descriptors are not looked at without collective variables
+    assert hindrances(dataclasses.replace(asked, coverage_calls=9_000), bare) == []
+
+
+def test_descriptors_that_a_system_lacks_are_refused_at_once() -> None:
+    config = RunConfig("double-well", descriptors="both")
+    with pytest.raises(ValueError, match="`descriptors` both needs distances, and double-well"):
+        config.resolve(double_well())
+    assert dataclasses.replace(config, n_cvs=0).resolve(double_well()).descriptors == "both"
+
+
 def test_the_default_budget_of_a_molecule_takes_cvs_up_as_it_is() -> None:
     system = alanine_dipeptide()
     bare = RunConfig("alanine-dipeptide", n_cvs=0).resolve(system)
@@ -291,6 +310,25 @@ def test_without_training_the_budget_goes_to_what_comes_after(n_cvs, coverage, t
     again = RunConfig.from_json(config.to_json())
     assert again.differences(config) == []
     assert again.joint_calls == config.joint_calls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"learning_rate": 1e-3}, {"tempering": "ess"}, {"estimator": "path"},
+     {"start_temperature": 700.0}],
+)  # fmt: skip
+def test_without_training_its_settings_are_refused(change) -> None:
+    config = RunConfig("alanine-dipeptide", generator="shipped")
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"`{name}` is of a training, and .* leave it out"):
+        dataclasses.replace(config, **change).resolve(alanine_dipeptide())
+    # Resolved once more it is the same
+    resolved = config.resolve(alanine_dipeptide())
+    assert resolved.resolve(alanine_dipeptide()) == resolved
+    # However the folder is written, it is the same run
+    one, other = (dataclasses.replace(resolved, generator=name) for name in ("runs/a", "./runs/a/"))
+    assert one.differences(other) == []
+    assert one.differences(resolved) != []
 
 
 def test_without_training_too_small_a_budget_is_refused() -> None:

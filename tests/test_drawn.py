@@ -78,6 +78,12 @@ def test_parts_of_another_draw_or_damaged_ones_are_drawn_again(
     shorter = Parts(tmp_path, seconds=60)
     assert same(drawn(result, 25, parts=shorter), drawn(result, 25))
     assert shorter.n_taken == 20
+    # What was not taken is written over, not left in the way
+    for path in sorted(tmp_path.glob("part*"))[1:]:
+        path.unlink()
+    wide = Parts(tmp_path, seconds=0)
+    assert same(drawn(result, 5, parts=wide), drawn(result, 5))
+    assert (wide.n_taken, wide._number) == (0, 0)
 
 
 def test_a_longer_draw_takes_over_a_shorter_one(
@@ -103,6 +109,12 @@ def test_a_longer_draw_takes_over_a_shorter_one(
     assert not is_shorter(tmp_path / "seed5_n25", result, 47, 5)
     assert not is_shorter(tmp_path / "seed5_n25", result, 99, 6)
     assert load_checkpoint(tmp_path / "seed5_n25" / END)["n_samples"] == 47
+    # Other formats that are there are written again
+    monkeypatch.setattr(draws, "write_samples", lambda out, _, formats: list(formats))
+    (tmp_path / "seed5_n25" / "samples.xtc").touch()
+    assert draw_into(tmp_path / "seed5_n25", result, 60, seed=5)[1] == ["h5", "xtc"]
+    monkeypatch.undo()
+    monkeypatch.setattr(draws, "sample", small)
     # Without what tells of the draw nothing is taken over, and nothing breaks
     shutil.rmtree(tmp_path / "seed5_n47")
     (tmp_path / "seed5_n25" / END).write_bytes(b"")

@@ -114,6 +114,31 @@ def test_another_machine_is_watched_for_a_sign_of_life(
         pass
 
 
+def test_of_two_that_take_it_at_once_without_locks_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: left(tmp_path, host="elsewhere"))
+    with pytest.raises(ValueError, match=r"in use by .* on elsewhere"), holding(tmp_path):
+        pass
+    # What the other wrote stays
+    assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
+
+
+def test_other_errors_of_locking_and_writing_are_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for module, name in ((fcntl, "flock"), (os, "pwrite")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with pytest.raises(OSError, match="Input/output") as told, holding(tmp_path):
+                pass
+            assert told.value.filename == str(tmp_path / LOCK)
+
+
 def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT", 0.01)
     with holding(tmp_path):

@@ -7,10 +7,11 @@ Cannot detect: a disk that lies about a flush; a power cut, which no process can
 import errno
 import importlib
 import os
-import resource
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -18,13 +19,72 @@ import pytest
 import torch
 
 from gencg import files
-from gencg.export import read_samples, write_samples
-from gencg.run import RunFolder
+from gencg.drawn import Parts
+from gencg.ensemble import draw
+from gencg.export import read_samples
+from gencg.run import RunFolder, execute
 
 ROOT = Path(__file__).parents[1]
 TINY = ["run", "double-well", "--energy-calls", "3600", "--samples", "100", "--batch-size", "400",
         "--coverage-calls", "1300", "--cvs", "0", "--threads", "1", "--quiet",
         "--checkpoint-seconds", "1e-3"]  # fmt: skip
+
+KILLS = """
+import os, random, signal, sys, time
+import gencg.report, gencg.run, gencg.systems
+from experiments.robustness.readers import quick_figures
+from gencg import cli
+
+def start(out):
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        cli.main([*sys.argv[1:], "--out", out])
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        os._exit(code)
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+with quick_figures():
+    begun = time.monotonic()
+    assert ended(start("whole")) == 0
+    seconds = time.monotonic() - begun
+    codes, moments = [], random.Random(3)
+    for _ in range(4):
+        pid = start("run")
+        time.sleep(moments.uniform(0, 0.8 * seconds))
+        os.kill(pid, signal.SIGKILL)
+        codes.append(ended(pid))
+    assert ended(start("run")) == 0
+print("codes", *codes)
+"""
+FULL_DISK = """
+import pathlib, resource
+from experiments.robustness.readers import _ensemble
+from gencg.export import write_samples
+ensemble = _ensemble(500)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for kind in ("h5", "xtc", "dcd"):
+    for limit in (0, 100, 5_000, 60_000, 100_000):
+        folder = pathlib.Path(f"{kind}{limit}")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            write_samples(folder, ensemble, formats=("h5", kind))
+        except OSError:
+            print("refused", kind, limit, *(path.name for path in folder.iterdir()), flush=True)
+"""
+
+
+def _environment() -> dict[str, str]:
+    """That of a process that finds the same modules."""
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *sys.path))), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -76,7 +136,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
         patch.setattr(files, "_flush", full)
         code, out, err = gencg(*TINY, "--out", "run")
     assert (code, out, err.count("\n")) == (74, "", 1)
-    file = written[-1].with_name(written[-1].name.partition("-")[2])
+    file = written[-1].with_name(written[-1].name.rpartition("-")[2])
     assert err == (
         f"gencg: {file}: No space left on device; make room and run the same command: all that "
         "was written before is whole\n"
@@ -88,20 +148,20 @@ def test_a_full_disk_is_told_and_loses_nothing(
     assert compare.differences(Path("whole"), Path("run")) == []
 
 
-@pytest.mark.parametrize("kind", ["h5", "xtc", "dcd"])
-def test_a_file_that_did_not_fit_does_not_appear(
-    kind: str, robustness, tmp_path: Path, capfd
-) -> None:
-    readers = importlib.import_module("experiments.robustness.readers")
-    ensemble = readers._ensemble(500)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
-    try:
-        with pytest.raises(OSError, match=rf"samples\.{kind}"):
-            write_samples(tmp_path, ensemble, formats=("h5", kind))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [path.name for path in tmp_path.iterdir()] == ["topology.pdb"]
+def test_a_file_that_did_not_fit_does_not_appear(robustness, tmp_path: Path) -> None:
+    # In a process of its own, which a library that falls over a full disk may bring down
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK], cwd=tmp_path, capture_output=True, text=True,
+        env=_environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    # Readers of trajectories print what they like between
+    lines = (line.split() for line in done.stdout.splitlines())
+    told = [words[1:] for words in lines if words[:1] == ["refused"]]
+    assert len(told) == 15
+    for kind, limit, *there in told:
+        assert {"samples.h5", *(name for name in there if name[0] == ".")} & {*there} == set()
+        assert ("topology.pdb" in there) == (int(limit) > 2_000), (kind, limit)
 
 
 def test_a_folder_that_cannot_be_written_is_told(
@@ -167,6 +227,57 @@ def test_samples_are_topped_up_in_their_place(robustness, gencg) -> None:
     assert gencg(*draw, 50)[0] == 0
     assert read_samples("more").n_samples == 50
     assert {path.name for path in Path("more").iterdir()} == {"samples.h5", "draw.pt"}
+
+
+def test_a_run_killed_while_it_draws_goes_on_from_its_parts(
+    robustness, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "draw", partial(draw, batch_size=10))
+    assert gencg(*TINY, "--out", "whole")[0] == 0
+    keep, take_up, batches, taken = Parts.keep, Parts.take_up, [], []
+
+    def killed(parts: Parts, batch: tuple[torch.Tensor, ...], n_calls: int) -> None:
+        keep(parts, batch, n_calls)
+        batches.append(len(batch[0]))
+        if len(batches) == 4:
+            raise KeyboardInterrupt
+
+    def counted(parts: Parts, *args: int) -> list[tuple[torch.Tensor, ...]]:
+        found = take_up(parts, *args)
+        taken.append(parts.n_taken)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "keep", killed)
+        assert gencg(*TINY, "--out", "run")[0] == 130
+    monkeypatch.setattr(Parts, "take_up", counted)
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    assert (batches, taken) == ([10] * 4, [40])
+    compare = importlib.import_module("experiments.robustness.compare")
+    assert compare.differences(Path("whole"), Path("run")) == []
+    # Of a kill just before they are removed, parts go with the next start
+    Path("run/drawing/generator").mkdir(parents=True)
+    assert gencg(*TINY, "--out", "run")[0] == 0
+    assert not Path("run/drawing").exists()
+
+
+def test_kills_at_random_moments_lose_nothing(robustness) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, *TINY], capture_output=True, text=True, env=_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    codes = [int(word) for word in done.stdout.split("codes")[1].split()]
+    assert -9 in codes
+    assert set(codes) <= {-9, 0}
+    compare = importlib.import_module("experiments.robustness.compare")
+    assert compare.differences(Path("whole"), Path("run")) == []
+
+
+def test_work_may_be_lost_and_never_gained(robustness) -> None:
+    compare = importlib.import_module("experiments.robustness.compare")
+    more, less = {"energy_calls": 5, "z": "1"}, {"energy_calls": "4", "z": "1"}
+    assert list(compare._differ(less, more, "a")) == []
+    assert list(compare._differ(more, less, "a")) == ["a.energy_calls is lower: 5 and 4"]
 
 
 @pytest.mark.parametrize("script", ["kill", "fuzz"])

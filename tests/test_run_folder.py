@@ -4,9 +4,11 @@ Cannot detect: a change of the programs; versions.json records those.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,12 @@ import torch
 from amide_files import POSITIONS, write_gromacs
 from openmm import app
 
-from gencg import systems
+from gencg import files, systems
 from gencg.config import RunConfig
 from gencg.config.comparing import energy_calls_with_cvs
 from gencg.run import RunFolder
+from gencg.run.metrics import COLUMNS, MetricsWriter
+from gencg.training import StepInfo
 
 DIPEPTIDE = Path(systems.__file__).parent / "data" / "alanine_dipeptide.pdb"
 
@@ -171,11 +175,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_drafts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     config = RunConfig("double-well").resolve(systems.double_well())
     folder = RunFolder.create(tmp_path, config)
+    with files.replacing(tmp_path / "a") as draft:
+        draft.touch()
+    begin = draft.name.removesuffix("-a")
     mine, dead = os.getpid(), 2**22 + 1
+    gone_with, elsewhere = begin.replace(str(mine), str(dead)), f".draft-{dead}@else.where"
     # Of what the run writes no other process has a draft; beside it one may be at work
-    gone = [".checkpoint.pt.123.tmp", f".{mine}-samples.h5", f"figures/.{mine}-a.png",
-            f"draws/a/.{dead}-samples.h5", f".{dead}-cvs.npy"]  # fmt: skip
-    kept = [".mine", "notes.tmp", f"draws/a/.{mine}-samples.h5", f".{mine}-cvs.npy"]
+    gone = [".checkpoint.pt.123.tmp", f".{mine}-samples.h5", f"{begin}-samples.h5",
+            f"figures/{begin}-a.png", f"draws/a/.{dead}-samples.h5",
+            f"draws/a/{gone_with}-samples.h5", f"{gone_with}-cvs.npy"]  # fmt: skip
+    kept = [".mine", "notes.tmp", f"draws/a/.{mine}-samples.h5", f".{mine}-cvs.npy", "a",
+            ".2024-notes.txt", "figures/.2024-notes.txt", f"draws/a/{elsewhere}-samples.h5",
+            f"draws/a/{begin}-samples.h5", f"{elsewhere}-cvs.npy"]  # fmt: skip
     for name in (*gone, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -183,6 +194,80 @@ def test_drafts_of_a_killed_run_are_removed(tmp_path: Path) -> None:
         pass
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"config.json", ".lock", *kept}
+
+
+def test_only_drafts_of_the_dead_of_this_machine_are_removed_without_a_lock(tmp_path: Path) -> None:
+    mine, dead, host = os.getpid(), 2**22 + 1, files._host()
+    kept = {f".draft-{mine}@{host}-a.h5", f".draft-{dead}@else.where-a.h5", f".{dead}-a.h5"}
+    for name in (*kept, f".draft-{dead}@{host}-a.h5"):
+        (tmp_path / name).touch()
+    files.remove_left_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_names_are_flushed_where_that_is_known(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = files._flush
+
+    def refuse(path: Path) -> None:
+        if path.is_dir():
+            raise OSError(number, os.strerror(number))
+        flush(path)
+
+    monkeypatch.setattr(files, "_flush", refuse)
+    with nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="put/output"):
+        files.write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_full_disk_names_the_table_of_metrics(tmp_path: Path) -> None:
+    metrics = MetricsWriter(tmp_path / "metrics.csv")
+    metrics._file = open("/dev/full", "w")  # noqa: SIM115
+    info = StepInfo(**dict.fromkeys(COLUMNS, 1))
+    # A line that could not be written is tried once more where the table is closed
+    for call in (lambda: metrics(info), metrics.__exit__):
+        with pytest.raises(OSError, match="No space left") as told:
+            call()
+        assert told.value.filename == str(tmp_path / "metrics.csv")
+
+
+def test_a_generator_is_not_overridden_by_the_run_that_takes_it(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    config = RunConfig("double-well").resolve(systems.double_well())
+    RunFolder.create(source, config)
+    (source / "checkpoint.pt").write_text("trained")
+    (tmp_path / "link").symlink_to(source)
+    for name in (source, tmp_path / "link", source / "draws"):
+        mine = dataclasses.replace(config, generator=str(name), energy_calls=None)
+        with pytest.raises(ValueError, match="is the run's own folder, or lies in it; choose ano"):
+            RunFolder.create(source, mine, override=True)
+    assert (source / "checkpoint.pt").read_text() == "trained"
+
+
+def test_links_to_folders_are_found_at_any_depth(tmp_path: Path) -> None:
+    config = RunConfig("double-well").resolve(systems.double_well())
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    RunFolder.create(run, config)
+    for name in ("draws/a", "draws/b/parts", "drawing/generator"):
+        link = run / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(outside)
+        with pytest.raises(ValueError, match=f"{name} is a link, and nothing is written outside"):
+            RunFolder.open(run)
+        link.unlink()
+    assert RunFolder.open(run).config == config
+
+
+@pytest.mark.parametrize("name", ["origin", "before_cvs"])
+def test_what_is_written_once_is_to_be_restored(name: str, tmp_path: Path) -> None:
+    file = {"origin": "origin.json", "before_cvs": "generator.json"}[name]
+    folder = RunFolder(tmp_path, RunConfig("double-well"))
+    (tmp_path / file).write_text("{")
+    with pytest.raises(ValueError, match=rf"{file} is damaged; restore it, or"):
+        getattr(folder, name)
 
 
 def test_versions_are_read_or_missing_or_damaged(tmp_path: Path) -> None:

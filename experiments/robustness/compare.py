@@ -13,12 +13,17 @@ from gencg.checkpoint import load_checkpoint
 
 TIMES = ("seconds", "wall_seconds", "training_seconds")
 CALLS = ("energy_calls", "gradient_calls")
-"""Counts of work: what a kill lost was computed, too, and counts."""
+"""Counts of work: what a kill lost was computed, too, and counts, so that they may be higher."""
 CHECKPOINTS = ("checkpoint.pt", "joint.pt", "cvs.pt", "probes.pt")
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """Places where two finished runs differ, other than in time and in work that was lost."""
+    """Places where a run that was killed differs from a whole one, but for time and lost work.
+
+    Args:
+        a: The whole run.
+        b: The other, whose counts of work may be higher.
+    """
     found = [f"only one has {name}" for name in sorted(_names(a) ^ _names(b))]
     for name in CHECKPOINTS:
         if (a / name).exists() and (b / name).exists():
@@ -48,7 +53,10 @@ def _differ(a: Any, b: Any, place: str) -> Iterator[str]:
         if set(a) != set(b):
             yield f"{place} has other keys"
         for key in a.keys() & b.keys():
-            if key not in (*TIMES, *CALLS):
+            if key in CALLS:
+                if None not in (a[key], b[key]) and float(b[key]) < float(a[key]):
+                    yield f"{place}.{key} is lower: {a[key]} and {b[key]}"
+            elif key not in TIMES:
                 yield from _differ(a[key], b[key], f"{place}.{key}")
     elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
         if len(a) != len(b):

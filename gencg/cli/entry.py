@@ -18,7 +18,9 @@ from gencg.cli.errors import (
     TIME_IS_UP,
     UNWRITABLE,
     complain,
+    is_out_of_memory,
     reraise_if_debugging,
+    warnings_told,
 )
 from gencg.cli.verbs import VERBS
 from gencg.deadline import TimeIsUp
@@ -49,6 +51,11 @@ def main(args: list[str] | None = None) -> None:
     # Threads that spin while they wait stand still as soon as another program wants a core;
     # read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with warnings_told():
+        _main(args)
+
+
+def _main(args: list[str]) -> None:
     try:
         app.main(args, prog_name="gencg", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
@@ -79,12 +86,13 @@ def main(args: list[str] | None = None) -> None:
         cure = "make room" if error.errno in files.FULL else "make the disk writable"
         complain(f"{reason}; {cure} and run the same command: all that was written before is whole")
         sys.exit(UNWRITABLE)
-    except MemoryError:
+    except (MemoryError, ValueError, RuntimeError) as error:
         reraise_if_debugging(args)
-        complain("out of memory; ask for fewer samples or a smaller batch, or close other programs")
-        sys.exit(FAILED)
-    except (ValueError, RuntimeError) as error:
-        reraise_if_debugging(args)
+        if is_out_of_memory(error):
+            complain(
+                "out of memory; ask for fewer samples or a smaller batch, or close other programs"
+            )
+            sys.exit(FAILED)
         complain(str(error) or type(error).__name__)
         sys.exit(BAD_INPUT)
     except Exception as error:

@@ -38,30 +38,31 @@ def configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System,
     path = _out(target, options)
     try:
         system = load(target, temperature=config.temperature, **config.loader_options)
-        return _with_generator(config.resolve(system), system, path, options), system, path
+        config = config.resolve(system)
     except FileNotFoundError as error:
         there = None if options["override"] else _run_of(path, target)
         if there is None or not there.inputs:
             raise
         speaker(options)(f"{error}: going on from the copies in {path}")
-    there.check_inputs()
-    config = replace(config, coordinates=config.coordinates or there.config.coordinates)
-    system = load(
-        target, temperature=config.temperature, kept=there.inputs, **config.loader_options
-    )
-    return config.resolve(system, inputs=there.config.inputs), system, path
+        there.check_inputs()
+        config = replace(config, coordinates=config.coordinates or there.config.coordinates)
+        system = load(
+            target, temperature=config.temperature, kept=there.inputs, **config.loader_options
+        )
+        config = config.resolve(system, inputs=there.config.inputs)
+    _check_generator(config, system, path, options)
+    return config, system, path
 
 
-def _with_generator(
+def _check_generator(
     config: "RunConfig", system: "System", path: Path, options: dict[str, Any]
-) -> "RunConfig":
-    """The same settings, refused where a generator cannot be taken over and is not there yet."""
+) -> None:
+    """Refuse a generator that cannot be taken over and is not there yet."""
     there = (path / "checkpoint.pt").exists() and not options["override"]
     if config.generator is not None and not there:
         from gencg.run import check_generator
 
         check_generator(system, config)
-    return config
 
 
 def _run_of(path: Path, target: str) -> "RunFolder | None":

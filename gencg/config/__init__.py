@@ -9,4 +9,5 @@ from gencg.config.reading import read_small as read_small
 from gencg.config.reading import read_toml as read_toml
 from gencg.config.run_config import IN_TWO_STAGES as IN_TWO_STAGES
 from gencg.config.run_config import INPUTS as INPUTS
+from gencg.config.run_config import SHIPPED as SHIPPED
 from gencg.config.run_config import RunConfig as RunConfig

@@ -2,10 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gencg.config.run_config import RunConfig
+
+FOR_CVS = ("n_cvs", "descriptors", "energy_calls", "coverage_calls")
+"""Settings that may change, or are not looked at yet, where collective variables are added."""
 
 
 def differences(
@@ -22,6 +26,8 @@ def differences(
     }
     for item in fields(mine):
         here, there = getattr(mine, item.name), getattr(theirs, item.name)
+        if item.name == "generator" and None not in (here, there):
+            here, there = str(Path(here)), str(Path(there))
         if item.name in compared:
             continue
         if here != there and not item.metadata.get("benign"):
@@ -41,9 +47,14 @@ def hindrances(mine: "RunConfig", theirs: "RunConfig") -> list[str]:
     goes on with what is missing. `energy_calls` is the budget for everything, so that it has to
     grow by what the collective variables take.
     """
-    found = differences(mine, theirs, without=("n_cvs", "energy_calls", "coverage_calls"))
+    found = differences(mine, theirs, without=FOR_CVS)
     if found or (mine.mode_calls == theirs.mode_calls and _steps(mine) == _steps(theirs)):
         return found
+    if mine.generator is not None:
+        return [
+            f"lost modes were looked for with {theirs.mode_calls:,} energy calls there; give "
+            f"--coverage-calls {theirs.mode_calls}"
+        ]
     return [
         f"with collective variables {_steps(mine):,} training steps fit into the budget, and it "
         f"took {_steps(theirs):,}; give --energy-calls {energy_calls_with_cvs(mine, theirs)} "

@@ -17,6 +17,7 @@ from gencg.config.checks import as_inputs, as_pairs, check_integer, check_number
 from gencg.config.checksums import forcefield_checksum
 from gencg.config.comparing import differences
 from gencg.config.reading import read_json
+from gencg.discover.slow_cvs import distances_of
 from gencg.fit import DEFAULT_ENERGY_CALLS
 from gencg.objectives.build import ESTIMATORS
 from gencg.objectives.slow_network import DESCRIPTORS
@@ -42,6 +43,8 @@ BENIGN: dict[str, Any] = {"benign": True}
 """Marks a setting that may change when a run goes on: it does not touch the result."""
 LOADER: dict[str, Any] = {"loader": True}
 """Marks a setting that `gencg.systems.load` takes."""
+SHIPPED = "shipped"
+"""The word for a generator that comes with gencg."""
 INPUTS = "inputs"
 """Folder within that of a run which holds copies of its input files."""
 
@@ -223,6 +226,20 @@ class RunConfig:
                 "--samples or leave the CVs out with --cvs 0"
             )
 
+    def _check_no_training(self, start: float) -> None:
+        """Refuse settings of a training, other than their defaults, where there is none."""
+        if self.generator is None:
+            return
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        defaults["start_temperature"] = start
+        for name in ("estimator", "learning_rate", "tempering", "start_temperature"):
+            value = getattr(self, name)
+            if value is not None and value != defaults[name]:
+                raise ValueError(
+                    f"`{name}` is of a training, and with a generator there is none, got "
+                    f"{value}; leave it out"
+                )
+
     def resolve(
         self, system: System, *, inputs: tuple[tuple[str, str, str], ...] | None = None
     ) -> "RunConfig":
@@ -254,9 +271,13 @@ class RunConfig:
                 f"`cvs` must be at most {n_soft}, the number of soft coordinates of "
                 f"{system.name}, got {self.n_cvs}"
             )
+        if self.discovers:
+            # Refuses descriptors of which the system has none
+            distances_of(system, self.descriptors)
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
+        self._check_no_training(factor * cold)
         forcefield = self.forcefield or default_force_field(self.target)
         coordinates = self.coordinates or default_coordinates(self.target)
         if inputs is None:

@@ -2,6 +2,7 @@
 
 from gencg.discover.covering import covering_samples as covering_samples
 from gencg.discover.joint import fit_joint as fit_joint
+from gencg.discover.reheating import REHEATING as REHEATING
 from gencg.discover.reheating import Reheated as Reheated
 from gencg.discover.reheating import reheat as reheat
 from gencg.discover.slow_cvs import SlowCVs as SlowCVs

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from gencg.training import SNAPSHOTS, Optimisation
 
 FEWEST_STEPS = 20
 """Steps at a temperature below which nothing is reheated."""
+REHEATING = tuple(f"reheating{k}.pt" for k in range(len(SNAPSHOTS)))
+"""Names of the checkpoints of its trainings."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ def reheat(
     batch_size: int = 512,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    folder: Path | None = None,
+    checkpoint_seconds: float = 30.0,
     stop: Callable[[], bool] | None = None,
 ) -> Reheated:
     """Train copies of a generator at the temperatures at which training keeps its soft block.
@@ -51,10 +56,12 @@ def reheat(
         batch_size: Configurations per step.
         learning_rate: Of the optimiser.
         seed: Decides everything random.
+        folder: Where to keep the trainings as `REHEATING`, so that the same call goes on.
+        checkpoint_seconds: As in `fit`.
         stop: As in `fit`.
 
     Raises:
-        TimeIsUp: If `stop` said so; all begins again.
+        TimeIsUp: If `stop` said so; without `folder` all begins again.
     """
     decoder = result.model.decoder
     each = int(energy_calls) // len(SNAPSHOTS)
@@ -72,6 +79,8 @@ def reheat(
             tempering=NoTempering(),
             optimisation=Optimisation(learning_rate=learning_rate, warm_up=10, averaging=0.1),
             seed=seed + k,
+            checkpoint=None if folder is None else folder / REHEATING[k],
+            checkpoint_seconds=checkpoint_seconds,
             stop=stop,
         )
         model = hotter.model

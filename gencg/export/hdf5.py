@@ -29,6 +29,8 @@ def reading(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except MemoryError:
+        raise
     # The library under h5py tells of damage in as many ways as there are
     except Exception as error:
         reason = " ".join(str(error).strip("'\"").split()) or type(error).__name__

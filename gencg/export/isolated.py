@@ -68,5 +68,6 @@ def load_apart(path: Path, topology: Any) -> Any:
 
 def run_apart(arguments: list[str]) -> tuple[int, bytes, bytes]:
     """Exit code, stdout and stderr of `READ`."""
-    done = subprocess.run([sys.executable, "-c", READ, *arguments], capture_output=True)
+    # -P: modules of the working directory are not those that are meant
+    done = subprocess.run([sys.executable, "-P", "-c", READ, *arguments], capture_output=True)
     return done.returncode, done.stdout, done.stderr

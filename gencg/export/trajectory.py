@@ -15,7 +15,7 @@ import torch
 
 from gencg.ensemble import Ensemble
 from gencg.export.hdf5 import CHECKSUM, array, checksum, read_topology, reading
-from gencg.files import replacing
+from gencg.files import remove_left_drafts, replacing
 
 if TYPE_CHECKING:
     from gencg.molecule import Molecule
@@ -59,6 +59,7 @@ def write_samples(
         raise ValueError(f"`formats` {trajectories} need a molecule; a toy goes into h5 only")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_left_drafts(folder)
 
     written = [folder / "samples.h5"]
     if ensemble.molecule is not None:
@@ -70,7 +71,7 @@ def write_samples(
         for name in trajectories:
             written.append(folder / f"samples.{name}")
             with replacing(written[-1]) as path:
-                _save(trajectory, path)
+                save_trajectory(trajectory, path)
         written.append(folder / "frames.csv")
         with replacing(written[-1]) as path:
             _write_frames(path, ensemble)
@@ -95,6 +96,8 @@ def read_samples(path: str | Path) -> Ensemble:
     if not path.exists():
         raise FileNotFoundError(f"no samples at {path}; write them with `gencg sample`")
     cure = "draw the samples again with `gencg sample`"
+    if (path.parent / "config.json").exists():
+        cure = "remove it and summary.json and run the same command, which draws them again"
     try:
         with reading(path) as file:
             arrays = {name: array(file, name, kind=kind) for name, kind in _ARRAYS.items()}
@@ -133,22 +136,31 @@ def _sorted(file: Any, arrays: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _write_hdf5(path: Path, ensemble: Ensemble) -> None:
-    with h5py.File(path, "w") as file:
-        arrays = {name: getattr(ensemble, name).cpu().numpy() for name in (*_ARRAYS, "weights")}
-        for name, values in arrays.items():
-            file[name] = values
-        del arrays["weights"]
-        file.attrs["temperature"] = ensemble.temperature
-        file.attrs["n_energy_calls"] = ensemble.n_energy_calls
-        # Strings of fixed length: PyTables warns about others
-        file.attrs["name"] = np.bytes_(ensemble.name.encode())
-        file.attrs["application"] = np.bytes_("gencg")
-        if ensemble.molecule is not None:
-            _write_mdtraj_layout(file, ensemble, ensemble.molecule)
-        for name, unit in _UNITS.items():
-            if name in file:
-                file[name].attrs["units"] = np.bytes_(unit)
-        file.attrs[CHECKSUM] = np.bytes_(checksum(_sorted(file, arrays), _figures(file)))
+    # Composed in memory: on a full disk the library under h5py falls over its own files
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+        _compose(file, ensemble)
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
+
+
+def _compose(file: Any, ensemble: Ensemble) -> None:
+    """Everything that `samples.h5` holds."""
+    arrays = {name: getattr(ensemble, name).cpu().numpy() for name in (*_ARRAYS, "weights")}
+    for name, values in arrays.items():
+        file[name] = values
+    del arrays["weights"]
+    file.attrs["temperature"] = ensemble.temperature
+    file.attrs["n_energy_calls"] = ensemble.n_energy_calls
+    # Strings of fixed length: PyTables warns about others
+    file.attrs["name"] = np.bytes_(ensemble.name.encode())
+    file.attrs["application"] = np.bytes_("gencg")
+    if ensemble.molecule is not None:
+        _write_mdtraj_layout(file, ensemble, ensemble.molecule)
+    for name, unit in _UNITS.items():
+        if name in file:
+            file[name].attrs["units"] = np.bytes_(unit)
+    file.attrs[CHECKSUM] = np.bytes_(checksum(_sorted(file, arrays), _figures(file)))
 
 
 def _write_mdtraj_layout(file: Any, ensemble: Ensemble, molecule: Molecule) -> None:
@@ -173,8 +185,12 @@ def _read_molecule(file: Any) -> Molecule:
     return Molecule(read_topology(file), positions, check=False)
 
 
-def _save(trajectory: Any, path: Path) -> None:
-    """Write a trajectory; MDTraj's writers tell of a full disk as they like, or not at all."""
+def save_trajectory(trajectory: Any, path: Path) -> None:
+    """Write a trajectory; MDTraj's writers tell of a full disk as they like, or not at all.
+
+    Raises:
+        OSError: If it does not hold all frames afterwards.
+    """
     import mdtraj
 
     try:

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gencg.analysis.alignment import superposed
-from gencg.export.trajectory import write_samples
+from gencg.export.trajectory import save_trajectory, write_samples
 from gencg.files import replacing
 from gencg.molecule import Molecule
 from gencg.notebook.pictures import figure_png, write_movie
@@ -67,7 +67,7 @@ def write_route(
         for suffix in ("pdb", "xtc"):
             written.append(folder / f"path.{suffix}")
             with replacing(written[-1]) as draft:
-                frames.save(str(draft))
+                save_trajectory(frames, draft)
         written.append(folder / "path.gif")
         write_movie(written[-1], route, molecule)
     return written

@@ -116,7 +116,7 @@ def run_batch(
         if deadline is not None and deadline.late_for():
             raise TimeIsUp(f"time is up before {item.name}")
         announce(f"[{n}/{len(items)}] {item.name}: {item.target}")
-        command = [sys.executable, "-m", "gencg", "run", item.target, *arguments]
+        command = [sys.executable, "-P", "-m", "gencg", "run", item.target, *arguments]
         command += ["--out", str(out / item.name)]
         command += [] if deadline is None else ["--time-limit", f"{deadline.left:.3f}s"]
         log = out / f"{item.name}.log"

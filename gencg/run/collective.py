@@ -50,7 +50,7 @@ def discover(
     if folder.cvs.exists():
         slow = restore_slow(load_checkpoint(folder.cvs)["slow"])
     else:
-        costs = Costs.from_history(folder.history(), config.batch_size)
+        costs = Costs.from_history(folder.history(), config)
         seconds = costs.search + config.covering_calls * costs.sample
         if deadline is not None and parallel.agree(deadline.late_for(seconds)):
             raise TimeIsUp("time is up before the search for collective variables")

@@ -7,7 +7,7 @@ from typing import Any
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.drawn import Parts, digest
 from gencg.ensemble import Ensemble
-from gencg.export.trajectory import read_samples, write_samples
+from gencg.export.trajectory import FORMATS, read_samples, write_samples
 from gencg.fit import FitResult
 from gencg.run.execute import sample
 
@@ -37,7 +37,7 @@ def draw_into(
         result: What to draw from.
         n_samples: Number of samples, those that are there included.
         seed: Seed of the draw.
-        formats: As for `write_samples`.
+        formats: As for `write_samples`; those that are there already are written again.
         seconds: Wall time between two parts.
         announce: Called with a line of text where samples are taken over.
 
@@ -54,7 +54,8 @@ def draw_into(
     ensemble = sample(result, n_samples, seed=seed, parts=parts)
     if parts.n_taken:
         announce(f"{parts.n_taken:,} of {n_samples:,} samples were there already")
-    written = write_samples(out, ensemble, formats=formats)
+    there = (name for name in FORMATS if (out / f"samples.{name}").exists())
+    written = write_samples(out, ensemble, formats=list(dict.fromkeys((*formats, *there))))
     save_checkpoint(out / END, parts.end | {"n_samples": n_samples})
     parts.remove()
     return ensemble, written

@@ -214,14 +214,14 @@ def run(
         if (done := _finished(folder, announce)) is not None:
             return done
         before = spent_seconds(folder)
-        earlier = folder.before_cvs or {}
+        earlier = (folder.before_cvs or {}) if folder.config.discovers else {}
         if earlier:
             announce("adding collective variables to the generator that is there")
             before += earlier.get("wall_seconds", before) - earlier.get("training_seconds", before)
         result = train(system, folder, reporters=reporters, deadline=deadline, announce=announce)
         trained = time.monotonic()
         config = folder.config
-        seconds = stage_seconds(config, Costs.from_history(folder.history(), config.batch_size))
+        seconds = stage_seconds(config, Costs.from_history(folder.history(), config))
         found = None
         if config.discovers:
             joint = reporters if joint_reporters is None else joint_reporters
@@ -267,6 +267,8 @@ def _finished(folder: RunFolder, announce: Callable[[str], None]) -> dict[str, A
     done = folder.summary
     if done is not None:
         announce(f"{folder.path} is finished already; --override starts it over")
+        # Killed between the summary and this, it is still there
+        shutil.rmtree(folder.drawing, ignore_errors=True)
     return done
 
 

@@ -45,7 +45,8 @@ def cv_function(run: CollectiveRun, *, slow: bool = False) -> CVFunction:
     if run.slow is None or not isinstance(encoder, MapEncoder):
         raise ValueError(
             "collective variables of a one-stage model see all coordinates, and rotors where "
-            "they jump; make a run with --decoder spline for those that other programs can use"
+            "they jump; make a run with --decoder spline or flow-matching for those that other "
+            "programs can use"
         )
     names, heads = (run.slow_columns, run.slow.functions.heads) if slow else (run.names, None)
     return soft_cv_function(system.coordinates, encoder.map, names=names, heads=heads)

@@ -8,6 +8,7 @@ moment leaves a folder that the same command goes on with.
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 from gencg import parallel
 from gencg.config import (
     INPUTS,
+    SHIPPED,
     RunConfig,
     adds_cvs,
     file_checksum,
@@ -27,7 +29,8 @@ from gencg.config import (
     read_object,
     read_small,
 )
-from gencg.files import FULL, drafts, is_alive, write_atomically
+from gencg.discover import REHEATING
+from gencg.files import FULL, drafts, write_atomically
 from gencg.run.lock import holding
 from gencg.run.metrics import read_metrics
 from gencg.systems import System, load
@@ -37,7 +40,8 @@ from gencg.training import StepInfo
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
-    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", "origin.json", "metrics.csv", "tensorboard",
+    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "origin.json", "metrics.csv",
+    "tensorboard",
     "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
@@ -47,6 +51,8 @@ WRITTEN_LOCKED = ("figures", "basins", "drawing/generator", "drawing/joint", INP
 """Those into which only the process writes that holds the run."""
 DRAWN = ("samples.*", "drawing", "draws", "export", "figures", "basins", "states", ".*")
 """What other processes than the first do without."""
+WRITTEN_ONCE = ("generator.json", "origin.json")
+"""What no later start writes again."""
 BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
 """What shows that a run has something to lose."""
 
@@ -91,11 +97,12 @@ class RunFolder:
 
         Raises:
             ValueError: If the folder holds a run of other settings, or files of something else,
-                or cannot be written.
+                or the generator that is to be taken over, or cannot be written.
         """
         path = Path(path)
         file = path / "config.json"
         _check_links(path)
+        _check_source(path, config)
         if path.exists() and not path.is_dir():
             raise ValueError(f"`out` must be a folder, but {path} is a file; choose another --out")
         if path.exists() and not file.exists():
@@ -302,9 +309,10 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except ValueError:
-            raise ValueError(
-                f"{self.path / name} is damaged; remove it and run the same command"
-            ) from None
+            cure = "remove it and run the same command"
+            if name in WRITTEN_ONCE:
+                cure = "restore it, or start over with --override"
+            raise ValueError(f"{self.path / name} is damaged; {cure}") from None
 
     def history(self) -> list[StepInfo]:
         """Log lines of metrics.csv."""
@@ -325,8 +333,9 @@ class RunFolder:
     def _tidy(self) -> None:
         """Remove the drafts that a kill left behind."""
         for folder in (self.path / name for name in WRITTEN_LOCKED):
-            for draft, _, _ in drafts(folder):
-                draft.unlink(missing_ok=True)
+            for draft in drafts(folder):
+                if draft.host is not None or draft.name in OWN:
+                    draft.path.unlink(missing_ok=True)
         # Here other processes may write, too, which need no lock
         others = (self.path / name for name in FOLDERS if name not in (*WRITTEN_LOCKED, "drawing"))
         shared = (
@@ -334,19 +343,38 @@ class RunFolder:
             *(inner for folder in others for inner in (folder, *folder.glob("*/"))),
         )
         for folder in shared:
-            for draft, name, pid in drafts(folder):
-                if (folder == self.path and name in OWN) or not is_alive(pid):
-                    draft.unlink(missing_ok=True)
+            for draft in drafts(folder):
+                own = draft.name in OWN
+                left = draft.is_left and (own or draft.host is not None)
+                if left or (own and folder == self.path):
+                    draft.path.unlink(missing_ok=True)
 
 
 def _check_links(path: Path) -> None:
     """Refuse folders of a run that are links: what is written into them would lie elsewhere."""
-    for name in FOLDERS:
-        if (path / name).is_symlink():
+    inner = (
+        Path(folder, name)
+        for top in FOLDERS
+        for folder, names, _ in os.walk(path / top)
+        for name in names
+    )
+    for item in (*(path / name for name in FOLDERS), *inner):
+        if item.is_symlink():
             raise ValueError(
-                f"{path / name} is a link, and nothing is written outside of a run folder; "
+                f"{item} is a link, and nothing is written outside of a run folder; "
                 "replace it by the folder itself, or give --out"
             )
+
+
+def _check_source(path: Path, config: RunConfig) -> None:
+    """Refuse to write over the run whose generator is to be taken over."""
+    if config.generator in (None, SHIPPED):
+        return
+    if Path(config.generator).resolve().is_relative_to(path.resolve()):
+        raise ValueError(
+            f"`generator` {config.generator} is the run's own folder, or lies in it; choose "
+            "another --out"
+        )
 
 
 def _is_foreign(file: Path) -> bool:

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gencg.config import RunConfig
+from gencg.fit import MATCHING
 from gencg.training import StepInfo
 
 SAMPLE, CHAIN, JOINT = 0.15, 0.15, 0.9
 """A sample drawn and weighed, a call of an annealed chain, and one of the joint training, in rows
 of a training step. Rounded from alanine dipeptide, where CPU time gave 0.11, 0.13 and 0.88 on one
 core; replaced where they are measured."""
+THROUGH, SAMPLE_MATCHED = 4.0, 0.6
+"""A step through the equation of a flow-matching decoder, in steps that match, and a sample of it
+in rows of these."""
+OF_MATCHING = MATCHING + (1 - MATCHING) * THROUGH
+"""A training step of both kinds on average, in steps that match."""
 REFIT_STEPS, REFIT_ROWS = 800, 1024
 """Steps of the forward fit before the joint training, and its batch."""
 REFIT = 0.12
@@ -42,22 +48,33 @@ class Costs:
     report: float = REPORT_SECONDS
 
     @classmethod
-    def from_step(cls, seconds: float, batch_size: int) -> "Costs":
-        """All from the time of a training step, by ratios that hold within a factor of two."""
+    def from_step(cls, seconds: float, batch_size: int, *, matched: bool = False) -> "Costs":
+        """All from the time of a training step, by ratios that hold within a factor of two.
+
+        Args:
+            seconds: Of a training step, on average.
+            batch_size: Its rows.
+            matched: Whether training is by flow matching, `matches`.
+        """
         row = seconds / batch_size
         return cls(
             step=seconds,
-            sample=SAMPLE * row,
+            sample=(SAMPLE_MATCHED / OF_MATCHING if matched else SAMPLE) * row,
             chain=CHAIN * row,
             joint=JOINT * seconds,
             refit=REFIT * REFIT_ROWS * row,
         )
 
     @classmethod
-    def from_history(cls, history: Sequence[StepInfo], batch_size: int) -> "Costs":
+    def from_history(cls, history: Sequence[StepInfo], config: RunConfig) -> "Costs":
         """The same from the log lines of a training; nothing costs anything without any."""
         seconds = history[-1].seconds / history[-1].step if history else 0.0
-        return cls.from_step(seconds, batch_size)
+        return cls.from_step(seconds, config.batch_size, matched=matches(config))
+
+
+def matches(config: RunConfig) -> bool:
+    """Whether most training steps of a resolved run are those of flow matching."""
+    return config.decoder == "flow-matching" and config.schedule().start > 1
 
 
 def stage_seconds(config: RunConfig, costs: Costs) -> dict[str, float]:
@@ -78,6 +95,8 @@ def stage_seconds(config: RunConfig, costs: Costs) -> dict[str, float]:
 
 
 def after_training(config: RunConfig, step_seconds: float) -> float:
-    """Seconds of everything after the training, for the time of one of its steps."""
-    costs = Costs.from_step(step_seconds, config.batch_size)
+    """Seconds of everything after the training, for the time of one of its first steps."""
+    matched = matches(config)
+    average = step_seconds * (OF_MATCHING if matched else 1.0)
+    costs = Costs.from_step(average, config.batch_size, matched=matched)
     return sum(stage_seconds(config, costs).values()) - stage_seconds(config, costs)["training"]

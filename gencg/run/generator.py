@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from gencg import pretrained
-from gencg.config import RunConfig
-from gencg.discover import reheat
+from gencg import parallel, pretrained
+from gencg.config import SHIPPED, RunConfig
+from gencg.discover import REHEATING, reheat
 from gencg.fit import FitResult, as_result
 from gencg.models.build import build_model
 from gencg.run.folder import RunFolder
@@ -16,8 +16,6 @@ from gencg.systems.base import System
 from gencg.systems.registry import default_force_field
 from gencg.target import BoltzmannTarget
 
-SHIPPED = "shipped"
-"""The word for a generator that comes with gencg."""
 SAME_ENERGY = 1e-3
 """Deviation in kJ/mol up to which two force fields are the same."""
 
@@ -46,7 +44,7 @@ def take_over(
 
     Raises:
         ValueError: If there is no such generator, or it is of something else.
-        TimeIsUp: If `stop` said so; the same call begins again.
+        TimeIsUp: If `stop` said so; the same call goes on.
     """
     config = folder.config
     assert config.temperature is not None
@@ -71,11 +69,13 @@ def take_over(
             energy_calls=config.reheating_calls,
             batch_size=config.batch_size,
             seed=config.seed,
+            folder=folder.path,
+            checkpoint_seconds=config.checkpoint_seconds,
             stop=stop,
         )
         snapshots, spent = hot.snapshots, (hot.energy_calls, hot.gradient_calls)
     write_json(folder.path / "origin.json", origin)
-    return as_result(
+    result = as_result(
         system,
         source.model,
         target=target,
@@ -86,6 +86,10 @@ def take_over(
         energy_calls=spent[0],
         gradient_calls=spent[1],
     )
+    if parallel.rank() == 0:
+        for name in REHEATING:
+            (folder.path / name).unlink(missing_ok=True)
+    return result
 
 
 def find_generator(

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gencg.files import is_alive
+from gencg.files import is_alive, naming
 
 logger = logging.getLogger("gencg")
 
@@ -29,6 +29,9 @@ BEAT = 5.0
 """Seconds between two beats of a holder."""
 PATIENCE = 4 * BEAT
 """Seconds without a beat after which a holder on another machine counts as gone."""
+SETTLING = 0.5
+"""Seconds after which of several that took a folder at once, without locks, all but one see it."""
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _LONGEST = 4096
 
@@ -50,7 +53,10 @@ def holding(folder: Path) -> Iterator[None]:
         _take_over(descriptor, folder, reaches=reaches)
         stop = threading.Event()
         record = _own()
-        _write(descriptor, record)
+        with naming(folder / LOCK):
+            _write(descriptor, record)
+        if not reaches:
+            _refuse_later(descriptor, folder, record)
         beating = threading.Thread(target=_beat, args=(descriptor, record, stop), daemon=True)
         beating.start()
         try:
@@ -80,6 +86,8 @@ def _try(descriptor: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
+        if error.errno not in _HELD:
+            raise OSError(error.errno, error.strerror, str(folder / LOCK)) from error
         raise _in_use(folder, _read(descriptor)) from None
     return True
 
@@ -102,6 +110,13 @@ def _take_over(descriptor: int, folder: Path, *, reaches: bool) -> None:
     if lives:
         raise _in_use(folder, record)
     logger.warning("%s was left by %s, which is gone; going on", folder, _who(record))
+
+
+def _refuse_later(descriptor: int, folder: Path, record: dict[str, Any]) -> None:
+    """Without locks, refuse a folder that another process took at the same moment."""
+    time.sleep(SETTLING)
+    if (there := _read(descriptor)) != record:
+        raise _in_use(folder, there)
 
 
 def _beats(descriptor: int, record: dict[str, Any]) -> bool:

@@ -16,11 +16,11 @@ from gencg.analysis.probes import FEWEST_STEPS, STEPS_PER_SOFT, probe_modes
 from gencg.checkpoint import checkpoint_size
 from gencg.config import RunConfig
 from gencg.discover.refit import refit_soft
-from gencg.fit import FitResult, fit
+from gencg.fit import MATCHING, FitResult, fit
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
 from gencg.run.execute import fit_options, sample
-from gencg.run.forecast import REFIT_ROWS, Costs, stage_seconds
+from gencg.run.forecast import REFIT_ROWS, Costs, matches, stage_seconds
 from gencg.run.similar import Similar, similar_molecules
 from gencg.systems.base import System
 from gencg.tempering import NoTempering
@@ -28,6 +28,8 @@ from gencg.training import N_RUNGS, Optimisation, StepInfo
 
 STEPS, FIRST = 10, 3
 """Training steps that are measured, and those of them left out: they compile and warm up."""
+STEPS_OF_TWO_KINDS = 15
+"""The same of a flow-matching decoder, whose last fifth of the steps is of another kind."""
 SAMPLES, CHAINS = 2_000, 100
 """Samples and annealed chains that are measured."""
 
@@ -47,7 +49,8 @@ class Forecast:
         stages: Seconds of each stage, in its order.
         memory_bytes: Largest resident memory, about.
         disk_bytes: What the run folder will hold, about.
-        similar: What molecules of similar size reached; None for a toy.
+        similar: What molecules of similar size reached; None for a toy and a decoder other than
+            the spline one, which is what was measured.
     """
 
     name: str
@@ -92,13 +95,19 @@ def measure(system: System, config: RunConfig) -> Forecast:
     clock = _Clock()
     # A generator that is taken over is heated by steps of training
     steps = (config.training_calls + config.reheating_calls) // config.batch_size
+    n_steps = min(STEPS_OF_TWO_KINDS if matches(config) else STEPS, max(2, steps))
     result = fit(
         system,
         **fit_options(system, config),
-        energy_calls=min(STEPS, max(2, steps)) * config.batch_size,
+        energy_calls=n_steps * config.batch_size,
         reporters=[clock],
     )
-    step = clock.median()
+    step = clock.median(FIRST, n_steps)
+    if matches(config):
+        n_matching = int(MATCHING * n_steps)
+        step = MATCHING * clock.median(FIRST, n_matching)
+        # Its first one warms up, too
+        step += (1 - MATCHING) * clock.median(n_matching + 1, n_steps)
     costs = Costs.from_step(step, config.batch_size)
     # What is not measured takes longer where other work has the cores
     fixed = {name: clock.busy() * getattr(costs, name) for name in ("search", "report")}
@@ -121,10 +130,15 @@ def measure(system: System, config: RunConfig) -> Forecast:
         energy_calls=int(config.energy_calls or 0),
         costs=costs,
         stages=stage_seconds(config, costs),
-        # Beside what is in use: the samples, their copy while written, and their parts in figures
-        memory_bytes=_peak_bytes() + 3 * drawn,
+        # Beside what is in use: the samples, their two copies while written, and their parts in
+        # figures
+        memory_bytes=_peak_bytes() + 4 * drawn,
         disk_bytes=drawn + checkpoints * (1 + config.discovers),
-        similar=None if molecule is None else similar_molecules(molecule.n_atoms, n_soft),
+        similar=(
+            similar_molecules(molecule.n_atoms, n_soft)
+            if molecule is not None and config.decoder == "spline"
+            else None
+        ),
     )
 
 
@@ -139,10 +153,11 @@ class _Clock:
         self.times.append(time.monotonic())
         self.cpu.append(time.process_time())
 
-    def median(self) -> float:
+    def median(self, first: int, last: int) -> float:
+        """Time of the steps after the first so many, up to the last."""
         gaps = [b - a for a, b in zip(self.times[:-1], self.times[1:], strict=True)]
         # Of a run of few steps there are no later ones
-        return statistics.median(gaps[FIRST - 1 :] or gaps)
+        return statistics.median(gaps[first - 1 : last - 1] or gaps)
 
     def busy(self) -> float:
         """Wall time for CPU time; 1 where several threads computed, or the cores were free."""
@@ -194,7 +209,7 @@ def _joint_seconds(result: FitResult, config: RunConfig) -> tuple[float, float]:
         model=model,
         reporters=[clock],
     )
-    return refit / n_refit, clock.median()
+    return refit / n_refit, clock.median(FIRST, STEPS)
 
 
 def _bytes_of_sample(system: System) -> int:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import IO, Any
 
-from gencg.files import write_atomically
+from gencg.files import naming, write_atomically
 from gencg.training import StepInfo
 
 COLUMNS: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(StepInfo)}
@@ -41,8 +41,9 @@ class MetricsWriter:
     def __call__(self, info: StepInfo) -> None:
         if self._file is None:
             self._file = self._start(info.step)
-        self._file.write(_line(info))
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(_line(info))
+            self._file.flush()
 
     def _start(self, step: int) -> IO[str]:
         kept = [_line(info) for info in read_metrics(self.path) if info.step < step]
@@ -55,7 +56,8 @@ class MetricsWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with naming(self.path):
+                self._file.close()
 
 
 def _line(info: StepInfo) -> str:

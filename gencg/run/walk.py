@@ -14,7 +14,7 @@ from gencg.analysis.histogram import Array
 from gencg.analysis.path import CVPath, free_energy_path, path_along
 from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
-from gencg.export.trajectory import write_samples
+from gencg.export.trajectory import save_trajectory, write_samples
 from gencg.files import replacing
 from gencg.importance import (
     effective_sample_size,
@@ -304,7 +304,7 @@ def write_walk(walk: Walk, folder: str | Path, *, formats: tuple[str, ...] = ())
                 continue
             written.append(folder / f"walk.{suffix}")
             with replacing(written[-1]) as draft:
-                frames.save(str(draft))
+                save_trajectory(frames, draft)
     top = None if walk.transition is None else walk.transition.states
     if walk.transition is not None and top is not None:
         chosen = walk.transition.samples.select(top.index)

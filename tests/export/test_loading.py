@@ -119,6 +119,17 @@ def test_a_reader_that_falls_over_a_file_is_told(
         load_trajectory(tmp_path / "a.xtc", top=PDB)
 
 
+def test_modules_of_the_working_directory_are_not_run(
+    frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames.save(str(tmp_path / "a.xtc"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("numpy", "mdtraj"):
+        (tmp_path / f"{name}.py").write_text("open('planted', 'w').close()")
+    assert load_trajectory("a.xtc", top=PDB).n_frames == frames.n_frames
+    assert not (tmp_path / "planted").exists()
+
+
 def test_a_packed_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pdb.gz"
     path.write_bytes(gzip.compress(PDB.read_bytes()))

@@ -36,6 +36,7 @@ def describe(target: str, **options: Any) -> None:
     if options["out"] and system.molecule is None:
         raise click.UsageError(f"--out draws a molecule, and {system.name} is a toy")
     if options["out"] and system.molecule is not None:
+        from gencg.files import replacing
         from gencg.plots.molecule import plot_molecule
         from gencg.plots.style import new_figure, style
 
@@ -46,7 +47,8 @@ def describe(target: str, **options: Any) -> None:
             figure, (ax,) = new_figure(width=7.0, height=5.0)
             few = system.molecule.n_atoms <= 30
             plot_molecule(system.molecule, marked, hydrogens=few, title=system.name, ax=ax)
-            figure.savefig(path)
+            with replacing(path) as draft:
+                figure.savefig(draft, format=path.suffix[1:] or "png")
     about = {
         "name": description.name,
         "summary": description.summary,

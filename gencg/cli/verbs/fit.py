@@ -8,7 +8,7 @@ from gencg.cli.command import Command
 from gencg.cli.completion import Target
 from gencg.cli.options import ENERGY, OUTPUT, RUNNING, TRAINING, with_options
 from gencg.cli.output import show
-from gencg.cli.progress import training_progress
+from gencg.cli.progress import speaker, training_progress
 from gencg.cli.settings import configure, event_writers
 
 
@@ -41,7 +41,13 @@ def fit(target: str, **options: Any) -> None:
             folder.locked(),
             training_progress(options, "training") as (bars,),
         ):
-            result = train(system, folder, reporters=[*bars, *events], deadline=options["deadline"])
+            result = train(
+                system,
+                folder,
+                reporters=[*bars, *events],
+                deadline=options["deadline"],
+                announce=speaker(options),
+            )
     if not first:
         return
     numbers = {
