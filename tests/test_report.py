@@ -291,7 +291,7 @@ def test_a_file_is_old_or_new_never_half(tmp_path: Path, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("gencg.report.files.os.fsync", fail)
+    monkeypatch.setattr("gencg.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
