@@ -71,9 +71,11 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
         ax = axes[0]
         label = symbol(state) if mask.any() else None
         ax.scatter(*np.asarray(z)[mask].T, s=2, color=COLOURS[state], label=label, rasterized=True)
-    turned = _degrees(path) if shown.periodic else path
+    # A path goes on over the seam, the plane does not
+    turned = (_degrees(path) + 180) % 360 - 180 if shown.periodic else path
     axes[0].plot(*turned.T, "o", color=EXACT, ms=4, mfc="none", label="path")
-    axes[0].legend(fontsize=8, markerscale=2, loc="upper right")
+    # Where the dipeptide has next to nothing
+    axes[0].legend(fontsize=8, markerscale=2, loc="center right")
     axes[0].set_title("reweighted samples" if kept else "samples as drawn")
     _, angles, lines = plane
     shape = (lines.shape[1],) * 2
