@@ -18,7 +18,7 @@ from gencg.config.checksums import forcefield_checksum
 from gencg.config.comparing import differences
 from gencg.config.reading import read_json
 from gencg.discover.slow_cvs import distances_of
-from gencg.fit import DEFAULT_ENERGY_CALLS
+from gencg.fit import DEFAULT_ENERGY_CALLS, MATCHING_RATE
 from gencg.objectives.build import ESTIMATORS
 from gencg.objectives.slow_network import DESCRIPTORS
 from gencg.systems.base import System
@@ -77,7 +77,8 @@ class RunConfig:
         coverage_calls: Energy evaluations spent on looking for modes that training lost; 0 does
             not look.
         batch_size: Configurations per training step.
-        learning_rate: Rate of the optimiser after warm-up; a decoder of one stage takes a third.
+        learning_rate: Rate of the optimiser after warm-up; a decoder of one stage takes a third,
+            one that is matched three times as much.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
         generator: Where a trained generator is taken from in place of training one: "shipped" for
@@ -375,7 +376,8 @@ class RunConfig:
             # In one stage a rare well is lost with the faster optimiser; a third of the rate is
             # what suits Adam
             return Optimisation(learning_rate=self.learning_rate / 3, optimiser="adam")
-        return Optimisation(learning_rate=self.learning_rate)
+        faster = MATCHING_RATE if self.decoder == "flow-matching" else 1.0
+        return Optimisation(learning_rate=faster * self.learning_rate)
 
     def differences(self, other: "RunConfig") -> list[str]:
         """Settings that differ from those of `other` and touch the result, in words."""

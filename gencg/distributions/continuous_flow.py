@@ -62,19 +62,34 @@ class ContinuousFlow(Flow):  # type: ignore[misc]
         y carries a graph to the parameters, the log-determinant none.
         """
         k = self.field.coefficients(context)
+        (y,) = self.solver.solve(lambda t, state: (self.field(t, state[0], k),), (x,), 0.0, 1.0)
+        if not context.shape[-1]:
+            _, log_det, score = self.draw_with_score(x, context, score)
+            return self._wrapped(y), log_det, score, torch.zeros_like(context)
 
         def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             u, divergence, of_x, of_k = self.field.with_pullback(t, state[0], k, state[2])
             return u, divergence, -of_x, -of_k
 
-        (y,) = self.solver.solve(lambda t, state: (self.field(t, state[0], k),), (x,), 0.0, 1.0)
         with torch.no_grad():
             state = x.detach(), x.new_zeros(len(x)), score, torch.zeros_like(k)
             _, log_det, score, of_k = self.solver.solve(rate, state, 0.0, 1.0)
-        of_context = torch.zeros_like(context)
-        if context.shape[-1]:
-            of_context = pullback(self.field.coefficients, context, of_k)
-        return self._wrapped(y), log_det, score, of_context
+        return self._wrapped(y), log_det, score, pullback(self.field.coefficients, context, of_k)
+
+    @torch.no_grad()
+    def draw_with_score(
+        self, x: Tensor, context: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward_with_score`, without a graph and without the gradient by the context."""
+        k = self.field.coefficients(context)
+
+        def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            u, divergence, of_x = self.field.with_slope(t, state[0], k, state[2])
+            return u, divergence, -of_x
+
+        state = x.detach(), x.new_zeros(len(x)), score
+        y, log_det, score = self.solver.solve(rate, state, 0.0, 1.0)
+        return self._wrapped(y), log_det, score
 
     def _move(self, x: Tensor, context: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
         k = self.field.coefficients(context)

@@ -127,10 +127,31 @@ class GatedField(VelocityField):
         divergence = (bent * self._seen(slopes)).sum(-1) + now.trace
         return self._with_lines(u, x, now), divergence
 
+    def with_slope(
+        self, t: Tensor, x: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        now = self._at(t, k)
+        return self._pulled(x, v, now)[:3]
+
     def with_pullback(
         self, t: Tensor, x: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         now = self._at(t, k)
+        u, divergence, of_x, of_inside, of_gate = self._pulled(x, v, now)
+        # In the order of `sizes`: shift, slope, gate, offset
+        parts = [v, self._on_lines(x) * self._on_lines(v) + 1, of_gate]
+        polynomials = now.times, now.times, now.times[: self.n_gate_times]
+        of_k = [
+            (part[..., None] * times).flatten(1)
+            for part, times in zip(parts, polynomials, strict=True)
+        ]
+        total = torch.cat([*of_k, of_inside], dim=-1)
+        return u, divergence, of_x, total.sum(0, keepdim=True) if len(k) == 1 else total
+
+    def _pulled(
+        self, x: Tensor, v: Tensor, now: "_Now"
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """u, divergence, and the gradients by x, by what is inside, and by the gates."""
         features, slopes = self._features(x)
         value = torch.tanh(self._inside(features, now))
         slope, seen = 1 - value.square(), self._seen(slopes)
@@ -140,15 +161,7 @@ class GatedField(VelocityField):
         of_value = v @ self.outer
         of_inside = bent * (of_value - 2 * value * seen)
         of_x = self._of_x(of_inside, bent, v, features, slopes, now)
-        # In the order of `sizes`: shift, slope, gate, offset
-        parts = [v, self._on_lines(x) * self._on_lines(v) + 1, of_value * value + slope * seen]
-        polynomials = now.times, now.times, now.times[: self.n_gate_times]
-        of_k = [
-            (part[..., None] * times).flatten(1)
-            for part, times in zip(parts, polynomials, strict=True)
-        ]
-        total = torch.cat([*of_k, of_inside], dim=-1)
-        return u, divergence, of_x, total.sum(0, keepdim=True) if len(k) == 1 else total
+        return u, divergence, of_x, of_inside, of_value * value + slope * seen
 
     def _of_x(
         self,

@@ -1,9 +1,11 @@
 """The flow-matching decoder: both blocks are continuous flows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gencg.coordinates.base import CoordinateMap
 from gencg.distributions.continuous_flow import DEFAULT_SOLVER, ContinuousFlow
@@ -12,7 +14,7 @@ from gencg.distributions.gated_field import GatedField
 from gencg.distributions.solvers import FixedSteps, Solver
 from gencg.distributions.velocity import VelocityField
 from gencg.models.decoders import TwoBlockDecoder
-from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
+from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow, log_normal
 
 SOFT_SOLVER = FixedSteps(16)
 """Of the soft block, whose few coordinates part into states: steep velocities, cheap steps."""
@@ -61,7 +63,7 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         n_stiff_units: int = 256,
         n_soft_times: int = 6,
         n_stiff_times: int = 4,
-        sharpness: float = 3.0,
+        sharpness: float = 1.0,
         hidden: Sequence[int] = (128, 128),
         soft_solver: Solver = SOFT_SOLVER,
         stiff_solver: Solver = DEFAULT_SOLVER,
@@ -95,6 +97,43 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         """Whether no velocity was learned yet: nothing moves in either block."""
         layers = [layer for layer in self.modules() if isinstance(layer, ContinuousFlow)]
         return not any(layer.field.moves for layer in layers)
+
+
+def draw_stiff(stiff: StiffBlock, eps: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""All coordinates y from noise and soft coordinates, with the slope of their density.
+
+    Args:
+        stiff: A stiff block of continuous flows without collective variables.
+        eps: Standard normal, ``(n, n_stiff)``.
+        s: Soft coordinates, ``(n, n_soft)``.
+
+    Returns:
+        y ``(n, dim)``, :math:`\log q(v|s)` ``(n,)``, and :math:`\nabla_v \log q(v|s)`
+        ``(n, n_stiff)``, without a graph.
+    """
+    context, v, score = stiff.space.features(s), eps, -eps
+    log_q = log_normal(eps) - stiff.scale.log().sum()
+    for layer in stiff.chain.layers:
+        assert isinstance(layer, ContinuousFlow)
+        v, log_det, score = layer.draw_with_score(v, context, score)
+        log_q = log_q - log_det
+    y = torch.cat([s, v * stiff.scale + stiff.centre], dim=-1)[:, stiff.space.order]
+    return y, log_q, score / stiff.scale
+
+
+@contextmanager
+def fewer_steps(model: nn.Module) -> Iterator[None]:
+    """Equations solved with half of the fixed steps: densities stay those of the very samples."""
+    flows = [module for module in model.modules() if isinstance(module, ContinuousFlow)]
+    solvers = [flow.solver for flow in flows]
+    try:
+        for flow in flows:
+            if isinstance(flow.solver, FixedSteps):
+                flow.solver = replace(flow.solver, n_steps=max(flow.solver.n_steps // 2, 1))
+        yield
+    finally:
+        for flow, solver in zip(flows, solvers, strict=True):
+            flow.solver = solver
 
 
 def solvers_of(model: nn.Module) -> str:

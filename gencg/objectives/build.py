@@ -66,6 +66,6 @@ def build_objective(
         after=objective,
         n_samples=n_samples,
         n_matching=int(matching * n_steps),
-        n_matched=4 * n_samples,
-        n_remembered=n_kept,
+        n_matched=2 * n_samples,
+        n_remembered=max(n_kept // 2, n_samples),
     )

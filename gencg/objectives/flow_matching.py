@@ -1,4 +1,4 @@
-"""Conditional flow matching on the generator's own weighted samples."""
+"""Conditional flow matching on the generator's own weighted samples, with their forces."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,45 +8,54 @@ from torch import Tensor
 
 from gencg import parallel
 from gencg.distributions.continuous_flow import ContinuousFlow
-from gencg.geometry import wrap
+from gencg.distributions.flow import Chain
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.continuous import FlowMatchingDecoder
+from gencg.models.continuous import FlowMatchingDecoder, draw_stiff, fewer_steps
 from gencg.objectives.base import Evaluation, Objective
-from gencg.objectives.memory import WeightedMemory
+from gencg.objectives.matching import Spread, matching_losses
+from gencg.objectives.matching_memory import Aim, Drawn, MatchingMemory
+from gencg.objectives.own_samples import ask_energy, flow_of
 from gencg.target import BoltzmannTarget
+
+FLATTENED = 0.05
+"""Share of the flattened density that the soft block is matched to."""
+STEEPEST = 5.0
+"""Slopes are at most this long, for each root of a dimension, in scales of the coordinates."""
 
 
 class FlowMatching(Objective):
     r"""Flow matching along the ladder, and another objective after it, through the equation.
 
     The training set is the generator's own: every evaluation draws ``n_samples``, asks the force
-    field for their energies (no forces), and keeps them. A larger batch drawn from what is kept,
-    by its weights at the temperature of now, is what the velocities of both blocks are matched to,
+    field for their energies and forces, and keeps them. Samples drawn from what is kept, by their
+    weights at the temperature of now, are what the velocities of both blocks are matched to,
 
-    .. math:: \min_\theta\; E_{t,\, x_0,\, x_1}\left|u_\theta(t, x_t; c)
-              - \log_{x_0} x_1\right|^2, \qquad x_t = \exp_{x_0}(t \log_{x_0} x_1)
+    .. math:: \min_\theta\; E_{t,\, x_0,\, x_1}\left|u_\theta(t, x_t; c) - \hat u\right|^2
 
     on geodesics of circles and lines: an angle goes the shorter way around, also across
     :math:`\pm\pi`. The soft block is matched to soft coordinates, the stiff block to stiff ones
-    given the soft ones of the same sample. No equation is solved for the gradient. While weights
-    are uneven they are taken to a power (`WeightedMemory`), so that each round is a step from the
-    generator towards the target that its samples can bear.
+    given the soft ones of the same sample, and with the forces there, which take nearly all noise
+    off :math:`\hat u` (`matching_losses`). No equation is solved for the gradient, and the draws
+    are solved with half of the steps. While weights are uneven they are taken to a power, and for
+    rims of states a share of the soft samples is of a flattened density (`MatchingMemory`).
 
-    Matching leaves errors that cost weight in sixty dimensions at once; the objective `after`,
-    with path gradients, removes them. The value of the loss is the median of :math:`-\log w` while
+    Matching leaves errors that cost weight in all dimensions at once; the objective `after`,
+    with path gradients, lessens them. The value of the loss is the median of :math:`-\log w` while
     matching, and that of `after` then.
 
     Args:
         target: The Boltzmann density.
         after: What trains when matching is done.
-        n_samples: Configurations per evaluation, one energy call each.
+        n_samples: Configurations per evaluation, one energy and gradient call each.
         n_matching: Evaluations that match.
-        n_matched: Samples that velocities are matched to in each.
+        n_matched: Samples that the velocity of the stiff block is matched to in each; the soft
+            block has twice as many.
         n_remembered: Samples kept.
+        flattened: Share of the flattened density.
 
     Raises:
-        ValueError: If `n_samples` is below 2, `n_matching` negative, or `n_matched` or
-            `n_remembered` below 1.
+        ValueError: If `n_samples` is below 2, `n_matching` negative, `n_matched` or
+            `n_remembered` below 1, or `flattened` outside [0, 1).
 
     References:
         | Flow matching for generative modeling (Lipman et al., 2023),
@@ -62,8 +71,9 @@ class FlowMatching(Objective):
         after: Objective,
         n_samples: int = 512,
         n_matching: int,
-        n_matched: int = 2048,
-        n_remembered: int = 20_480,
+        n_matched: int = 1024,
+        n_remembered: int = 10_240,
+        flattened: float = FLATTENED,
     ) -> None:
         if n_samples < 2:
             raise ValueError(f"`n_samples` must be at least 2, got {n_samples}")
@@ -72,10 +82,12 @@ class FlowMatching(Objective):
         for name, value in (("n_matched", n_matched), ("n_remembered", n_remembered)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
+        if not 0 <= flattened < 1:
+            raise ValueError(f"`flattened` must lie in [0, 1), got {flattened}")
         self.target, self.after, self.n_samples = target, after, n_samples
         self.rounds = after.rounds
         self.n_matching, self.n_matched = n_matching, n_matched
-        self.memory = WeightedMemory(n_remembered)
+        self.memory = MatchingMemory(n_remembered, flattened=flattened)
         self.n_done = 0
 
     @property
@@ -85,6 +97,7 @@ class FlowMatching(Objective):
             "n_matching": self.n_matching,
             "n_matched": self.n_matched,
             "n_remembered": self.memory.capacity,
+            "flattened": self.memory.flattened,
         }
         return self.after.settings | own
 
@@ -102,16 +115,15 @@ class FlowMatching(Objective):
             )
         self.n_done += 1
         if self.n_done > self.n_matching:
-            self.memory = WeightedMemory(self.memory.capacity)
+            self.memory.clear()
             return self.after.evaluate(model, beta)
-        fresh = self._draw(model, beta)
-        self.memory.add(fresh.y, fresh, beta)
+        drawn = self._draw(model, decoder)
+        self.memory.add(drawn)
+        fresh = _evaluation(drawn, beta)
         if not len(self.memory):
             return fresh
-        y = self.memory.draw(self.n_matched, beta)
-        with parallel.whole_batch(self.n_matched):
-            losses = blocks_losses(decoder, y[parallel.share(self.n_matched)])
-        loss = parallel.summed(losses.sum() / self.n_matched)
+        aim = self.memory.aim(beta, decoder.flow.stiff.space.stiff_index)
+        loss = parallel.summed(self._soft_loss(decoder, aim) + self._stiff_loss(decoder, aim))
         # Without a finite sample there still are those of before to learn from
         return replace(fresh, loss=fresh.loss.nan_to_num(0.0) + loss - loss.detach())
 
@@ -128,52 +140,65 @@ class FlowMatching(Objective):
         self.memory.load_state_dict(content.get("memory", {}))
         self.after.load_state_dict(content.get("after", {}))
 
-    def _draw(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
-        with torch.no_grad():
-            with parallel.whole_batch(self.n_samples):
-                _, y, log_q = model.sample(parallel.n_rows(self.n_samples))
-            energy, log_det = self.target.energy_and_log_det(y)
-        y, energy, log_det, log_q = (
-            parallel.gather(part, self.n_samples) for part in (y, energy, log_det, log_q)
-        )
-        log_weights = log_det - beta * energy - log_q
-        finite = torch.isfinite(log_weights)
-        # The median: a clash does not decide what the log says
-        loss = -log_weights[finite].median() if finite.any() else log_weights.new_tensor(torch.nan)
-        return Evaluation(
-            loss=loss, y=y, energy=energy, log_det=log_det, log_weights=log_weights,
-            n_invalid=int((~finite).sum()),
-        )  # fmt: skip
+    @torch.no_grad()
+    def _draw(self, model: CoarseGrainedModel, decoder: FlowMatchingDecoder) -> Drawn:
+        soft, stiff = decoder.flow.soft, decoder.flow.stiff
+        n_soft = stiff.space.n_soft
+        with parallel.whole_batch(self.n_samples):
+            q = flow_of(model, parallel.n_rows(self.n_samples))
+            eps = q.base.rsample()
+        with fewer_steps(decoder):
+            s, log_det = soft(eps[:, :n_soft], q.context)
+            log_soft = soft.log_base(eps[:, :n_soft]) - log_det
+            y, log_stiff, score = draw_stiff(stiff, eps[:, n_soft:], s)
+        samples = ask_energy(self.target, y, log_soft + log_stiff)
+        return Drawn(samples, score, log_soft).gathered(self.n_samples)
+
+    def _soft_loss(self, decoder: FlowMatchingDecoder, aim: Aim) -> Tensor:
+        soft, n = decoder.flow.soft, 2 * self.n_matched
+        rows = torch.multinomial(aim.soft_share, n, replacement=True)[parallel.share(n)]
+        s = aim.y[rows][:, decoder.flow.stiff.space.soft_index]
+        loss = aim.y.new_zeros(())
+        with parallel.whole_batch(n):
+            for layer in _continuous(soft.chain):
+                x1 = (s - soft.centre) / soft.scale
+                loss = loss + matching_losses(layer, x1, s[:, :0]).sum() / n
+        return loss
+
+    def _stiff_loss(self, decoder: FlowMatchingDecoder, aim: Aim) -> Tensor:
+        stiff, n = decoder.flow.stiff, self.n_matched
+        slopes = _shortened(aim.slopes * stiff.scale)
+        spread = Spread.of_slopes(slopes, aim.share)
+        rows = torch.multinomial(aim.share, n, replacement=True)[parallel.share(n)]
+        y = aim.y[rows]
+        context = stiff.space.features(y[:, stiff.space.soft_index])
+        x1 = (y[:, stiff.space.stiff_index] - stiff.centre) / stiff.scale
+        loss = y.new_zeros(())
+        with parallel.whole_batch(n):
+            for layer in _continuous(stiff.chain):
+                losses = matching_losses(layer, x1, context, slopes=slopes[rows], spread=spread)
+                loss = loss + losses.sum() / n
+        return loss
 
 
-def blocks_losses(decoder: FlowMatchingDecoder, y: Tensor) -> Tensor:
-    """Matching losses of both blocks on samples y ``(n, dim)``, added, shape ``(n,)``."""
-    soft, stiff = decoder.flow.soft, decoder.flow.stiff
-    s, v = y[:, stiff.space.soft_index], y[:, stiff.space.stiff_index]
-    losses = y.new_zeros(len(y))
-    for layer in soft.chain.layers:
-        assert isinstance(layer, ContinuousFlow)
-        losses = losses + matching_losses(layer, (s - soft.centre) / soft.scale, y[:, :0])
-    for layer in stiff.chain.layers:
-        assert isinstance(layer, ContinuousFlow)
-        context = stiff.space.features(s)
-        losses = losses + matching_losses(layer, (v - stiff.centre) / stiff.scale, context)
-    return losses
+def _shortened(slopes: Tensor) -> Tensor:
+    """Slopes ``(n, dim)`` of samples that clash, as long as those of rare ones that do not."""
+    longest = STEEPEST * max(slopes.shape[-1], 1) ** 0.5
+    lengths = slopes.norm(dim=-1, keepdim=True)
+    return slopes * longest / lengths.clamp_min(longest)
 
 
-def matching_losses(flow: ContinuousFlow, x1: Tensor, context: Tensor) -> Tensor:
-    r""":math:`|u_\theta(t, x_t; c) - \log_{x_0} x_1|^2` of each sample, ``(n,)``.
+def _evaluation(drawn: Drawn, beta: float) -> Evaluation:
+    samples = drawn.samples
+    log_weights = samples.log_weights(beta)
+    finite = torch.isfinite(log_weights)
+    # The median: a clash does not decide what the log says
+    loss = -log_weights[finite].median() if finite.any() else log_weights.new_tensor(torch.nan)
+    return Evaluation(
+        loss=loss, y=samples.y, energy=samples.energy, log_det=samples.log_det,
+        log_weights=log_weights, n_invalid=int((~finite).sum()),
+    )  # fmt: skip
 
-    :math:`x_0` is uniform in angles and standard normal on lines, t uniform on [0, 1].
 
-    Args:
-        flow: The flow whose velocity is matched.
-        x1: Samples to end at, ``(n, dim)``.
-        context: Their context, ``(n, n_context)``.
-    """
-    field = flow.field
-    x0 = torch.where(field.periodic, torch.pi * (2 * torch.rand_like(x1) - 1), torch.randn_like(x1))
-    way = torch.where(field.periodic, wrap(x1 - x0), x1 - x0)
-    t = torch.rand_like(x1[:, :1])
-    u: Tensor = field(t, x0 + t * way, field.coefficients(context))
-    return (u - way).square().sum(-1)
+def _continuous(chain: Chain) -> list[ContinuousFlow]:
+    return [layer for layer in chain.layers if isinstance(layer, ContinuousFlow)]

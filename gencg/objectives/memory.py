@@ -7,7 +7,6 @@ from torch import Tensor
 
 from gencg.importance import truncated
 from gencg.objectives.base import Evaluation
-from gencg.objectives.reverse_kl import weights_of_order
 
 
 class Memory:
@@ -98,28 +97,6 @@ class SoftMemory(Memory):
             return s[:0], s[:0], 0.0
         little, much = (s[torch.multinomial(kind, n, replacement=True)] for kind in kinds)
         return little, much, mass
-
-
-class WeightedMemory(Memory):
-    r"""The last samples, drawn again by a power of their weights.
-
-    .. math:: \pi_i \propto \min\left(w_i^\alpha, \sqrt n\, \overline{w^\alpha}\right)
-
-    with :math:`\alpha = 1`, or the highest power that leaves an effective sample size of
-    `LEAST_ESS`: a step from the generator towards the target, no longer than its samples know.
-    """
-
-    def draw(self, n: int, beta: float) -> Tensor:
-        """Coordinates ``(n, d)``, drawn with replacement.
-
-        Args:
-            n: How many.
-            beta: Inverse temperature in mol/kJ.
-        """
-        assert self._kept is not None
-        s, energy, log_rest = self._kept
-        share = weights_of_order(1.0, log_rest - beta * energy)
-        return s[torch.multinomial(share, n, replacement=True)]
 
 
 _STATE = ("s", "energy", "log_rest")

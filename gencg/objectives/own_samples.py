@@ -41,11 +41,11 @@ class OwnSamples:
         return len(self.y)
 
     def __getitem__(self, index: Tensor | slice) -> "OwnSamples":
-        return OwnSamples(*(tensor[index] for tensor in self._tensors()))
+        return OwnSamples(*(tensor[index] for tensor in self.tensors()))
 
     def where(self, taken: Tensor, other: "OwnSamples") -> "OwnSamples":
         """Samples of `other` where ``taken``, ``(n,)`` bool, and one's own elsewhere."""
-        pairs = zip(other._tensors(), self._tensors(), strict=True)
+        pairs = zip(other.tensors(), self.tensors(), strict=True)
         return OwnSamples(
             *(torch.where(taken.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs)
         )
@@ -65,16 +65,17 @@ class OwnSamples:
     @property
     def finite(self) -> Tensor:
         """Samples without an infinity or nan, ``(n,)`` bool."""
-        every = [torch.isfinite(t).reshape(len(self), -1).all(-1) for t in self._tensors()]
+        every = [torch.isfinite(t).reshape(len(self), -1).all(-1) for t in self.tensors()]
         return torch.stack(every).all(0)
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """All fields in their order."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
 def joined(parts: list[OwnSamples]) -> OwnSamples:
     """Samples of several batches as one."""
-    return OwnSamples(*map(torch.cat, zip(*(part._tensors() for part in parts), strict=True)))
+    return OwnSamples(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
 
 
 @dataclass(frozen=True)

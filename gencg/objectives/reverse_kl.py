@@ -245,17 +245,22 @@ class ReverseKL(Objective):
 
 def weights_of_order(order: float, log_weights: Tensor) -> Tensor:
     """Weights of power `order`, or of the highest below that leaves an ESS of `LEAST_ESS`."""
-    there = torch.isfinite(log_weights)
-    some = log_weights[there].double()
+    order = order_that_is_borne(order, log_weights)
+    return truncated(torch.where(torch.isfinite(log_weights), order * log_weights, log_weights))
+
+
+def order_that_is_borne(order: float, log_weights: Tensor) -> float:
+    """`order`, or the highest power of the weights below that leaves an ESS of `LEAST_ESS`."""
+    some = log_weights[torch.isfinite(log_weights)].double()
 
     def spare(log_power: float) -> float:
         return float(effective_sample_size(math.exp(log_power) * some)) - LEAST_ESS
 
+    if spare(math.log(order)) >= 0:
+        return order
     # Clashes have weights of any size
     lowest = -math.log(1 + float(some.max() - some.min()))
-    if spare(math.log(order)) < 0:
-        order = math.exp(brentq(spare, lowest, math.log(order), xtol=1e-6))
-    return truncated(torch.where(there, order * log_weights, log_weights))
+    return math.exp(brentq(spare, lowest, math.log(order), xtol=1e-6))
 
 
 class _Flat(ImproperUniform):  # type: ignore[misc]

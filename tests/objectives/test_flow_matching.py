@@ -1,7 +1,6 @@
 """Flow matching on own weighted samples. Cannot detect a ladder too short for a molecule."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,12 +15,14 @@ from gencg.ensemble import draw
 from gencg.fit import fit
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.continuous import FlowMatchingDecoder
+from gencg.models.continuous import FlowMatchingDecoder, fewer_steps
 from gencg.models.decoders import SplineDecoder
 from gencg.objectives.build import build_objective
 from gencg.objectives.covering_kl import ORDER
-from gencg.objectives.flow_matching import FlowMatching, matching_losses
-from gencg.objectives.memory import WeightedMemory
+from gencg.objectives.flow_matching import FlowMatching
+from gencg.objectives.matching import Spread, matching_losses
+from gencg.objectives.matching_memory import Drawn, MatchingMemory
+from gencg.objectives.own_samples import OwnSamples
 from gencg.objectives.reverse_kl import LEAST_ESS, ReverseKL
 from gencg.systems import double_well
 from gencg.target import BoltzmannTarget
@@ -100,28 +101,142 @@ def test_matching_is_least_for_the_velocity_of_the_optimal_gaussian_flow() -> No
         assert worse.mean() > 4 * worse.std() / math.sqrt(n)
 
 
-def test_the_memory_draws_by_weight_or_by_what_its_samples_bear() -> None:
-    def filled(log_weights: torch.Tensor) -> WeightedMemory:
-        memory = WeightedMemory(1000)
-        fresh = SimpleNamespace(energy=torch.zeros(len(log_weights)), log_weights=log_weights)
-        memory.add(torch.arange(len(log_weights))[:, None].double(), fresh, 1.0)
-        return memory
+def test_with_slopes_nothing_is_left_to_chance_for_a_normal_density() -> None:
+    # u(t, x) = mean + A_t (x - t mean), A_t = (t S - (1 - t)) ((1 - t)^2 + t^2 S)^-1
+    dim, n = 3, 50
+    root = torch.randn(dim, dim)
+    covariance, mean = root @ root.T / dim + 0.1 * torch.eye(dim), torch.randn(dim)
+    variances, axes = torch.linalg.eigh(covariance)
+
+    class Exact(VelocityField):
+        def coefficients(self, context):
+            return context
+
+        def forward(self, t, x, k):
+            slope = (t * variances - (1 - t)) / ((1 - t).square() + t.square() * variances)
+            return mean + (slope * ((x - t * mean) @ axes)) @ axes.T
+
+    x1, nothing = mean + torch.randn(n, dim) @ root.T, torch.zeros(n, 0)
+    slopes = -(x1 - mean) @ torch.linalg.inv(covariance)
+    flow = ContinuousFlow(Exact(torch.zeros(dim, dtype=torch.bool)))
+    losses = matching_losses(flow, x1, nothing, slopes=slopes, spread=Spread(variances, axes))
+    assert_close(losses, torch.zeros(n), atol=1e-18, rtol=0)
+    # x1 need not even be of the density: its slopes say what is
+    assert float(matching_losses(flow, x1, nothing).mean()) > 0.5
+
+
+def test_slopes_change_the_noise_and_not_the_mean(monkeypatch) -> None:
+    # log p = -x^4/4 + 3 x^2/2: two peaks, and any covariance
+    grid = torch.linspace(-4, 4, 4001)
+    share = torch.softmax(-(grid**4) / 4 + 1.5 * grid**2, 0)
+    n = 200_000
+    x1 = grid[torch.multinomial(share, n, replacement=True)][:, None]
+    slopes, nothing = 3 * x1 - x1**3, torch.zeros(n, 0)
+
+    class Seen(VelocityField):
+        """Keeps where it was asked; its velocity is what is added to it."""
+
+        def coefficients(self, context):
+            return context
+
+        def forward(self, t, x, k):
+            self.t, self.x = t, x
+            return torch.zeros_like(x)
+
+    field = Seen(torch.tensor([False]))
+    ways = {}
+    monkeypatch.setattr(torch.Tensor, "square", lambda a: a)
+    for name, more in {
+        "plain": {},
+        "slopes": {"slopes": slopes, "spread": Spread(torch.tensor([0.3]), torch.eye(1))},
+    }.items():
+        torch.manual_seed(4)
+        # Without the square it is minus the estimate
+        ways[name] = -matching_losses(ContinuousFlow(field), x1, nothing, **more)
+    monkeypatch.undo()
+    difference = ways["slopes"] - ways["plain"]
+    t, x = field.t[:, 0], field.x[:, 0]
+    for test in (torch.ones(n), x, x.sin() * t, (3 * x).cos(), (x > 0.5) * (t > 0.5) * 1.0):
+        value = difference * test
+        assert abs(float(value.mean())) < 4 * float(value.std()) / math.sqrt(n)
+    late = t > 0.7
+    assert ways["slopes"][late].var() < ways["plain"][late].var()
+
+
+def test_the_spread_is_the_covariance_of_a_normal_density() -> None:
+    covariance = torch.tensor([[0.5, 0.2], [0.2, 2.0]])
+    slopes = -torch.randn(100_000, 2) @ torch.linalg.inv(torch.linalg.cholesky(covariance))
+    spread = Spread.of_slopes(slopes, torch.full((100_000,), 1e-5))
+    found = spread.axes @ spread.variances.diag() @ spread.axes.T
+    assert_close(found, covariance, atol=0.02, rtol=0.02)
+    # Of one sample it is between its own and the unit matrix, and never without bound
+    one = Spread.of_slopes(torch.tensor([[1e3, 0.0]]), torch.ones(1))
+    assert_close(one.variances, torch.tensor([3 / 1e6, 1.5]), atol=1e-6, rtol=1e-3)
+    assert (
+        Spread.of_slopes(torch.zeros(10_000, 2), torch.full((10_000,), 1e-4)).variances.max() <= 10
+    )
+
+
+def _drawn(log_weights: torch.Tensor, log_soft: torch.Tensor | None = None) -> Drawn:
+    n = len(log_weights)
+    y, zero = torch.arange(n)[:, None].double(), torch.zeros(n)
+    samples = OwnSamples(y, zero, log_weights, zero, torch.ones(n, 1), torch.full((n, 1), 4.0))
+    return Drawn(samples, torch.full((n, 1), -8.0), zero if log_soft is None else log_soft)
+
+
+def test_the_memory_aims_by_weight_or_by_what_its_samples_bear() -> None:
+    def aim(log_weights: torch.Tensor, beta: float = 1.0):
+        memory = MatchingMemory(1000)
+        memory.add(_drawn(log_weights))
+        return memory.aim(beta, torch.tensor([0]))
 
     # Half of the samples has twice the weight: an ESS of 0.9 leaves it as it is
-    log_weights = torch.cat([torch.zeros(500), torch.full((500,), math.log(2))])
-    drawn = filled(log_weights).draw(60_000, 1.0)[:, 0]
-    share = (drawn >= 500).double().mean()
-    assert share == pytest.approx(2 / 3, abs=5 * math.sqrt(2 / 9 / 60_000))
+    even = aim(torch.cat([torch.zeros(500), torch.full((500,), math.log(2))]))
+    assert float(even.share[500:].sum()) == pytest.approx(2 / 3)
+    assert_close(even.slopes, torch.full((1000, 1), 3.0))
+    assert_close(even.share, even.soft_share)
 
-    # Wild weights are taken to the power that leaves the least effective sample size
+    # Wild weights are taken to the power that leaves the least effective sample size, and the
+    # slope is that of the density which these powers are weights of
     wild = 10 * torch.randn(1000)
-    drawn = filled(wild).draw(200_000, 1.0)[:, 0].long()
-    counts = torch.bincount(drawn, minlength=1000).double()
-    assert float(effective_sample_size(counts.log())) == pytest.approx(LEAST_ESS, abs=0.02)
-    assert wild[counts.topk(20).indices].min() > wild.quantile(0.9)
+    borne = aim(wild)
+    assert float(effective_sample_size(borne.share.log())) == pytest.approx(LEAST_ESS, abs=0.01)
+    there = (borne.share > 0) & (borne.share < borne.share.max())
+    logs, given = borne.share[there].log(), wild[there]
+    power = float(
+        (logs - logs.mean()) @ (given - given.mean()) / (given - given.mean()).norm() ** 2
+    )
+    assert 0 < power < 1
+    assert_close(borne.slopes, torch.full((1000, 1), power * 3.0 - (1 - power) * 8.0))
 
 
-def test_matching_asks_for_energies_alone_and_then_gives_way() -> None:
+def test_a_share_of_the_soft_samples_is_of_the_flattened_density() -> None:
+    log_soft = torch.cat([torch.zeros(900), torch.full((100,), -4.0)])
+    memory = MatchingMemory(1000, flattened=0.2)
+    memory.add(_drawn(torch.zeros(1000), log_soft))
+    aim = memory.aim(1.0, torch.tensor([0]))
+    # The square root: e^2 times as much where the density is e^-4
+    rare = 100 * math.exp(2) / (900 + 100 * math.exp(2))
+    assert float(aim.soft_share[900:].sum()) == pytest.approx(0.8 * 0.1 + 0.2 * rare)
+    assert float(aim.share[900:].sum()) == pytest.approx(0.1)
+    again = MatchingMemory(1000, flattened=0.2)
+    again.load_state_dict(memory.state_dict())
+    assert torch.equal(again.aim(1.0, torch.tensor([0])).soft_share, aim.soft_share)
+
+
+def test_the_memory_keeps_the_last_finite_samples() -> None:
+    memory = MatchingMemory(5)
+    memory.add(_drawn(torch.zeros(4)))
+    broken = torch.zeros(4)
+    broken[1] = math.nan
+    memory.add(_drawn(broken))
+    assert len(memory) == 5
+    assert memory.state_dict()["y"][:, 0].tolist() == [2, 3, 0, 2, 3]
+    memory.clear()
+    assert memory.state_dict() == {}
+
+
+def test_matching_asks_for_forces_once_and_then_gives_way() -> None:
     model, target = _model(), _target()
     after = ReverseKL(target, n_samples=32)
     objective = FlowMatching(target, after=after, n_samples=32, n_matching=2, n_matched=64)
@@ -131,15 +246,33 @@ def test_matching_asks_for_energies_alone_and_then_gives_way() -> None:
         model.zero_grad()
         evaluation.loss.backward()
         spent = target.energy.n_energy_calls - before[0]
-        slopes = target.energy.n_gradient_calls - before[1]
         assert spent == 32 + (k == 2)  # the reference energy of reverse KL
-        assert slopes == (0 if k < 2 else 32)
+        assert target.energy.n_gradient_calls - before[1] == 32
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         assert any(g.abs().max() > 0 for g in grads)
         log_weights = evaluation.log_weights[torch.isfinite(evaluation.log_weights)]
         if k < 2:
             assert_close(evaluation.loss.detach(), -log_weights.median())
     assert len(objective.memory) == 0
+
+
+def test_draws_of_matching_have_the_density_that_they_say() -> None:
+    model, target = _model(), _target()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    objective = FlowMatching(target, after=ReverseKL(target), n_samples=16, n_matching=2)
+    drawn = objective._draw(model, model.decoder)
+    with fewer_steps(model.decoder):
+        y = drawn.samples.y.clone().requires_grad_()
+        log_q = model.decoder(model.rows(16)).log_prob(y)
+        # Double well: x1 is soft
+        log_soft = model.decoder.flow.soft.log_prob(y[:, :1], y[:, :0])
+        (slope,) = torch.autograd.grad((log_q - log_soft).sum(), y)
+    # The inverse takes its own two to four steps
+    assert_close(log_q.detach(), drawn.samples.log_drawn, atol=2e-3, rtol=0)
+    assert_close(log_soft.detach(), drawn.log_soft, atol=2e-3, rtol=0)
+    assert_close(slope[:, 1:], drawn.score, atol=1e-2, rtol=1e-2)
+    assert [f.solver.n_steps for f in model.modules() if isinstance(f, ContinuousFlow)] == [4, 2]
 
 
 def test_the_decoder_decides_what_trains_it() -> None:
@@ -250,6 +383,14 @@ def test_bad_matchings_are_refused() -> None:
         FlowMatching(target, after=after, n_matching=3, n_matched=0)
     with pytest.raises(ValueError, match="`n_remembered` must be at least 1, got 0"):
         FlowMatching(target, after=after, n_matching=3, n_remembered=0)
+    with pytest.raises(ValueError, match=r"`flattened` must lie in \[0, 1\), got 1"):
+        FlowMatching(target, after=after, n_matching=3, flattened=1)
+    flow, x = ContinuousFlow(_Constant(True, 1.0)), torch.zeros(1, 1)
+    with pytest.raises(ValueError, match="`slopes` and `spread` go together"):
+        matching_losses(flow, x, x[:, :0], slopes=x)
+    with pytest.raises(ValueError, match="`slopes` are for lines"):
+        spread = Spread(torch.ones(1), torch.eye(1))
+        matching_losses(flow, x, x[:, :0], slopes=x, spread=spread)
     spline = CoarseGrainedModel(SplineDecoder(Cartesian(2), n_soft_layers=2, soft_hidden=(8,)))
     with pytest.raises(ValueError, match=r"must have a FlowMatchingDecoder.*got SplineDecoder"):
         FlowMatching(target, after=after, n_matching=3).evaluate(spline, 1.0)
