@@ -39,7 +39,8 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         n_stiff_units: Ridge functions of the stiff block.
         n_soft_times: Polynomials in time of the soft block.
         n_stiff_times: Polynomials in time of the stiff block; its gates have two at most.
-        sharpness: How steep the ridge functions of the soft block begin; see `GatedField`.
+        sharpness: How steep the ridge functions of the soft block begin (`GatedField`); None takes
+            1 on circles and 3 on the line, where a narrow state has no harmonic to show it.
         hidden: Hidden widths of the networks that the blocks' contexts pass.
         soft_solver: How the equation of the soft block is solved.
         stiff_solver: How that of the stiff block is.
@@ -63,12 +64,14 @@ class FlowMatchingDecoder(TwoBlockDecoder):
         n_stiff_units: int = 256,
         n_soft_times: int = 6,
         n_stiff_times: int = 4,
-        sharpness: float = 1.0,
+        sharpness: float | None = None,
         hidden: Sequence[int] = (128, 128),
         soft_solver: Solver = SOFT_SOLVER,
         stiff_solver: Solver = DEFAULT_SOLVER,
     ) -> None:
         space = SoftSpace(coordinates)
+        if sharpness is None:
+            sharpness = 1.0 if space.periodic else 3.0
         soft = GatedField(
             torch.full((space.n_soft,), space.periodic),
             n_context=n_cvs,

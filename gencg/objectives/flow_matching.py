@@ -185,7 +185,8 @@ def _shortened(slopes: Tensor) -> Tensor:
     """Slopes ``(n, dim)`` of samples that clash, as long as those of rare ones that do not."""
     longest = STEEPEST * max(slopes.shape[-1], 1) ** 0.5
     lengths = slopes.norm(dim=-1, keepdim=True)
-    return slopes * longest / lengths.clamp_min(longest)
+    shortened: Tensor = slopes * longest / lengths.clamp_min(longest)
+    return shortened
 
 
 def _evaluation(drawn: Drawn, beta: float) -> Evaluation:
