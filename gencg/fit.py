@@ -22,9 +22,10 @@ from gencg.deadline import TimeIsUp
 from gencg.ensemble import decode
 from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.continuous import FlowMatchingDecoder, solvers_of
+from gencg.models.continuous import solvers_of
 from gencg.objectives.base import Objective
 from gencg.objectives.build import build_objective
+from gencg.objectives.flow_matching import FlowMatching
 from gencg.systems.base import System
 from gencg.target import BoltzmannTarget
 from gencg.tempering import GeometricLadder, TemperingSchedule
@@ -167,8 +168,8 @@ def fit(
             default.
         batch_size: Configurations per step.
         tempering: Ladder from hot to the target temperature.
-        optimisation: Learning rate, clipping, averaging; the rate is 3e-3 by default, three times
-            that for a `FlowMatchingDecoder` that is to be matched.
+        optimisation: Learning rate, clipping, averaging; by default at a rate of 3e-3, and at
+            three times that where `FlowMatching` is what trains.
         estimator: "covering" (`CoveringKL`: path gradients that keep every state, with walkers),
             "path" or "plain" (`ReverseKL` with either gradient). A `FlowMatchingDecoder` that was
             not trained yet is matched first (`FlowMatching`), and takes for "covering" path
@@ -218,7 +219,6 @@ def fit(
             model = build_model(system.coordinates, n_cvs=n_cvs)
     model.to(device)
     parallel.make_equal(model)
-    optimisation = optimisation or default_optimisation(model)
     if objective is None:
         objective = build_objective(
             estimator,
@@ -228,6 +228,7 @@ def fit(
             n_steps=budget // batch_size,
             matching=MATCHING,
         )
+    optimisation = optimisation or _optimisation_of(objective)
     state = TrainingState(
         model=model,
         average=copy.deepcopy(model),
@@ -248,12 +249,10 @@ def fit(
     return FitResult(model=state.average.eval(), target=target, system=system, state=state)
 
 
-def default_optimisation(model: CoarseGrainedModel) -> Optimisation:
-    """How the parameters of a model move where nothing is said."""
-    decoder = model.decoder
-    matched = isinstance(decoder, FlowMatchingDecoder) and not model.n_cvs and decoder.at_rest
-    rate = Optimisation().learning_rate
-    return Optimisation(learning_rate=MATCHING_RATE * rate if matched else rate)
+def _optimisation_of(objective: Objective) -> Optimisation:
+    """`FlowMatching` learns at `MATCHING_RATE` times the rate that others have."""
+    factor = MATCHING_RATE if isinstance(objective, FlowMatching) else 1.0
+    return Optimisation(learning_rate=factor * Optimisation().learning_rate)
 
 
 def as_result(

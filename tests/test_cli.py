@@ -386,13 +386,13 @@ def test_the_one_stage_flow_runs_and_resumes(gencg) -> None:
     assert Path("cvs.csv").read_text().startswith("z1 (rad)")
 
 
-def test_the_flow_matching_decoder_runs_and_asks_for_few_forces(gencg) -> None:
+def test_the_flow_matching_decoder_runs_and_asks_for_a_force_with_each_energy(gencg) -> None:
     args = ["double-well", "--decoder", "flow-matching", "--cvs", "0", "--out", "run", "--quiet"]
     args += ["--energy-calls", "3e3", "--samples", "500", "--batch-size", "100"]
     assert gencg("run", *args, "--coverage-calls", "0")[0] == 0
     summary = json.loads(Path("run/summary.json").read_text())
-    # 25 steps, of which the last fifth goes through the equation with forces
-    assert summary["gradient_calls"] == 500
+    # 25 steps; samples have none
+    assert summary["gradient_calls"] == 2500
     assert summary["energy_calls"] == pytest.approx(3000, abs=10)
     assert gencg("sample", "run", "-n", "200")[0] == 0
 

@@ -25,7 +25,15 @@ from gencg.fit import fit
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
 from gencg.run import batch, collective
-from gencg.run.forecast import Costs, after_training, matches, stage_seconds
+from gencg.run.forecast import (
+    OF_MATCHING,
+    SAMPLE,
+    SAMPLE_MATCHED,
+    Costs,
+    after_training,
+    matches,
+    stage_seconds,
+)
 from gencg.run.measure import _Clock
 from gencg.run.similar import TABLE, similar_molecules
 from gencg.systems import double_well
@@ -206,9 +214,10 @@ def test_a_forecast_of_flow_matching_weighs_both_kinds_of_steps() -> None:
     plain = dataclasses.replace(config, decoder="spline")
     assert (matches(config), matches(plain)) == (True, False)
     assert not matches(dataclasses.replace(config, tempering="none"))
-    # A sample as 0.6 rows of a step that matches, and the rest as of a step of 1.6 such
-    samples = 1000 * 0.6 * 2.0 / 500
-    same = after_training(plain, 3.2) - 1000 * 0.15 * 3.2 / 500
+    # A sample as rows of a step that matches, and the rest as of a step of the average
+    samples, average = 1000 * SAMPLE_MATCHED * 2.0 / 500, 2.0 * OF_MATCHING
+    assert average > 2.0
+    same = after_training(plain, average) - 1000 * SAMPLE * average / 500
     assert after_training(config, 2.0) == pytest.approx(same + samples)
 
 

@@ -47,15 +47,17 @@ def small_fit(**options):
 
 
 def small_matching():
-    """The double well by flow matching, and a step of reverse KL through the equation."""
+    """The double well by flow matching, x2 as stiff, and a step of reverse KL after it."""
+    system, steps = double_well(), FixedSteps(2)
+    system.coordinates.soft = torch.tensor([True, False])
     with torch.random.fork_rng():
         torch.manual_seed(11)
-        steps = FixedSteps(2)
         decoder = FlowMatchingDecoder(
-            double_well().coordinates, n_soft_units=8, hidden=(8,), soft_solver=steps
-        )
-    options = {"energy_calls": 5 * BATCH, "batch_size": BATCH, "estimator": "path", "seed": 3}
-    return fit(double_well(), model=CoarseGrainedModel(decoder), **options)
+            system.coordinates, n_soft_units=8, n_stiff_units=8, hidden=(8,), soft_solver=steps,
+            stiff_solver=steps,
+        )  # fmt: skip
+    options = {"energy_calls": 10 * BATCH, "batch_size": BATCH, "estimator": "path", "seed": 3}
+    return fit(system, model=CoarseGrainedModel(decoder), **options)
 
 
 def numbers(result) -> dict:

@@ -65,7 +65,8 @@ TRAINING = (
     click.option(
         "--learning-rate",
         type=float,
-        help="Rate of the optimiser; decoders of one stage take a third of it.  [0.003]",
+        help="Rate of the optimiser; decoders of one stage take a third of it, and flow-matching "
+        "three times as much.  [0.003]",
     ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),

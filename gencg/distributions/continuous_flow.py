@@ -64,7 +64,7 @@ class ContinuousFlow(Flow):  # type: ignore[misc]
         k = self.field.coefficients(context)
         (y,) = self.solver.solve(lambda t, state: (self.field(t, state[0], k),), (x,), 0.0, 1.0)
         if not context.shape[-1]:
-            _, log_det, score = self.draw_with_score(x, context, score)
+            _, log_det, score = self._scored(k, x, score)
             return self._wrapped(y), log_det, score, torch.zeros_like(context)
 
         def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -76,13 +76,14 @@ class ContinuousFlow(Flow):  # type: ignore[misc]
             _, log_det, score, of_k = self.solver.solve(rate, state, 0.0, 1.0)
         return self._wrapped(y), log_det, score, pullback(self.field.coefficients, context, of_k)
 
-    @torch.no_grad()
     def draw_with_score(
         self, x: Tensor, context: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward_with_score`, without a graph and without the gradient by the context."""
-        k = self.field.coefficients(context)
+        return self._scored(self.field.coefficients(context), x, score)
 
+    @torch.no_grad()
+    def _scored(self, k: Tensor, x: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             u, divergence, of_x = self.field.with_slope(t, state[0], k, state[2])
             return u, divergence, -of_x

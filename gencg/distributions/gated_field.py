@@ -33,7 +33,7 @@ class GatedField(VelocityField):
         n_gate_times: Number of those that the gates have; all of them by default.
         n_harmonics: Harmonics of an angle.
         sharpness: How steep ridge functions begin. With 1 they are as wide as the base, and narrow
-            states are learned late (docs/design.md).
+            states on lines are learned late (docs/design.md).
         hidden: Hidden widths of the network of the context.
 
     Raises:

@@ -17,7 +17,7 @@ from gencg.distributions.torus import TorusNormal, WrappedNormal
 from gencg.geometry import wrap
 from gencg.models.base import ConditionalDistribution
 from gencg.models.coarse_grained import CoarseGrainedModel
-from gencg.models.continuous import SOFT_SOLVER, FlowMatchingDecoder, soft_units
+from gencg.models.continuous import SOFT_SOLVER, FlowMatchingDecoder, soft_sharpness, soft_units
 from gencg.models.cv_map import CollectiveMap
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import StiffBlock, log_normal, log_uniform, spline_layers
@@ -275,7 +275,7 @@ def _continuous(cv_map: CollectiveMap, width: int) -> Chain | None:
         n_context=n_features(cv_map),
         n_units=soft_units(n),
         n_times=6,
-        sharpness=3.0,
+        sharpness=soft_sharpness(cv_map.periodic),
         hidden=(width, width),
     )
     return Chain([ContinuousFlow(field, solver=SOFT_SOLVER)])

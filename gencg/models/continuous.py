@@ -71,7 +71,7 @@ class FlowMatchingDecoder(TwoBlockDecoder):
     ) -> None:
         space = SoftSpace(coordinates)
         if sharpness is None:
-            sharpness = 1.0 if space.periodic else 3.0
+            sharpness = soft_sharpness(space.periodic)
         soft = GatedField(
             torch.full((space.n_soft,), space.periodic),
             n_context=n_cvs,
@@ -126,7 +126,11 @@ def draw_stiff(stiff: StiffBlock, eps: Tensor, s: Tensor) -> tuple[Tensor, Tenso
 
 @contextmanager
 def fewer_steps(model: nn.Module) -> Iterator[None]:
-    """Equations solved with half of the fixed steps: densities stay those of the very samples."""
+    """Equations solved with half of the fixed steps.
+
+    Densities are off by some hundredths then (docs/flow_matching.md), which a batch of training
+    bears and a final sample does not.
+    """
     flows = [module for module in model.modules() if isinstance(module, ContinuousFlow)]
     solvers = [flow.solver for flow in flows]
     try:
@@ -148,6 +152,11 @@ def solvers_of(model: nn.Module) -> str:
 def soft_units(n_soft: int) -> int:
     """Ridge functions for so many soft coordinates."""
     return 256 if n_soft <= 8 else 512
+
+
+def soft_sharpness(periodic: bool) -> float:
+    """How steep the soft block's ridge functions begin: on the line no harmonics show a well."""
+    return 1.0 if periodic else 3.0
 
 
 def _layers(field: VelocityField, solver: Solver) -> list[ContinuousFlow]:

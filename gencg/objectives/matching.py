@@ -78,8 +78,8 @@ def matching_losses(
 
     References:
         | Target score matching (De Bortoli et al., 2024), https://arxiv.org/abs/2402.08667
-        | Laplace-Fisher gate identities for optimal matrix-gated blended score estimation (2026),
-          https://arxiv.org/abs/2606.25169
+        | Laplace-Fisher gate identities for optimal matrix-gated blended score estimation (Duston
+          et al., 2026), https://arxiv.org/abs/2606.25169
     """
     field = flow.field
     if (slopes is None) != (spread is None):

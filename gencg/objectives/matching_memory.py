@@ -9,7 +9,7 @@ from torch import Tensor
 from gencg import parallel
 from gencg.importance import truncated
 from gencg.objectives.own_samples import OwnSamples, joined
-from gencg.objectives.reverse_kl import order_that_is_borne, weights_of_order
+from gencg.objectives.reverse_kl import order_that_is_borne
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Drawn:
     r"""Samples of a generator with a soft and a stiff block, as they were drawn.
 
     Args:
-        samples: Coordinates, energies, and their slopes.
+        samples: Coordinates, energies, and their slopes by the stiff coordinates alone,
+            ``(n, n_stiff)``.
         score: :math:`\nabla_v \log q(v|s)` of the stiff coordinates, ``(n, n_stiff)``.
         log_soft: :math:`\log q(s)`, ``(n,)``.
     """
@@ -37,20 +38,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Aim:
-    r"""The density at which matching aims: :math:`p_\beta^\alpha\, m^{1-\alpha}`.
+    r"""What matching aims at: :math:`p_\beta^\alpha\, m^{1-\alpha}`, a share of it flattened.
 
     Args:
         y: Samples, drawn by the generator m, ``(n, dim)``.
-        slopes: :math:`\nabla_v` of the log-density of the aim at stiff coordinates v,
-            ``(n, n_stiff)``.
+        slopes: :math:`\nabla_v` of its log-density at stiff coordinates v, ``(n, n_stiff)``.
         share: Weights of the samples, ``(n,)``, with sum one.
-        soft_share: The same for the soft block, in part for the flattened density.
     """
 
     y: Tensor
     slopes: Tensor
     share: Tensor
-    soft_share: Tensor
 
 
 class MatchingMemory:
@@ -62,11 +60,12 @@ class MatchingMemory:
     effective sample size of `LEAST_ESS`: a step from the generator towards the target, no longer
     than its samples know.
 
-    The soft block is matched to a mixture of that and, with a share of `flattened`, of its square
-    root, :math:`\propto \pi_i\, q(s_i)^{-1/2}`: the free energy of s at twice the temperature.
-    A generator that has learned it has density at the rims of states, so that no sample there
-    holds much weight (defensive importance sampling); it costs an effective sample size of
-    `flattened` at most.
+    A share of `flattened` is of its square root in the soft coordinates, with weights
+    :math:`\propto \pi_i\, q(s_i)^{-1/2}`: the free energy of s at twice the temperature, and
+    p(v|s) as it is. A generator that has learned the mixture has density at the rims of states, so
+    that no sample there holds much weight (defensive importance sampling); it costs an effective
+    sample size of `flattened` at most. What is cut off of the largest weights is missing in the
+    aim, and the slopes do not know of it.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -99,27 +98,18 @@ class MatchingMemory:
         last = torch.arange(max(len(drawn.samples) - self.capacity, 0), len(drawn.samples))
         self._kept = drawn[last.to(drawn.log_soft.device)]
 
-    def aim(self, beta: float, stiff: Tensor) -> Aim:
-        """What the last samples stand for at inverse temperature `beta` in mol/kJ.
-
-        Args:
-            beta: Inverse temperature.
-            stiff: Which coordinates are stiff, ``(n_stiff,)`` int.
-        """
+    def aim(self, beta: float) -> Aim:
+        """What the last samples stand for at inverse temperature `beta` in mol/kJ."""
         assert self._kept is not None
-        samples = self._kept.samples
+        samples, score = self._kept.samples, self._kept.score
         log_weights = samples.log_weights(beta)
         power = order_that_is_borne(1.0, log_weights)
-        share = weights_of_order(power, log_weights)
-        slopes = power * samples.log_target_slope(beta)[:, stiff] + (1 - power) * self._kept.score
-        return Aim(samples.y, slopes, share, self._softened(share))
-
-    def _softened(self, share: Tensor) -> Tensor:
-        assert self._kept is not None
-        if self.flattened == 0:
-            return share
-        flat = truncated(share.log() - 0.5 * self._kept.log_soft)
-        return (1 - self.flattened) * share + self.flattened * flat
+        share = truncated(power * log_weights)
+        if self.flattened > 0:
+            flat = truncated(share.log() - 0.5 * self._kept.log_soft)
+            share = (1 - self.flattened) * share + self.flattened * flat
+        slopes = power * samples.log_target_slope(beta) + (1 - power) * score
+        return Aim(samples.y, slopes, share)
 
     def clear(self) -> None:
         """Forget all samples."""

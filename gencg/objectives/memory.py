@@ -1,4 +1,4 @@
-"""The generator's last samples, and what losses on them need: at no further energy call."""
+"""The generator's last soft coordinates, and a likelihood of them, at no further energy call."""
 
 from typing import Any
 
@@ -9,11 +9,24 @@ from gencg.importance import truncated
 from gencg.objectives.base import Evaluation
 
 
-class Memory:
-    r"""The last samples, with what decides their weights at any temperature.
+class SoftMemory:
+    r"""The last samples' soft coordinates s, and by their weights the forward KL of the soft block.
 
     Sample i counts as drawn from :math:`m_i`, the generator at its time, with :math:`w_i =
-    \tilde p_\beta(y_i) / m_i(y_i)`.
+    \tilde p_\beta(y_i) / m_i(y_i)`. Weights are cut at :math:`\sqrt n` times the mean
+    :math:`\bar w`. The gradient of the forward KL is
+    :math:`-E_m[(w / \bar w) \nabla_\theta \log q_\theta(s)]`; with the mean score of m taken off
+    it is
+
+    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
+              = \nabla_\theta \left[\mathrm{KL}(p \| q_\theta) - \mathrm{KL}(m \| q_\theta)\right]
+
+    which has no noise where all weights are equal. At :math:`q_\theta = m` it is the gradient of
+    the forward KL; while the generator moves it leads from where the generator was to the target,
+    a feedback with the delay of the memory, which ends as the learning rate does. What there is
+    too little of and what there is too much of have the same mass c; they are drawn in proportion
+    to :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`, which brings down
+    the noise where most weights are near the mean.
 
     Args:
         capacity: Samples kept; the oldest go first.
@@ -56,25 +69,6 @@ class Memory:
         if content:
             s, energy, log_rest = (content[name] for name in _STATE)
             self._kept = s, energy, log_rest
-
-
-class SoftMemory(Memory):
-    r"""The last samples' soft coordinates s, and by their weights the forward KL of the soft block.
-
-    Weights are cut at :math:`\sqrt n` times the mean :math:`\bar w`. The
-    gradient of the forward KL is :math:`-E_m[(w / \bar w) \nabla_\theta \log q_\theta(s)]`; with
-    the mean score of m taken off it is
-
-    .. math:: -E_m\left[(w / \bar w - 1)\, \nabla_\theta \log q_\theta(s)\right]
-              = \nabla_\theta \left[\mathrm{KL}(p \| q_\theta) - \mathrm{KL}(m \| q_\theta)\right]
-
-    which has no noise where all weights are equal. At :math:`q_\theta = m` it is the gradient of
-    the forward KL; while the generator moves it leads from where the generator was to the target,
-    a feedback with the delay of the memory, which ends as the learning rate does. What there is
-    too little of and what there is too much of have the same mass c; they are drawn in proportion
-    to :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`, which brings down
-    the noise where most weights are near the mean.
-    """
 
     def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
         """Draw with replacement what there was too little of, and too much.

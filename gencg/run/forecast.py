@@ -11,7 +11,7 @@ SAMPLE, CHAIN, JOINT = 0.15, 0.15, 0.9
 """A sample drawn and weighed, a call of an annealed chain, and one of the joint training, in rows
 of a training step. Rounded from alanine dipeptide, where CPU time gave 0.11, 0.13 and 0.88 on one
 core; replaced where they are measured."""
-THROUGH, SAMPLE_MATCHED = 4.0, 0.6
+THROUGH, SAMPLE_MATCHED = 6.0, 1.4
 """A step through the equation of a flow-matching decoder, in steps that match, and a sample of it
 in rows of these."""
 OF_MATCHING = MATCHING + (1 - MATCHING) * THROUGH

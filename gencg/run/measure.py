@@ -28,8 +28,8 @@ from gencg.training import N_RUNGS, Optimisation, StepInfo
 
 STEPS, FIRST = 10, 3
 """Training steps that are measured, and those of them left out: they compile and warm up."""
-STEPS_OF_TWO_KINDS = 15
-"""The same of a flow-matching decoder, whose last fifth of the steps is of another kind."""
+STEPS_OF_TWO_KINDS = 40
+"""The same of a flow-matching decoder, whose last tenth of the steps is of another kind."""
 SAMPLES, CHAINS = 2_000, 100
 """Samples and annealed chains that are measured."""
 

@@ -81,6 +81,10 @@ def test_every_field(name: str) -> None:
     by_x, by_k = torch.func.grad(total, argnums=(0, 1))(x, k.detach())
     assert_close(of_x.detach(), by_x)
     assert_close(of_k.detach(), by_k)
+    for alone, together in zip(
+        field.with_slope(t, x, k, v), field.with_pullback(t, x, k, v)[:3], strict=True
+    ):
+        assert_close(alone, together)
 
     # Where angles live, a turn is no way
     turned = x + 2 * math.pi * field.periodic

@@ -7,9 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from gencg.checkpoint import CheckpointError
+from gencg.config import RunConfig
 from gencg.coordinates.base import Cartesian
 from gencg.distributions.continuous_flow import ContinuousFlow
-from gencg.distributions.solvers import FixedSteps
+from gencg.distributions.solvers import AdaptiveSteps, FixedSteps
 from gencg.distributions.velocity import VelocityField
 from gencg.ensemble import draw
 from gencg.fit import fit
@@ -19,7 +20,7 @@ from gencg.models.continuous import FlowMatchingDecoder, fewer_steps
 from gencg.models.decoders import SplineDecoder
 from gencg.objectives.build import build_objective
 from gencg.objectives.covering_kl import ORDER
-from gencg.objectives.flow_matching import FlowMatching
+from gencg.objectives.flow_matching import STEEPEST, FlowMatching, _shortened
 from gencg.objectives.matching import Spread, matching_losses
 from gencg.objectives.matching_memory import Drawn, MatchingMemory
 from gencg.objectives.own_samples import OwnSamples
@@ -191,13 +192,12 @@ def test_the_memory_aims_by_weight_or_by_what_its_samples_bear() -> None:
     def aim(log_weights: torch.Tensor, beta: float = 1.0):
         memory = MatchingMemory(1000)
         memory.add(_drawn(log_weights))
-        return memory.aim(beta, torch.tensor([0]))
+        return memory.aim(beta)
 
     # Half of the samples has twice the weight: an ESS of 0.9 leaves it as it is
     even = aim(torch.cat([torch.zeros(500), torch.full((500,), math.log(2))]))
     assert float(even.share[500:].sum()) == pytest.approx(2 / 3)
     assert_close(even.slopes, torch.full((1000, 1), 3.0))
-    assert_close(even.share, even.soft_share)
 
     # Wild weights are taken to the power that leaves the least effective sample size, and the
     # slope is that of the density which these powers are weights of
@@ -213,28 +213,27 @@ def test_the_memory_aims_by_weight_or_by_what_its_samples_bear() -> None:
     assert_close(borne.slopes, torch.full((1000, 1), power * 3.0 - (1 - power) * 8.0))
 
 
-def test_a_share_of_the_soft_samples_is_of_the_flattened_density() -> None:
+def test_a_share_of_the_samples_is_of_the_flattened_density() -> None:
     log_soft = torch.cat([torch.zeros(900), torch.full((100,), -4.0)])
     memory = MatchingMemory(1000, flattened=0.2)
     memory.add(_drawn(torch.zeros(1000), log_soft))
-    aim = memory.aim(1.0, torch.tensor([0]))
     # The square root: e^2 times as much where the density is e^-4
     rare = 100 * math.exp(2) / (900 + 100 * math.exp(2))
-    assert float(aim.soft_share[900:].sum()) == pytest.approx(0.8 * 0.1 + 0.2 * rare)
-    assert float(aim.share[900:].sum()) == pytest.approx(0.1)
+    assert float(memory.aim(1.0).share[900:].sum()) == pytest.approx(0.8 * 0.1 + 0.2 * rare)
     again = MatchingMemory(1000, flattened=0.2)
     again.load_state_dict(memory.state_dict())
-    assert torch.equal(again.aim(1.0, torch.tensor([0])).soft_share, aim.soft_share)
+    assert torch.equal(again.aim(1.0).share, memory.aim(1.0).share)
 
 
 def test_the_memory_keeps_the_last_finite_samples() -> None:
     memory = MatchingMemory(5)
     memory.add(_drawn(torch.zeros(4)))
-    broken = torch.zeros(4)
-    broken[1] = math.nan
-    memory.add(_drawn(broken))
-    assert len(memory) == 5
-    assert memory.state_dict()["y"][:, 0].tolist() == [2, 3, 0, 2, 3]
+    broken = _drawn(torch.zeros(5))
+    broken.samples.log_det[1] = math.nan
+    broken.score[3] = math.inf
+    broken.log_soft[4] = -math.inf
+    memory.add(broken)
+    assert memory.state_dict()["y"][:, 0].tolist() == [1, 2, 3, 0, 2]
     memory.clear()
     assert memory.state_dict() == {}
 
@@ -259,28 +258,101 @@ def test_matching_asks_for_forces_once_and_then_gives_way() -> None:
     assert len(objective.memory) == 0
 
 
-def test_draws_of_matching_have_the_density_that_they_say() -> None:
-    # The toys have no stiff coordinates
-    system, steps = alanine_dipeptide(), FixedSteps(24)
-    options = SMALL | {"soft_solver": steps, "stiff_solver": steps}
+def _dipeptide(n_steps: int) -> tuple[CoarseGrainedModel, BoltzmannTarget]:
+    """A shaken model of what has stiff coordinates, which the toys have not."""
+    system, steps = alanine_dipeptide(), FixedSteps(n_steps)
     torch.manual_seed(2)
+    options = SMALL | {"soft_solver": steps, "stiff_solver": steps}
     model = CoarseGrainedModel(FlowMatchingDecoder(system.coordinates, **options))
-    target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
+    return model, BoltzmannTarget(system.energy, system.coordinates, system.temperature)
+
+
+def test_draws_of_matching_have_the_density_that_they_say() -> None:
+    model, target = _dipeptide(24)
     objective = FlowMatching(target, after=ReverseKL(target), n_samples=16, n_matching=2)
     drawn, space = objective._draw(model, model.decoder), model.decoder.flow.stiff.space
-    with fewer_steps(model.decoder):
-        y = drawn.samples.y.clone().requires_grad_()
-        log_q = model.decoder(model.rows(16)).log_prob(y)
-        log_soft = model.decoder.flow.soft.log_prob(y[:, space.soft_index], y[:, :0])
-        (slope,) = torch.autograd.grad((log_q - log_soft).sum(), y)
+    y = drawn.samples.y.clone().requires_grad_()
+    log_q = model.decoder(model.rows(16)).log_prob(y)
+    log_soft = model.decoder.flow.soft.log_prob(y[:, space.soft_index], y[:, :0])
+    (slope,) = torch.autograd.grad((log_q - log_soft).sum(), y)
     # The inverse takes steps of its own
     assert_close(log_q.detach(), drawn.samples.log_drawn, atol=1e-4, rtol=0)
     assert_close(log_soft.detach(), drawn.log_soft, atol=1e-4, rtol=0)
-    assert drawn.score.shape[1] > 1
     assert_close(slope[:, space.stiff_index], drawn.score, atol=1e-3, rtol=1e-3)
-    assert [f.solver.n_steps for f in model.modules() if isinstance(f, ContinuousFlow)] == [24, 24]
+
+
+def test_the_stiff_block_is_matched_with_the_slopes_of_its_samples(monkeypatch) -> None:
+    model, target = _dipeptide(4)
+    stiff = model.decoder.flow.stiff
+    objective = FlowMatching(
+        target, after=ReverseKL(target), n_samples=16, n_matching=2, n_matched=8
+    )
+    seen = []
+
+    def spy(flow, x1, context, *, slopes=None, spread=None):
+        seen.append((x1, context, slopes))
+        return matching_losses(flow, x1, context, slopes=slopes, spread=spread)
+
+    monkeypatch.setattr("gencg.objectives.flow_matching.matching_losses", spy)
+    monkeypatch.setattr("gencg.objectives.flow_matching.STEEPEST", 1e9)
+    # So hot that all weights are equal: what is aimed at is p itself
+    monkeypatch.setattr("gencg.objectives.matching_memory.order_that_is_borne", lambda *_: 1.0)
+    objective.evaluate(model, target.beta)
+    (_, _, none), (x1, context, slopes) = seen
+    assert none is None
+    kept = objective.memory.state_dict()["y"]
+    features = stiff.space.features(kept[:, stiff.space.soft_index])
+    rows = torch.cdist(features, context).argmin(0)
+    v = x1.clone().requires_grad_()
+    parts = [kept[rows][:, stiff.space.soft_index], v * stiff.scale + stiff.centre]
+    log_p = target.log_density(torch.cat(parts, dim=-1)[:, stiff.space.order])
+    (expected,) = torch.autograd.grad(log_p.sum(), v)
+    assert_close(slopes, expected, atol=1e-2, rtol=1e-3)
+
+
+def test_slopes_of_clashes_are_shortened_and_those_of_explosions_gone() -> None:
+    slopes = torch.tensor([[3.0, 4.0], [300.0, 400.0], [1e38, 1e38]], dtype=torch.float32)
+    short = _shortened(slopes)
+    longest = STEEPEST * 2**0.5
+    assert_close(short[0], slopes[0])
+    assert_close(short[1], slopes[1] * longest / 500)
+    assert torch.equal(short[2], torch.zeros(2))
+
+
+def test_draws_of_matching_take_half_of_the_steps(monkeypatch) -> None:
+    model, target = _model(), _target()
+    taken, solve = [], FixedSteps.solve
+
+    def spy(self, *args):
+        taken.append(self.n_steps)
+        return solve(self, *args)
+
+    monkeypatch.setattr(FixedSteps, "solve", spy)
+    objective = FlowMatching(target, after=ReverseKL(target), n_samples=16, n_matching=2)
+    objective._draw(model, model.decoder)
+    assert set(taken) == {2}
+    layer = model.decoder.flow.soft.chain.layers[0]
+    assert layer.solver == FixedSteps(4)
+    layer.solver = AdaptiveSteps()
+    with fewer_steps(model.decoder):
+        assert layer.solver == AdaptiveSteps()
+
+
+def test_what_is_matched_learns_faster() -> None:
+    def rate(model, **options) -> float:
+        result = fit(double_well(), energy_calls=64, batch_size=16, model=model, **options)
+        return result.state.settings["learning_rate"]
+
+    assert rate(_model()) == pytest.approx(9e-3)
+    trained = _model()
+    trained.decoder.flow.soft.chain.layers[0].field.net.layers[-1].bias.data[3] = 0.1
+    assert rate(trained) == 3e-3
+    assert rate(_model(), objective=ReverseKL(_target(), n_samples=16)) == 3e-3
+    config = RunConfig("double-well", decoder="flow-matching", learning_rate=2e-3)
+    assert config.optimisation().learning_rate == pytest.approx(6e-3)
+    assert RunConfig("double-well").optimisation().learning_rate == 3e-3
 
 
 def test_the_decoder_decides_what_trains_it() -> None:
