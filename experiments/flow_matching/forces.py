@@ -1,8 +1,9 @@
 """What forces are worth to flow matching: the dipeptide's stiff block, with and without.
 
-The samples are those of the generator that comes with gencg, so that nothing but the loss differs.
-The same velocity is matched to them for the same number of steps; the figure is the effective
-sample size of the stiff coordinates at fixed soft ones, against the force field.
+The samples are those of the generator that comes with gencg, by their weights, so that nothing but
+the loss differs. The same velocity is matched to them for the same number of steps; the figure is
+the effective sample size of the stiff coordinates at fixed soft ones that were held out, against
+the force field.
 """
 
 import argparse
@@ -13,12 +14,12 @@ from torch import Tensor
 
 import gencg
 from gencg.distributions.continuous_flow import ContinuousFlow
-from gencg.importance import effective_sample_size
+from gencg.importance import effective_sample_size, truncated
 from gencg.models.build import flow_matching_model
 from gencg.models.continuous import draw_stiff
 from gencg.models.two_block import StiffBlock
 from gencg.objectives.matching import Spread, matching_losses
-from gencg.objectives.own_samples import OwnSamples, ask_energy
+from gencg.objectives.own_samples import OwnSamples, ask_energy, joined
 from gencg.optimisers import MuonAdam
 from gencg.target import BoltzmannTarget
 
@@ -35,13 +36,14 @@ def matched(
     (layer,) = stiff.chain.layers
     assert isinstance(layer, ContinuousFlow)
     slopes = samples.log_target_slope(target.beta)[:, stiff.space.stiff_index] * stiff.scale
-    spread = Spread.of_slopes(slopes, torch.full((len(slopes),), 1 / len(slopes)))
+    share = truncated(samples.log_weights(target.beta))
+    spread = Spread.of_slopes(slopes, share)
     optimiser, last = MuonAdam(stiff, lr=1e-2), []
     for step in range(n_steps):
         rate = 1e-2 * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        rows = torch.randint(len(samples), (n,))
+        rows = torch.multinomial(share, n, replacement=True)
         y = samples.y[rows]
         x1 = (y[:, stiff.space.stiff_index] - stiff.centre) / stiff.scale
         more = {"slopes": slopes[rows], "spread": spread} if forces else {}
@@ -79,8 +81,9 @@ def main() -> None:
     generator = gencg.pretrained.load("alanine-dipeptide").model
     torch.manual_seed(100)
     with torch.no_grad():
-        y = torch.cat([generator.sample(4000)[1] for _ in range(25)])
-    samples = ask_energy(target, y, torch.zeros(len(y)))
+        parts = [generator.sample(4000)[1:] for _ in range(25)]
+        held_out = generator.sample(N_SOFT)[1]
+    samples = joined([ask_energy(target, y, log_q) for y, log_q in parts])
     samples = samples[samples.finite]
     print("| seed | forces | loss | ESS of the stiff coordinates | lowest twentieth |")
     print("|---|---|---|---|---|")
@@ -89,7 +92,7 @@ def main() -> None:
             stiff, loss = matched(
                 target, samples, forces=forces, n_steps=given.steps, n=given.batch, seed=seed
             )
-            s = samples.y[:N_SOFT][:, stiff.space.soft_index]
+            s = held_out[:, stiff.space.soft_index]
             sizes = sample_sizes(target, stiff, s)
             print(
                 f"| {seed} | {'yes' if forces else 'no'} | {loss:.2f} | {sizes.mean():.3f} | "
