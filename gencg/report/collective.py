@@ -17,7 +17,14 @@ from gencg.ensemble import Ensemble
 from gencg.export.structures import write_structures
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.cv_overview import cv_panels
-from gencg.report.pieces import digits_of, number, panel_section, percent, table_section
+from gencg.report.pieces import (
+    digits_of,
+    download,
+    number,
+    panel_section,
+    percent,
+    table_section,
+)
 from gencg.systems.base import System
 
 
@@ -48,7 +55,7 @@ def collective_sections(
     yield _in_words(slow, gap, summary)
     if explanations:
         yield _explanations(explanations)
-    yield _basins(basins, slow, [path.relative_to(folder) for path in files])
+    yield _basins(basins, slow, [download(path, folder) for path in files])
     for panel in cv_panels(system, ensemble, slow, gap, basins=basins):
         yield panel_section(panel, folder / "figures")
     yield _processes(slow)
@@ -200,7 +207,7 @@ def _carriers(slow: SlowCVs, system: System) -> str:
     )
 
 
-def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> str:
+def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[str]) -> str:
     angles = slow.map.periodic
     rows = []
     for k, basin in enumerate(basins):
@@ -211,7 +218,7 @@ def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> st
                 *(f"{value:.0f}" if angles else f"{value:.2f}" for value in centre),
                 percent(basin.population, basin.error),
                 f"{basin.n_effective:,.0f}",
-                *([files[k].as_posix()] if files else []),
+                *([files[k]] if files else []),
             ]
         )
     unit = " (deg)" if angles else ""
@@ -226,7 +233,7 @@ def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> st
     if slow.n_cvs > 2:
         note += " Found over the first two variables."
     if files:
-        note += " Structure: a sample of full weight near the centre, in the run's folder."
+        note += " Structure: a sample of full weight near the centre, in this page and the folder."
     return table_section("Basins", rows, header=header, note=note)
 
 

@@ -13,12 +13,15 @@ from gencg.analysis.basins import Basin
 from gencg.analysis.verdict import Verdict, overall
 from gencg.discover import SlowCVs
 from gencg.ensemble import Ensemble
+from gencg.export.structures import write_equal_weight
 from gencg.files import write_atomically
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.overview import overview
 from gencg.report.collective import collective_sections
 from gencg.report.look import PAGE, STYLE
+from gencg.report.methods import methods_section
 from gencg.report.pieces import (
+    download,
     duration,
     number,
     panel_section,
@@ -46,7 +49,8 @@ def write_report(
     basins: Sequence[Basin] | None = None,
     explanations: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write ``report.html`` and ``figures/*.png`` into a folder, with CVs ``basins/*.pdb`` too.
+    """Write ``report.html``, ``figures/*.png``, of a molecule ``structures.pdb``, with CVs
+    ``basins/*.pdb``, into a folder.
 
     Args:
         folder: Run folder; made if missing.
@@ -99,6 +103,10 @@ def write_report(
         _touched(history),
         _populations(assessment, ensemble),
         *(variables if slow is None else []),
+        _structures(folder, ensemble),
+        methods_section(
+            system, ensemble, summary, settings=settings, versions=versions, history=history
+        ),
         _how_to_load(folder, system),
         table_section("Settings", _pairs(settings)),
         table_section("Versions", _pairs(versions)),
@@ -192,6 +200,18 @@ def _collective_variables(summary: Mapping[str, Any]) -> str:
         ("bound gap", number(summary.get("bound_gap"), "{:.3g} kT")),
     ]
     return table_section("Collective variables", rows)
+
+
+def _structures(folder: Path, ensemble: Ensemble) -> str:
+    """Structures of equal weight to take away; nothing of a toy."""
+    if ensemble.molecule is None:
+        return ""
+    path = folder / "structures.pdb"
+    write_equal_weight(path, ensemble)
+    what = "structures drawn by weight, each of which stands for as much as any other"
+    note = "In this page and the run's folder. All samples, with their weights, are in samples.h5."
+    rows = [(download(path, folder), what)]
+    return table_section("Structures to take away", rows, header=("", ""), note=note, words=True)
 
 
 def _how_to_load(folder: Path, system: System) -> str:
