@@ -22,6 +22,7 @@ STARTS = {
     "help_seconds": ["-m", "gencg", "--help"],
     "run_help_seconds": ["-m", "gencg", "run", "--help"],
     "import_seconds": ["-c", "import gencg"],
+    "first_use_seconds": ["-c", "import gencg; gencg.systems, gencg.fit, gencg.plots"],
 }
 """Arguments of Python for each start that is timed; the first is Python's own."""
 
@@ -29,6 +30,11 @@ STARTS = {
 def cpu_seconds(arguments: list[str], *, repeats: int = 3) -> float:
     """Least CPU time of a Python process, one thread."""
     return min(_once(arguments) for _ in range(repeats))
+
+
+def starts() -> dict[str, float]:
+    """CPU seconds of each start."""
+    return {name: cpu_seconds(words) for name, words in STARTS.items()}
 
 
 def _once(arguments: list[str]) -> float:
@@ -64,13 +70,13 @@ def main() -> None:
     parser.add_argument("--report", type=Path, nargs="*", default=[], help="runs with a report")
     parser.add_argument("--no-docs", action="store_true", help="leave the site out")
     given = parser.parse_args()
-    found: dict[str, Any] = {name: cpu_seconds(words) for name, words in STARTS.items()}
+    found: dict[str, Any] = starts()
     if not given.no_docs:
         found |= site()
     for folder in given.report:
-        found[f"{folder}/report.html"] = (folder / "report.html").stat().st_size / 1e6
+        found[f"{folder}/report.html, MB"] = (folder / "report.html").stat().st_size / 1e6
     for name, value in found.items():
-        print(f"{name:32}{value:.3g}" if isinstance(value, float) else f"{name:32}{value}")
+        print(f"{value:8.3g}  {name}")
 
 
 if __name__ == "__main__":

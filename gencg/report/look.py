@@ -21,7 +21,7 @@ header p { color: var(--soft); margin: .2rem 0 1.2rem; }
   grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); }
 .verdicts li { display: flex; gap: .8rem; padding: .8rem 1rem; background: var(--card);
   border-radius: 6px; } .verdicts div { color: var(--text); }
-.mark { font-weight: 700; font-size: 1.2rem; width: 1.2rem; text-align: center; }
+.mark { flex: none; font-weight: 700; font-size: 1.2rem; width: 1.2rem; text-align: center; }
 .tiles { display: flex; flex-wrap: wrap; gap: .7rem; }
 .tiles div { flex: 1 1 150px; padding: .7rem 1rem; border: 1px solid var(--line);
   border-radius: 6px; }

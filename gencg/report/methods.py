@@ -43,10 +43,11 @@ ARTICLES = {
 """What may be cited, by a word."""
 
 ENERGIES = {
-    "ForceField": "OpenMM [openmm], evaluated in batches by gencg",
-    "OpenMMEnergy": "OpenMM [openmm]",
-    "MMFF": "MMFF94 with the parameters of RDKit [mmff], evaluated in batches by gencg",
-    "TbliteEnergy": "tight binding [xtb] by tblite",
+    "ForceField": "The force field is read through OpenMM [openmm] and evaluated in batches.",
+    "OpenMMEnergy": "Energies are those of OpenMM [openmm].",
+    "MMFF": "Terms and parameters of the force field are those of RDKit [mmff], evaluated in "
+    "batches.",
+    "TbliteEnergy": "Energies are those of tblite, by tight binding [xtb].",
 }
 DECODERS = {
     "spline": "a spline flow on the torus [splines] [tori] for the soft coordinates and an affine "
@@ -114,7 +115,7 @@ def _target(system: System, ensemble: Ensemble, settings: Mapping[str, Any]) -> 
     )
     source = ENERGIES.get(type(system.energy).__name__)
     if source is not None:
-        yield f"Energies are those of {source}."
+        yield source
     if molecule is not None:
         n_soft = int(coordinates.soft.sum())
         yield (

@@ -32,6 +32,9 @@ from gencg.report.pieces import (
 )
 from gencg.systems.base import System
 
+N_STRUCTURES = 20
+"""Structures of equal weight that the page carries."""
+
 
 def write_report(
     folder: str | Path,
@@ -207,11 +210,13 @@ def _structures(folder: Path, ensemble: Ensemble) -> str:
     if ensemble.molecule is None:
         return ""
     path = folder / "structures.pdb"
-    write_equal_weight(path, ensemble)
-    what = "structures drawn by weight, each of which stands for as much as any other"
+    write_equal_weight(path, ensemble, n=N_STRUCTURES)
+    what = f"{N_STRUCTURES} structures drawn by weight: each stands for as much as any other"
     note = "In this page and the run's folder. All samples, with their weights, are in samples.h5."
     rows = [(download(path, folder), what)]
-    return table_section("Structures to take away", rows, header=("", ""), note=note, words=True)
+    return table_section(
+        "Structures to take away", rows, header=("file", "what it holds"), note=note, words=True
+    )
 
 
 def _how_to_load(folder: Path, system: System) -> str:
