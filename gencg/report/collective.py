@@ -87,7 +87,7 @@ def _explanations(explanations: Sequence[Mapping[str, Any]]) -> str:
         rows.append([name, f"{formula}{attempt}", str(found["verdict"])])
     note = (
         "Square brackets are one where the torsion lies between the two angles, zero elsewhere. "
-        "`gencg explain` tells the errors, the terms that could stand in, and colours the atoms."
+        "gencg explain RUN tells the errors, the terms that could stand in, and colours the atoms."
     )
     header = ["", "is about", "what the formula is worth"]
     return table_section("In chemical words", rows, header=header, note=note, words=True)
@@ -133,13 +133,15 @@ def _certainty(slow: SlowCVs) -> str:
         f"{float(slow.agreement.min()):.3f} or more"
     )
     if len(slow.frequency):
-        text += f", and each variable is chosen again in {float(slow.frequency.min()):.0%} or more"
-        text += " of disjoint parts of the samples"
+        least = float(slow.frequency.min())
+        share = "all" if least == 1 else f"{least:.0%} or more"
+        text += f", and each variable is chosen again in {share} of disjoint parts of the samples"
     if slow.network is not None:
-        text += (
-            ". Networks of all soft torsions find functions slower by a factor of "
-            f"{slow.network.gain:.3f}"
+        gain = slow.network.gain
+        slower = (
+            f"functions slower by a factor of {gain:.3f}" if gain > 1.0005 else "nothing slower"
         )
+        text += f". Networks of all soft torsions find {slower}"
     return f"{text}."
 
 

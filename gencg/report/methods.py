@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gencg.ensemble import Ensemble
+from gencg.report.collective import plain_name
 from gencg.report.pieces import duration, number
 from gencg.systems.base import System
 
@@ -175,12 +176,14 @@ def _variables(summary: Mapping[str, Any]) -> Iterator[str]:
     names = summary.get("cv_names")
     if not names:
         return
+    one = len(names) == 1
     yield (
-        f"The {len(names)} collective variable{'' if len(names) == 1 else 's'} "
-        f"({', '.join(map(str, names))}) are those whose functions are slowest under overdamped "
+        f"The collective variable{'' if one else 's'} {', '.join(map(plain_name, names))} "
+        f"{'is that' if one else 'are those'} whose functions are slowest under overdamped "
         "dynamics: minimisers of the Dirichlet form [slow] over weighted samples that also cross "
-        "barriers, without a trajectory. Prior, decoder and encoder were then trained around them "
-        f"as one model [2020]; the weights are those of configurations and variables together."
+        "barriers, without a trajectory. Prior, decoder and encoder were then trained around "
+        f"{'it' if one else 'them'} as one model [2020]; the weights are those of configurations "
+        "and variables together."
     )
 
 

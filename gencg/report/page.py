@@ -10,6 +10,7 @@ from typing import Any
 
 from gencg.analysis.assessment import Assessment, assess
 from gencg.analysis.basins import Basin
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.verdict import Verdict, overall
 from gencg.discover import SlowCVs
 from gencg.ensemble import Ensemble
@@ -100,7 +101,7 @@ def write_report(
         )
     sections = [
         _verdicts(assessment.verdicts),
-        _key_numbers(summary),
+        _key_numbers(summary, joint=slow is not None),
         *(variables if slow is not None else []),
         *panels,
         _touched(history),
@@ -130,7 +131,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     top = overall(tuple(verdicts))
     items = "".join(
         f'<li class="{v.level}"><span class="mark">{_MARKS[v.level]}</span>'
-        f"<div><b>{html.escape(v.name)}</b><br>{html.escape(v.text)}</div></li>"
+        f"<div><b>{html.escape(v.name)}</b><br>{html.escape(shorter(v.text))}</div></li>"
         for v in verdicts
     )
     return (
@@ -139,11 +140,16 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _key_numbers(summary: Mapping[str, Any]) -> str:
+def _key_numbers(summary: Mapping[str, Any], *, joint: bool) -> str:
+    """The numbers of the samples on the page: of the joint model, where there is one."""
+    of_samples = {
+        name: summary.get(f"joint_{name}" if joint else name)
+        for name in ("ess", "log_z", "log_z_error", "pareto_k")
+    }
     tiles = [
-        ("effective sample size", number(summary.get("ess"), "{:.1%}")),
-        ("log Z", with_error(summary.get("log_z"), summary.get("log_z_error"))),
-        ("Pareto k", number(summary.get("pareto_k"), "{:.2f}")),
+        ("effective sample size", number(of_samples["ess"], "{:.1%}")),
+        ("log Z", with_error(of_samples["log_z"], of_samples["log_z_error"])),
+        ("Pareto k", number(of_samples["pareto_k"], "{:.2f}")),
         ("energy calls", number(summary.get("energy_calls"), "{:,.0f}")),
         ("wall time", duration(summary.get("wall_seconds"))),
     ]
@@ -179,7 +185,7 @@ def _populations(assessment: Assessment, ensemble: Ensemble) -> str:
     for name, (value, error) in assessment.reweighted.items():
         raw, raw_error = assessment.raw[name]
         row = [
-            name,
+            shorter(name),
             percent(raw, raw_error, n_effective=int(ensemble.valid.sum())),
             percent(value, error, n_effective=ensemble.ess * ensemble.n_samples),
         ]
