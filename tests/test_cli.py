@@ -77,6 +77,11 @@ def text_file() -> list[object]:
     return ["notes.pdb"]
 
 
+def a_folder() -> str:
+    Path("ala2").mkdir()
+    return "ala2"
+
+
 def rst7() -> str:
     Path("my.rst7").write_text("")
     return "my.rst7"
@@ -143,6 +148,10 @@ def unknown_toml() -> list[object]:
 
 BAD_INPUT = {
     "an unknown system": (lambda: ["double-wel"], "did you mean double-well"),
+    "a SMILES without its prefix": (
+        lambda: ["C[C@H](N)c1ccccc1"], "did you mean smiles:C[C@H](N)c1ccccc1?",
+    ),
+    "a folder in place of a molecule": (lambda: [a_folder()], "is a folder; give a molecule"),
     "an unknown residue": (lambda: ["sequence:ACE-XYZ-NME"], "known are ALA"),
     "an option of another kind": (
         lambda: [DIPEPTIDE, "--implicit-solvent", "OBC2"], "implicit/obc2.xml",
@@ -214,7 +223,8 @@ def test_bad_input_is_one_line(name: str, verb: str, gencg, tmp_path: Path) -> N
         (["backmap", "nowhere", "--cv", "0", "-1", "-n", "5"], "not a run folder"),
         (["backmap", "nowhere", "-n", "5"], "--cv"),
         (["backmap", "nowhere", "--cv", "left", "-n", "5"], "left"),
-        (["dance"], "dance"),
+        (["dance"], "No such command 'dance'; see gencg --help"),
+        (["sample", "--dance"], "see gencg sample --help"),
     ],
 )
 def test_bad_input_of_the_other_verbs(args, words, gencg) -> None:
