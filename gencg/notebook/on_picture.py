@@ -67,12 +67,11 @@ class OnPicture:
             route: The path.
             explorer: What is explored.
         """
-        points = route.path.points
-        if points.shape[1] > len(explorer.axes):
-            points = points[:, list(explorer.axes)]
-        jump = np.abs(np.diff(points, axis=0)).max(1) > (np.pi if route.path.periodic else np.inf)
-        parts = np.split(points, np.flatnonzero(jump) + 1)
-        return [[list(self.to_picture(p.tolist())) for p in part] for part in parts]
+        axes = list(explorer.axes)
+        return [
+            [list(self.to_picture((p if len(p) <= len(axes) else p[axes]).tolist())) for p in piece]
+            for piece in route.path.pieces
+        ]
 
 
 def surface_picture(explorer: "Explorer") -> tuple[Figure, OnPicture]:
