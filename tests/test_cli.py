@@ -166,7 +166,7 @@ BAD_INPUT = {
         lambda: [DIPEPTIDE, "--forcefield", "amber97.xml", "implicit/obc1.xml"], "amber97.xml",
     ),
     "a force field for a toy": (lambda: ["butane", "--forcefield", "amber96.xml"], "toy"),
-    "a residue without template": (unknown_residue, "XYZ"),
+    "a residue without template": (unknown_residue, "No template found for residue"),
     "an element the force field lacks": (lacking_element, "ALA"),
     "a missing hydrogen": (missing_hydrogen, "hydrogen"),
     "a coordinate that is not finite": (infinite_coordinate, "nan"),
