@@ -24,6 +24,8 @@ class OnPicture:
 
     def __init__(self, figure: Figure, scale: float, profile: Any) -> None:
         figure.canvas.draw()
+        # Laid out once: again, while the picture is saved, it would move under the marks
+        figure.set_layout_engine("none")
         ax = figure.axes[0]
         box = ax.get_window_extent().transformed(figure.transFigure.inverted())
         self.box = (float(box.x0), float(box.y0), float(box.width), float(box.height))
