@@ -53,7 +53,8 @@ docs: $(INSTALLED)
 
 # ONLY="tests/test_geometry.py tests/energies" measures a part, without the demand for 90 %
 coverage: $(INSTALLED)
-	$(TEST_ENV) $(BIN)/python -m pytest --cov --cov-report=term --cov-report=html \
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	  --cov --cov-report=term --cov-report=html \
 	  $(if $(ONLY),--cov-fail-under=0 $(ONLY))
 
 oldest newest:

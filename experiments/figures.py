@@ -144,6 +144,13 @@ def rounded_trajectory() -> dict[str, Any]:
     return {"kt": float((rounded - ensemble.energy).std()) / (BOLTZMANN_CONSTANT * 300)}
 
 
+def waiting() -> dict[str, Any]:
+    """CPU seconds until a command answers and until the package is there."""
+    from experiments.benchmarks.waiting import starts
+
+    return starts()
+
+
 def units() -> dict[str, Any]:
     """kT and beta at 300 K."""
     from gencg.units import BOLTZMANN_CONSTANT, inverse_temperature
@@ -154,7 +161,8 @@ def units() -> dict[str, Any]:
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     function.__name__: function
     for function in (
-        double_well_exact, molecules_table, pretrained, implicit_solvents, rounded_trajectory, units
+        double_well_exact, molecules_table, pretrained, implicit_solvents, rounded_trajectory,
+        units, waiting,
     )
 }  # fmt: skip
 

@@ -372,7 +372,7 @@ def _train(
     reporters: Sequence[Reporter],
     stop: Callable[[], bool] | None,
 ) -> None:
-    saved = time.monotonic()
+    saved, begun = time.monotonic(), state.step
     if not state.good:
         state.good = state.kept()
     if path is not None and not path.exists():
@@ -400,7 +400,9 @@ def _train(
         state.restore()
         _save(path, state)
         raise TrainingError(f"{error}; last good state at step {state.step} in {path}") from None
-    _save(path, state)
+    # The file of a training that was done is left alone: its folder may be one to read only
+    if state.step > begun:
+        _save(path, state)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import mdtraj
@@ -75,6 +76,11 @@ def named(line: str, name: str) -> bool:
 def text_file() -> list[object]:
     Path("notes.pdb").write_text("not a structure\n")
     return ["notes.pdb"]
+
+
+def a_folder() -> str:
+    Path("ala2").mkdir()
+    return "ala2"
 
 
 def rst7() -> str:
@@ -143,6 +149,10 @@ def unknown_toml() -> list[object]:
 
 BAD_INPUT = {
     "an unknown system": (lambda: ["double-wel"], "did you mean double-well"),
+    "a SMILES without its prefix": (
+        lambda: ["C[C@H](N)c1ccccc1"], "did you mean smiles:C[C@H](N)c1ccccc1?",
+    ),
+    "a folder in place of a molecule": (lambda: [a_folder()], "is a folder; give a molecule"),
     "an unknown residue": (lambda: ["sequence:ACE-XYZ-NME"], "known are ALA"),
     "an option of another kind": (
         lambda: [DIPEPTIDE, "--implicit-solvent", "OBC2"], "implicit/obc2.xml",
@@ -156,7 +166,7 @@ BAD_INPUT = {
         lambda: [DIPEPTIDE, "--forcefield", "amber97.xml", "implicit/obc1.xml"], "amber97.xml",
     ),
     "a force field for a toy": (lambda: ["butane", "--forcefield", "amber96.xml"], "toy"),
-    "a residue without template": (unknown_residue, "XYZ"),
+    "a residue without template": (unknown_residue, "No template found for residue"),
     "an element the force field lacks": (lacking_element, "ALA"),
     "a missing hydrogen": (missing_hydrogen, "hydrogen"),
     "a coordinate that is not finite": (infinite_coordinate, "nan"),
@@ -214,7 +224,8 @@ def test_bad_input_is_one_line(name: str, verb: str, gencg, tmp_path: Path) -> N
         (["backmap", "nowhere", "--cv", "0", "-1", "-n", "5"], "not a run folder"),
         (["backmap", "nowhere", "-n", "5"], "--cv"),
         (["backmap", "nowhere", "--cv", "left", "-n", "5"], "left"),
-        (["dance"], "dance"),
+        (["dance"], "No such command 'dance'; see gencg --help"),
+        (["sample", "--dance"], "see gencg sample --help"),
     ],
 )
 def test_bad_input_of_the_other_verbs(args, words, gencg) -> None:
@@ -242,7 +253,7 @@ def test_a_run_leaves_everything_a_user_needs(finished: Path) -> None:
     history = read_metrics(finished / "metrics.csv")
     assert [info.step for info in history] == list(range(1, 48))
     assert read_samples(finished).n_samples == 2000
-    assert json.loads((finished / "versions.json").read_text())["torch"] == torch.__version__
+    assert json.loads((finished / "versions.json").read_text())["torch"] == version("torch")
 
 
 def test_a_finished_run_is_not_done_again(finished: Path, gencg) -> None:

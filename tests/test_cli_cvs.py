@@ -523,7 +523,9 @@ def test_explaining_the_dipeptide(dipeptide: Path, tmp_path: Path, gencg) -> Non
     code, out, _ = gencg("explain", run)
     assert code == 0
     for name in names:
-        assert f"cos {name} = 1.00 cos {name}\n" in out
+        assert f"{name}: a CV that is a torsion itself\n" in out
+    assert out.startswith("slow 1")
+    assert "1.00 cos" not in out
     written = json.loads((run / "figures" / "explain.json").read_text())["explanations"]
     assert {"slow 1", *(f"sin {name}" for name in names)} <= {row["name"] for row in written}
     pictures = list((run / "figures").glob("explain_*.png"))

@@ -5,6 +5,7 @@ Cannot detect: a sentence or a number that is wrong; the experiments hold the nu
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -86,6 +87,17 @@ def test_every_command_is_shown() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     for name in cli.app.commands:
         assert re.search(rf"\bgencg {name}\b", text), name
+
+
+def test_the_oldest_versions_are_those_that_are_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["hdf5"]]
+    asked = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in wanted)
+    text = (ROOT / "tests" / "environments" / "oldest.txt").read_text()
+    oldest = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    assert set(asked) - set(oldest) == {"torchdiffeq", "pillow"}
+    for name, version in oldest.items():
+        assert f"{version}.".startswith(f"{asked[name]}."), name
 
 
 def test_environment_and_make_targets_exist() -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     "double_well.run", "alanine_dipeptide.run", "alanine_dipeptide.evaluate",
     "collective_variables.agreement", "slow_functions.run", "one_stage.run", "two_levels.run",
-    "benchmarks.energy",
+    "benchmarks.energy", "benchmarks.waiting",
 ]  # fmt: skip
 EXPECTED = sorted((ROOT / "experiments").glob("*/expected.json"))
 

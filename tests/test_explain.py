@@ -211,6 +211,9 @@ def test_an_angle_is_explained_by_cos_and_sin(ensemble: Ensemble, terms: Terms) 
     ):
         assert explanation.formula == f"1.00 {function} psi(ALA3)"
         assert explanation.name == f"{function} psi(ALA3)"
+        assert explanation.is_itself
+    found = explain(terms, 2 * np.cos(angle), name="cos psi(ALA3)")
+    assert not found.is_itself
 
 
 def test_a_rare_state_of_few_samples_is_doubted(terms: Terms) -> None:

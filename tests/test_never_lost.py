@@ -183,6 +183,8 @@ def test_a_folder_that_cannot_be_written_is_told(
     # What is finished can be read all the same
     code, out, _ = gencg(*TINY, "--out", "run")
     assert (code, "report: run/report.html" in out) == (0, True)
+    assert gencg("sample", "run", "-n", "100", "--out", "elsewhere")[0] == 0
+    assert gencg("check", "run")[0] == 0
     assert before == {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
 
 

@@ -21,6 +21,7 @@ from gencg.analysis import assess, find_basins
 from gencg.ensemble import Ensemble
 from gencg.objectives.bound_gap import BoundGap
 from gencg.report import percent, write_atomically, write_report
+from gencg.report.methods import methods_section
 from gencg.report.pieces import digits_of
 from gencg.systems import System, alanine_dipeptide, butane, double_well
 from gencg.units import BOLTZMANN_CONSTANT
@@ -61,16 +62,25 @@ SUMMARY = {"ess": 0.93, "log_z": -178.6852, "log_z_error": 0.0123, "pareto_k": 0
 
 
 class Page(HTMLParser):
-    """Balanced tags, and what the page asks for from elsewhere."""
+    """Balanced tags, what the page asks for from elsewhere, and what it carries."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.outside: list[str] = []
         self.images: list[bytes] = []
+        self.downloads: dict[str, bytes] = {}
 
     def handle_starttag(self, tag, attrs) -> None:
-        for name, value in attrs:
+        given = dict(attrs)
+        if tag == "a" and "download" in given:
+            kind, _, data = given.pop("href").partition(",")
+            assert kind == "data:chemical/x-pdb;base64"
+            self.downloads[given["download"]] = base64.b64decode(data)
+        elif tag == "a":
+            # An article, for the reader to follow
+            assert given.pop("href").startswith(("https://arxiv.org/", "https://doi.org/"))
+        for name, value in given.items():
             if name == "src" and value.startswith("data:image/png;base64,"):
                 self.images.append(base64.b64decode(value.partition(",")[2]))
             elif name in ("src", "href"):
@@ -96,7 +106,7 @@ def test_the_page_needs_nothing_else(build, tmp_path: Path) -> None:
     page.feed(text)
     assert page.open == []
     assert page.outside == []
-    assert not re.search(r"https?://|url\(|@import|<script", text)
+    assert not re.search(r"url\(|@import|<script", text)
 
     # The embedded figures are the files beside the page
     files = sorted(p.read_bytes() for p in (tmp_path / "figures").iterdir())
@@ -125,6 +135,51 @@ def test_the_figures_of_a_peptide(tmp_path: Path) -> None:
     names = {p.stem for p in (tmp_path / "figures").iterdir()}
     assert names == {"ramachandran_ALA2", "free_energy_ALA2", "populations",
                      "energy_and_weights", "training"}  # fmt: skip
+
+
+def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> None:
+    system = alanine_dipeptide()
+    settings = {"decoder": "spline", "estimator": "covering", "batch_size": 64, "seed": 7,
+                "learning_rate": 0.003, "tempering": "geometric",
+                "start_temperature": 1200.0}  # fmt: skip
+    checks = [{"name": "Samples of the hot flows", "n_energy_calls": 1000}]
+    summary = SUMMARY | {"mode_checks": checks, "cv_names": ["phi(ALA2)"]}
+    path = write_report(
+        tmp_path, ensemble_of(system), system=system, summary=summary, history=HISTORY,
+        settings=settings, versions={"gencg": "1.2", "torch": "2.6", "openmm": None},
+    )  # fmt: skip
+    text = html.unescape(path.read_text()).partition("<h2>Methods</h2>")[2]
+    for words in (
+        "(22 atoms) at 300 K", "of which 5 are soft", "in 30 steps of 64 configurations",
+        "learning rate 0.003, seed 7", "geometrically from 1200 K", "1,500 samples were drawn, of "
+        "which 1 was without weight", "hotter stages of the generator (1,000 energy calls)",
+        "The collective variable φ(ALA2) is that", "4,900,000 energy calls and 12 min 5 s",
+        "Programs: gencg 1.2, torch 2.6.",
+    ):  # fmt: skip
+        assert words in text
+    # Numbered in the order of the text, each with its article
+    numbers = [int(n) for n in re.findall(r"\[(\d+)\]", text)]
+    first = [n for k, n in enumerate(numbers) if n not in numbers[:k]]
+    assert first == list(range(1, len(first) + 1))
+    assert text.count("<li>") == len(first) > 8
+    assert "[2020]" not in text
+
+
+@pytest.mark.parametrize("settings, summary, words", [
+    (None, {}, ""),
+    ({"decoder": "gaussian", "estimator": "plain", "tempering": "kl", "start_temperature": 9.0,
+      "batch_size": 2, "learning_rate": 0.1, "seed": 0}, {}, "growth of the divergence [1]"),
+    ({"decoder": "spline", "estimator": "path"}, {"generator": {"source": "runs/a",
+      "energy_calls": 1234}}, "taken over from runs/a, trained with 1,234 energy calls"),
+])  # fmt: skip
+def test_methods_tell_what_is_known(settings, summary, words, tmp_path: Path) -> None:
+    system = double_well()
+    section = methods_section(
+        system, ensemble_of(system), summary, settings=settings, history=HISTORY
+    )
+    assert words in section
+    assert "without weight, being broken" in section
+    assert ("It was trained" in section) == (settings is not None and not summary)
 
 
 def test_collective_variables_have_their_place(tmp_path: Path) -> None:
@@ -167,8 +222,10 @@ def test_slow_variables_are_told_in_words_tables_figures_and_structures(tmp_path
     basins = find_basins(ensemble.z, ensemble.log_weights, periodic=True)
     files = sorted((tmp_path / "basins").iterdir())
     assert [f.name for f in files] == [f"basin{k + 1}.pdb" for k in range(4)]
+    assert page.downloads["structures.pdb"] == (tmp_path / "structures.pdb").read_bytes()
     for file, basin in zip(files, basins, strict=True):
-        assert f"basins/{file.name}" in text
+        assert f">basins/{file.name}</a>" in text
+        assert page.downloads[file.name] == file.read_bytes()
         assert percent(basin.population, basin.error) in text
         frame = mdtraj.load(str(file))
         angles = [mdtraj.compute_phi(frame)[1][0, 0], mdtraj.compute_psi(frame)[1][0, 0]]

@@ -1,7 +1,8 @@
 """Runs that are killed at random moments, and at every file operation, and go on to the same end.
 
-Two parts. *Moments*: real ``gencg run`` processes get SIGKILL at random times, several each, until
-there were as many as asked for; the last start runs to the end. *Operations*: one run is watched,
+Two parts. *Moments*: real ``gencg run`` processes get SIGKILL at random moments of their own CPU
+time, so that other programs do not shift them, several each, until there were as many as asked for;
+the last start runs to the end. *Operations*: one run is watched,
 and before every operation on a file of its folder the folder is copied: exactly what a kill at
 that instant leaves. Every different copy is gone on with. Each end is compared with a run that
 nobody disturbed.
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -73,9 +75,9 @@ def moments(arguments: Sequence[str], out: Path, n_kills: int, *, seed: int) -> 
     random_state = random.Random(seed)
     shutil.rmtree(out, ignore_errors=True)
     whole = out / "whole"
-    started = time.monotonic()
+    before = _used_by_children()
     subprocess.run(_command(arguments, whole), check=True, stdout=subprocess.DEVNULL)
-    seconds = time.monotonic() - started
+    seconds = _used_by_children() - before
     found: list[dict[str, Any]] = []
     wrong: list[str] = []
     number = 0
@@ -88,7 +90,9 @@ def moments(arguments: Sequence[str], out: Path, n_kills: int, *, seed: int) -> 
             after = random_state.uniform(0.2, 1.0) * seconds
             if not _killed(_command(arguments, folder), after):
                 break
-            found.append({"run": folder.name, "seconds": round(after, 2), "left": _stage(folder)})
+            found.append(
+                {"run": folder.name, "cpu_seconds": round(after, 2), "left": _stage(folder)}
+            )
         done = subprocess.run(
             _command(arguments, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -107,15 +111,26 @@ def _command(arguments: Sequence[str], folder: Path) -> list[str]:
 
 
 def _killed(command: list[str], seconds: float) -> bool:
-    """Whether the process was still there to be killed after so many seconds."""
+    """Whether the process was still there to be killed after so many CPU seconds."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
+    while process.poll() is None:
+        if _used_by(process.pid) >= seconds:
+            process.send_signal(signal.SIGKILL)
+            return process.wait() == -signal.SIGKILL
+        time.sleep(0.01)
     return False
+
+
+def _used_by(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    # The name of the program, in brackets, may hold blanks
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _used_by_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _stage(folder: Path) -> list[str]:

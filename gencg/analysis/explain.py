@@ -129,6 +129,12 @@ class Explanation:
         level = "good" if self.found and self.n_carrying >= CARRIED else "fair"
         return html.card(self.name, rows, verdicts=[(level, self.verdict)])
 
+    @property
+    def is_itself(self) -> bool:
+        """Whether the formula only says the name again: a torsion of the molecule is explained."""
+        bare = str.maketrans("", "", "()")
+        return self.formula.translate(bare) == f"1.00 {self.name.translate(bare)}"
+
     def __str__(self) -> str:
         known = f"{self.name} = {self.formula}" if self.found else f"{self.name}: {self.formula}"
         lines = [known, f"  {self.verdict}"]

@@ -17,6 +17,8 @@ from gencg.analysis.smooth_density import SmoothDensity, smooth_density
 
 IntArray = NDArray[np.int64]
 
+_FINE = 40
+"""Points of a drawn piece for each step of a path."""
 STENCIL = 4
 """Longest step on the grid in cells; directions are exact to 4 degrees or so."""
 N_NODES, N_NEIGHBOURS = 2000, 12
@@ -48,6 +50,17 @@ class CVPath:
             return self.points
         steps = wrap(np.diff(self.points, axis=0))
         return np.vstack([self.points[:1], self.points[:1] + np.cumsum(steps, 0)])
+
+    @property
+    def pieces(self) -> list[Array]:
+        """The curve for drawing: of angles in [-pi, pi), in parts that end at the seam."""
+        if not self.periodic or len(self.points) < 2:
+            return [self.points]
+        at = np.linspace(0, len(self.points) - 1, _FINE * (len(self.points) - 1) + 1)
+        curve = [np.interp(at, np.arange(len(self.points)), column) for column in self.unwrapped.T]
+        fine = wrap(np.stack(curve, 1))
+        jump = np.abs(np.diff(fine, axis=0)).max(1) > np.pi
+        return list(np.split(fine, np.flatnonzero(jump) + 1))
 
     @property
     def arc(self) -> Array:

@@ -72,9 +72,8 @@ def _main(args: list[str]) -> None:
         click.echo(error.format_message())
         sys.exit(BAD_INPUT)
     except click.ClickException as error:
-        complain(
-            f"{error.format_message()}; see gencg {' '.join(args[:1])} --help".replace("  ", " ")
-        )
+        verb = f"{args[0]} " if args and args[0] in app.commands else ""
+        complain(f"{error.format_message().rstrip('.')}; see gencg {verb}--help")
         sys.exit(BAD_INPUT)
     except OSError as error:
         reraise_if_debugging(args)

@@ -10,6 +10,7 @@ from gencg.export.exporting import check_formats as check_formats
 from gencg.export.exporting import export_cvs as export_cvs
 from gencg.export.loading import load_trajectory as load_trajectory
 from gencg.export.soft_cvs import soft_cv_function as soft_cv_function
+from gencg.export.structures import write_equal_weight as write_equal_weight
 from gencg.export.structures import write_structures as write_structures
 from gencg.export.tables import check_table as check_table
 from gencg.export.tables import write_table as write_table

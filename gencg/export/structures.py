@@ -1,7 +1,8 @@
-"""Single configurations of an ensemble as PDB files."""
+"""A few configurations of an ensemble as PDB files."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,9 +30,7 @@ def write_structures(
     if ensemble.molecule is None or not samples:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    frames = ensemble.select(torch.tensor(list(samples))).to_mdtraj()
-    heavy = [a.index for a in frames.topology.atoms if a.element and a.element.symbol != "H"]
-    frames.superpose(frames, 0, atom_indices=heavy)
+    frames = _superposed(ensemble.select(torch.tensor(list(samples))))
     written = []
     for k in range(len(samples)):
         path = folder / f"{stem}{k + 1}.pdb"
@@ -43,3 +42,30 @@ def write_structures(
         (folder / f"{stem}{stale}.pdb").unlink()
         stale += 1
     return written
+
+
+def write_equal_weight(path: str | Path, ensemble: Ensemble, *, n: int = 20, seed: int = 0) -> Path:
+    """Write structures drawn by weight into one PDB file, superposed onto the first one.
+
+    The file appears whole or not at all.
+
+    Args:
+        path: The file.
+        ensemble: The samples, of a molecule.
+        n: How many structures; one of great weight is there several times.
+        seed: Decides which.
+
+    Raises:
+        ValueError: If no sample carries weight, or the ensemble has no molecule.
+    """
+    frames = _superposed(ensemble.resample(n, seed))
+    with replacing(Path(path)) as draft:
+        frames.save_pdb(str(draft))
+    return Path(path)
+
+
+def _superposed(ensemble: Ensemble) -> Any:
+    frames = ensemble.to_mdtraj()
+    heavy = [a.index for a in frames.topology.atoms if a.element and a.element.symbol != "H"]
+    frames.superpose(frames, 0, atom_indices=heavy)
+    return frames

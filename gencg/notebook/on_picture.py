@@ -24,6 +24,8 @@ class OnPicture:
 
     def __init__(self, figure: Figure, scale: float, profile: Any) -> None:
         figure.canvas.draw()
+        # Laid out once: again, while the picture is saved, it would move under the marks
+        figure.set_layout_engine("none")
         ax = figure.axes[0]
         box = ax.get_window_extent().transformed(figure.transFigure.inverted())
         self.box = (float(box.x0), float(box.y0), float(box.width), float(box.height))
@@ -67,12 +69,11 @@ class OnPicture:
             route: The path.
             explorer: What is explored.
         """
-        points = route.path.points
-        if points.shape[1] > len(explorer.axes):
-            points = points[:, list(explorer.axes)]
-        jump = np.abs(np.diff(points, axis=0)).max(1) > (np.pi if route.path.periodic else np.inf)
-        parts = np.split(points, np.flatnonzero(jump) + 1)
-        return [[list(self.to_picture(p.tolist())) for p in part] for part in parts]
+        axes = list(explorer.axes)
+        return [
+            [list(self.to_picture((p if len(p) <= len(axes) else p[axes]).tolist())) for p in piece]
+            for piece in route.path.pieces
+        ]
 
 
 def surface_picture(explorer: "Explorer") -> tuple[Figure, OnPicture]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import numpy as np
 
+from gencg.analysis.cv_names import shorter
 from gencg.notebook.clickmap import ClickMap
 from gencg.notebook.on_picture import surface_picture
 from gencg.notebook.pictures import figure_png, frame_pngs, selection_png
@@ -188,7 +189,8 @@ class Panel:
         step = 5.0 if surface.periodic else float(edges[-1] - edges[0]) / 100
         return widgets.FloatSlider(
             float(edges[0]), min=float(edges[0]), max=float(edges[-1]), step=step,
-            description=surface.names[k][:14], readout_format=".0f" if surface.periodic else ".3g",
+            description=shorter(surface.names[k])[:14],
+            readout_format=".0f" if surface.periodic else ".3g",
             **_LATE,
         )  # fmt: skip
 

@@ -112,7 +112,7 @@ class Selection:
         if self.population is not None:
             p, error = (100 * part for part in self.population)
             rows.append(("population", f"{html.measured(p, error)} %"))
-        how = "decoded anew" if self.decoded else "from the samples"
+        how = "decoded anew" if self.decoded else "of the samples near"
         rows.append(("structures", f"{self.ensemble.n_samples:,} {how}"))
         rows.append(("effective", f"{self.n_effective:,.0f}"))
         if self.spread is not None:

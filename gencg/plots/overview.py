@@ -216,7 +216,9 @@ def exact_marginal(system: System, values: Any, temperature: float) -> tuple[Arr
 
 def _populations_panel(assessment: Assessment) -> Panel:
     n = len(assessment.reweighted)
-    figure, (ax,) = new_figure(width=min(max(6.0, 0.75 * n + 2), 14), height=4.2 + 0.6 * (n > 6))
+    long = max(len(symbol(name)) for name in assessment.reweighted) > 12
+    height = 4.2 + max(1.4 * long, 0.6 * (n > 6))
+    figure, (ax,) = new_figure(width=min(max(6.0, 0.75 * n + 2), 14), height=height)
     plot_populations(assessment.raw, assessment.reweighted, exact=assessment.exact or None, ax=ax)
     caption = (
         "Share of each state, on a logarithmic scale, with two standard errors. Raw: as drawn; "

@@ -1,6 +1,7 @@
 """Populations of basins, raw and reweighted, with errors."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,9 +50,9 @@ def plot_populations(
     ax.set_ylim(floor, 1.6)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.4g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    crowded = len(names) > 6
-    ax.set_xticks(at, [symbol(name) for name in names])
-    if crowded:
+    labels = [fill(symbol(name), 24) for name in names]
+    ax.set_xticks(at, labels)
+    if len(names) > 6 or max(map(len, labels)) > 12:
         ax.tick_params(axis="x", rotation=90)
     ax.set_ylabel("population (%)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

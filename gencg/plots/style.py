@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gencg.analysis.cv_names import shorter
+
 RAW = "#D55E00"
 """Vermillion: what the generator drew."""
 REWEIGHTED = "#0072B2"
@@ -50,6 +52,10 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
+_LONGEST = 32
+"""Letters of the largest size that fit along an axis."""
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw inside this to get the package's look; outside, matplotlib's settings stay as set."""
@@ -86,7 +92,10 @@ def degrees_axis(ax: Axes, which: str, label: str) -> None:
     axis = ax.xaxis if which == "x" else ax.yaxis
     axis.set_ticks([-180, -90, 0, 90, 180])
     (ax.set_xlim if which == "x" else ax.set_ylim)(-180, 180)
-    axis.set_label_text(f"{label} (deg)")
+    text = f"{label} (deg)"
+    # A torsion between residues has a name that is longer than its axis
+    size = min(1.0, _LONGEST / len(text)) * float(RC["axes.labelsize"])
+    axis.set_label_text(text, fontsize=size)
 
 
 _GREEK = {
@@ -98,13 +107,13 @@ _GREEK = {
 
 
 def symbol(name: str, *, plain: bool = False) -> str:
-    """Greek letters in a torsion's or a state's name: "phi(ALA2)" becomes φ (ALA2).
+    """Greek letters in a torsion's or a state's name: "phi(ALA2)" becomes φ ALA2; see `shorter`.
 
     Args:
         name: As in the code.
         plain: Leave the residue out, for a figure that names it in its title.
     """
-    words = [word for word in re.split(r"[ ()]+", name) if word]
+    words = [word for word in re.split(r"[ ()]+", shorter(name)) if word]
     if plain and "(" in name:
         words = words[:1]
     return " ".join(_GREEK.get(word, word) for word in words)

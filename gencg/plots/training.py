@@ -27,13 +27,15 @@ def plot_loss(
     ax.plot(calls, running_median(loss), color=RAW)
     if bound is not None and np.isfinite(bound):
         ax.axhline(bound, ls="--", color=EXACT, lw=1.2, label=r"bound, $-\log Z$ at the target")
-        ax.legend(loc="upper right")
     finite = loss[np.isfinite(loss)]
     if len(finite):
         low = min(finite.min(), finite.min() if bound is None else bound)
         high = np.quantile(finite, 0.95) if len(finite) > 40 else finite.max()
         pad = 0.06 * (high - low) or 1.0
         ax.set_ylim(low - pad, high + pad)
+    if bound is not None and np.isfinite(bound):
+        # Away from the line itself
+        ax.legend(loc="upper right" if bound < np.mean(ax.get_ylim()) else "lower right")
     ax.set_ylabel("loss (dimensionless)")
     return ax
 

@@ -34,10 +34,11 @@ def plot_path(path: CVPath, *, marked: Sequence[int] = (), ax: Axes) -> Axes:
     if points.shape[1] == 1:
         points = np.column_stack([points, np.zeros(len(points))])
     points = points[:, :2]
-    jump = np.abs(np.diff(points, axis=0)).max(1) > (180 if path.periodic else np.inf)
-    for part in np.split(np.arange(len(points)), np.flatnonzero(jump) + 1):
-        ax.plot(*points[part].T, color="white", lw=5.0, zorder=5, solid_capstyle="round")
-        ax.plot(*points[part].T, color=EXACT, lw=2.4, zorder=6, solid_capstyle="round")
+    for piece in path.pieces:
+        x = piece[:, 0] * scale
+        y = piece[:, 1] * scale if piece.shape[1] > 1 else np.zeros_like(x)
+        ax.plot(x, y, color="white", lw=5.0, zorder=5, solid_capstyle="round")
+        ax.plot(x, y, color=EXACT, lw=2.4, zorder=6, solid_capstyle="round")
     ax.scatter(
         points[:, 0], points[:, 1], c=np.arange(len(points)), cmap="plasma", s=26,
         edgecolors="white", linewidths=0.6, zorder=7,

@@ -17,7 +17,14 @@ from gencg.ensemble import Ensemble
 from gencg.export.structures import write_structures
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.cv_overview import cv_panels
-from gencg.report.pieces import digits_of, number, panel_section, percent, table_section
+from gencg.report.pieces import (
+    digits_of,
+    download,
+    number,
+    panel_section,
+    percent,
+    table_section,
+)
 from gencg.systems.base import System
 
 
@@ -48,7 +55,7 @@ def collective_sections(
     yield _in_words(slow, gap, summary)
     if explanations:
         yield _explanations(explanations)
-    yield _basins(basins, slow, [path.relative_to(folder) for path in files])
+    yield _basins(basins, slow, [download(path, folder) for path in files])
     for panel in cv_panels(system, ensemble, slow, gap, basins=basins):
         yield panel_section(panel, folder / "figures")
     yield _processes(slow)
@@ -80,7 +87,7 @@ def _explanations(explanations: Sequence[Mapping[str, Any]]) -> str:
         rows.append([name, f"{formula}{attempt}", str(found["verdict"])])
     note = (
         "Square brackets are one where the torsion lies between the two angles, zero elsewhere. "
-        "`gencg explain` tells the errors, the terms that could stand in, and colours the atoms."
+        "gencg explain RUN tells the errors, the terms that could stand in, and colours the atoms."
     )
     header = ["", "is about", "what the formula is worth"]
     return table_section("In chemical words", rows, header=header, note=note, words=True)
@@ -126,13 +133,15 @@ def _certainty(slow: SlowCVs) -> str:
         f"{float(slow.agreement.min()):.3f} or more"
     )
     if len(slow.frequency):
-        text += f", and each variable is chosen again in {float(slow.frequency.min()):.0%} or more"
-        text += " of disjoint parts of the samples"
+        least = float(slow.frequency.min())
+        share = "all" if least == 1 else f"{least:.0%} or more"
+        text += f", and each variable is chosen again in {share} of disjoint parts of the samples"
     if slow.network is not None:
-        text += (
-            ". Networks of all soft torsions find functions slower by a factor of "
-            f"{slow.network.gain:.3f}"
+        gain = slow.network.gain
+        slower = (
+            f"functions slower by a factor of {gain:.3f}" if gain > 1.0005 else "nothing slower"
         )
+        text += f". Networks of all soft torsions find {slower}"
     return f"{text}."
 
 
@@ -200,7 +209,7 @@ def _carriers(slow: SlowCVs, system: System) -> str:
     )
 
 
-def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> str:
+def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[str]) -> str:
     angles = slow.map.periodic
     rows = []
     for k, basin in enumerate(basins):
@@ -211,7 +220,7 @@ def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> st
                 *(f"{value:.0f}" if angles else f"{value:.2f}" for value in centre),
                 percent(basin.population, basin.error),
                 f"{basin.n_effective:,.0f}",
-                *([files[k].as_posix()] if files else []),
+                *([files[k]] if files else []),
             ]
         )
     unit = " (deg)" if angles else ""
@@ -226,7 +235,7 @@ def _basins(basins: Sequence[Basin], slow: SlowCVs, files: Sequence[Path]) -> st
     if slow.n_cvs > 2:
         note += " Found over the first two variables."
     if files:
-        note += " Structure: a sample of full weight near the centre, in the run's folder."
+        note += " Structure: a sample of full weight near the centre, in this page and the folder."
     return table_section("Basins", rows, header=header, note=note)
 
 

@@ -10,15 +10,19 @@ from typing import Any
 
 from gencg.analysis.assessment import Assessment, assess
 from gencg.analysis.basins import Basin
+from gencg.analysis.cv_names import shorter
 from gencg.analysis.verdict import Verdict, overall
 from gencg.discover import SlowCVs
 from gencg.ensemble import Ensemble
+from gencg.export.structures import write_equal_weight
 from gencg.files import write_atomically
 from gencg.objectives.bound_gap import BoundGap
 from gencg.plots.overview import overview
 from gencg.report.collective import collective_sections
 from gencg.report.look import PAGE, STYLE
+from gencg.report.methods import methods_section
 from gencg.report.pieces import (
+    download,
     duration,
     number,
     panel_section,
@@ -28,6 +32,9 @@ from gencg.report.pieces import (
     with_error,
 )
 from gencg.systems.base import System
+
+N_STRUCTURES = 20
+"""Structures of equal weight that the page carries."""
 
 
 def write_report(
@@ -46,7 +53,8 @@ def write_report(
     basins: Sequence[Basin] | None = None,
     explanations: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write ``report.html`` and ``figures/*.png`` into a folder, with CVs ``basins/*.pdb`` too.
+    """Write ``report.html``, ``figures/*.png``, of a molecule ``structures.pdb``, with CVs
+    ``basins/*.pdb``, into a folder.
 
     Args:
         folder: Run folder; made if missing.
@@ -93,12 +101,16 @@ def write_report(
         )
     sections = [
         _verdicts(assessment.verdicts),
-        _key_numbers(summary),
+        _key_numbers(summary, joint=slow is not None),
         *(variables if slow is not None else []),
         *panels,
         _touched(history),
         _populations(assessment, ensemble),
         *(variables if slow is None else []),
+        _structures(folder, ensemble),
+        methods_section(
+            system, ensemble, summary, settings=settings, versions=versions, history=history
+        ),
         _how_to_load(folder, system),
         table_section("Settings", _pairs(settings)),
         table_section("Versions", _pairs(versions)),
@@ -119,7 +131,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     top = overall(tuple(verdicts))
     items = "".join(
         f'<li class="{v.level}"><span class="mark">{_MARKS[v.level]}</span>'
-        f"<div><b>{html.escape(v.name)}</b><br>{html.escape(v.text)}</div></li>"
+        f"<div><b>{html.escape(v.name)}</b><br>{html.escape(shorter(v.text))}</div></li>"
         for v in verdicts
     )
     return (
@@ -128,11 +140,16 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _key_numbers(summary: Mapping[str, Any]) -> str:
+def _key_numbers(summary: Mapping[str, Any], *, joint: bool) -> str:
+    """The numbers of the samples on the page: of the joint model, where there is one."""
+    of_samples = {
+        name: summary.get(f"joint_{name}" if joint else name)
+        for name in ("ess", "log_z", "log_z_error", "pareto_k")
+    }
     tiles = [
-        ("effective sample size", number(summary.get("ess"), "{:.1%}")),
-        ("log Z", with_error(summary.get("log_z"), summary.get("log_z_error"))),
-        ("Pareto k", number(summary.get("pareto_k"), "{:.2f}")),
+        ("effective sample size", number(of_samples["ess"], "{:.1%}")),
+        ("log Z", with_error(of_samples["log_z"], of_samples["log_z_error"])),
+        ("Pareto k", number(of_samples["pareto_k"], "{:.2f}")),
         ("energy calls", number(summary.get("energy_calls"), "{:,.0f}")),
         ("wall time", duration(summary.get("wall_seconds"))),
     ]
@@ -168,7 +185,7 @@ def _populations(assessment: Assessment, ensemble: Ensemble) -> str:
     for name, (value, error) in assessment.reweighted.items():
         raw, raw_error = assessment.raw[name]
         row = [
-            name,
+            shorter(name),
             percent(raw, raw_error, n_effective=int(ensemble.valid.sum())),
             percent(value, error, n_effective=ensemble.ess * ensemble.n_samples),
         ]
@@ -192,6 +209,20 @@ def _collective_variables(summary: Mapping[str, Any]) -> str:
         ("bound gap", number(summary.get("bound_gap"), "{:.3g} kT")),
     ]
     return table_section("Collective variables", rows)
+
+
+def _structures(folder: Path, ensemble: Ensemble) -> str:
+    """Structures of equal weight to take away; nothing of a toy."""
+    if ensemble.molecule is None:
+        return ""
+    path = folder / "structures.pdb"
+    write_equal_weight(path, ensemble, n=N_STRUCTURES)
+    what = f"{N_STRUCTURES} structures drawn by weight: each stands for as much as any other"
+    note = "In this page and the run's folder. All samples, with their weights, are in samples.h5."
+    rows = [(download(path, folder), what)]
+    return table_section(
+        "Structures to take away", rows, header=("file", "what it holds"), note=note, words=True
+    )
 
 
 def _how_to_load(folder: Path, system: System) -> str:

@@ -13,6 +13,22 @@ from gencg.plots.overview import Panel
 Rows = Iterable[Sequence[str]]
 
 
+class Markup(str):
+    """A cell that is HTML already."""
+
+    __slots__ = ()
+
+
+def download(path: Path, folder: Path) -> Markup:
+    """A link to a structure in `folder` that the page carries in itself, to be sent alone."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(path.relative_to(folder).as_posix())
+    return Markup(
+        f'<a download="{html.escape(path.name)}" '
+        f'href="data:chemical/x-pdb;base64,{data}">{name}</a>'
+    )
+
+
 def panel_section(panel: Panel, folder: Path) -> str:
     """A figure with heading and caption; its file goes into `folder` as well."""
     buffer = io.BytesIO()
@@ -33,7 +49,7 @@ def table_section(
 ) -> str:
     """A table with its heading, of numbers or of words; nothing for no rows."""
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     if not body:
         return ""
@@ -44,6 +60,10 @@ def table_section(
         f"{f'<tr>{head}</tr>' if head else ''}{body}</table>"
         f"{f'<p class=note>{html.escape(note)}</p>' if note else ''}</section>"
     )
+
+
+def _cell(text: str) -> str:
+    return text if isinstance(text, Markup) else html.escape(text)
 
 
 def percent(value: float, error: float, *, n_effective: float | None = None, unit: str = "") -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gencg import parallel
+from gencg.analysis.cv_names import shorter
 from gencg.checkpoint import load_checkpoint, save_checkpoint
 from gencg.deadline import Deadline, TimeIsUp
 from gencg.discover import SlowCVs, find_slow_cvs, fit_joint, restore_slow, slow_state
@@ -63,7 +64,7 @@ def discover(
             seed=config.seed,
         )
         save_checkpoint(folder.cvs, {"slow": slow_state(slow)})
-    announce(str(slow))
+    announce(shorter(str(slow)))
     joint = _fit_joint(
         result, slow, folder, reporters=reporters, announce=announce, deadline=deadline
     )

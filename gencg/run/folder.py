@@ -41,7 +41,7 @@ OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
     "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "origin.json", "metrics.csv",
-    "tensorboard",
+    "tensorboard", "structures.pdb",
     "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
@@ -49,7 +49,10 @@ FOLDERS = ("figures", "drawing", "draws", "export", "basins", "states", "tensorb
 """Folders within that of a run."""
 WRITTEN_LOCKED = ("figures", "basins", "drawing/generator", "drawing/joint", INPUTS)
 """Those into which only the process writes that holds the run."""
-DRAWN = ("samples.*", "drawing", "draws", "export", "figures", "basins", "states", ".*")
+DRAWN = (
+    "samples.*", "structures.pdb", "drawing", "draws", "export", "figures", "basins", "states",
+    ".*",
+)  # fmt: skip
 """What other processes than the first do without."""
 WRITTEN_ONCE = ("generator.json", "origin.json")
 """What no later start writes again."""

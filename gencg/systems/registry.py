@@ -1,6 +1,7 @@
 """Systems by name, as the command line asks for them."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,10 @@ def overview(name: str) -> dict[str, Any]:
     }
 
 
+_SMILES = re.compile(r"(?:[BCNOPSFI]|Cl|Br|[bcnops]|\[[^\]\s]+\]|[-=#$:/\\.()%\d])+")
+"""What may be a SMILES that lacks its prefix."""
+
+
 def kind_of(target: str) -> Kind:
     """What a target means.
 
@@ -130,6 +135,11 @@ def kind_of(target: str) -> Kind:
             f"`target` {target!r} is a file of many molecules, which `gencg run` takes; give one "
             "of its lines as smiles:..."
         )
+    if Path(target).is_dir():
+        raise ValueError(
+            f"`target` {target!r} is a folder; give a molecule, and to go on with a run "
+            "the command that began it"
+        )
     if Path(target).exists():
         raise ValueError(
             f"`target` {target!r} is no file that gencg reads; it must be a .pdb, .cif, .sdf or "
@@ -137,6 +147,8 @@ def kind_of(target: str) -> Kind:
             "serialized OpenMM system (.xml)"
         )
     near = difflib.get_close_matches(target, SYSTEMS, n=1)
+    if not near and _SMILES.fullmatch(target):
+        near = [f"smiles:{target}"]
     hint = f"did you mean {near[0]}? known" if near else "known"
     raise ValueError(
         f"`target` {target!r} is neither a ready-made system, nor a .pdb, .cif, .sdf, .prmtop, "

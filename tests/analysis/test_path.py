@@ -96,6 +96,17 @@ def test_along_an_angle_the_path_goes_around_once_and_closes() -> None:
     assert np.diff(circle.unwrapped[:, 0]) == pytest.approx(np.full(12, 2 * np.pi / 12), rel=1e-6)
 
 
+def test_a_path_is_drawn_up_to_the_seam_on_both_sides() -> None:
+    path = CVPath(np.array([[0.0, 2.0], [0.2, 3.0], [0.4, -2.6]]), periodic=True)
+    one, other = path.pieces
+    assert one[0].tolist() == [0.0, 2.0]
+    assert other[-1] == pytest.approx(np.array([0.4, -2.6]))
+    assert np.abs(one).max() <= np.pi
+    assert np.pi - one[-1, 1] < 0.03
+    assert other[0, 1] + np.pi < 0.03
+    assert len(CVPath(path.points, periodic=False).pieces) == 1
+
+
 def test_along_a_line_the_path_spans_the_weight(valley: np.ndarray) -> None:
     path = path_along(valley, cv=1, periodic=False, bins=48, share=0.01)
     low, high = np.quantile(valley[:, 1], [0.01, 0.99])

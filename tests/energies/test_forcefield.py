@@ -190,7 +190,7 @@ def test_a_compiled_batch_equals_an_uncompiled_one(caplog, files) -> None:
         value = compiled(y)
         value.sum().backward()
         energies_only = compiled(x)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("gencg")]
     assert len(compiled._compiled) == 2
     expected, gradient = plain.energy_and_gradient(x)
     assert_close(value.detach(), expected, atol=2e-3, rtol=1e-5)

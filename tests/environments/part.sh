@@ -22,5 +22,5 @@ part=(tests/test_geometry.py tests/test_importance.py tests/test_molecule.py tes
   tests/export/test_trajectory.py tests/plots/test_plots.py tests/test_cli.py)
 test $# -eq 0 || part=("$@")
 # Packages of different years deprecate each other, which is not ours to mend
-OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH=. "$env/bin/python" -m pytest -m "not slow" \
+OMP_NUM_THREADS=1 MPLBACKEND=Agg PYTHONPATH="$PWD" "$env/bin/python" -m pytest -m "not slow" \
   -W ignore::DeprecationWarning -W ignore::FutureWarning "${part[@]}"

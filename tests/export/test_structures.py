@@ -3,13 +3,15 @@
 Cannot detect: whether a viewer likes the file.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
 import numpy as np
+import torch
 from cv_samples import made_up_ensemble
 
-from gencg.export import write_structures
+from gencg.export import write_equal_weight, write_structures
 from gencg.systems import alanine_dipeptide
 
 
@@ -26,3 +28,16 @@ def test_structures_are_the_samples_up_to_rigid_motion(tmp_path: Path) -> None:
     # Fewer structures leave no old ones behind
     write_structures(tmp_path, ensemble, [5])
     assert [f.name for f in tmp_path.iterdir()] == ["basin1.pdb"]
+
+
+def test_structures_of_equal_weight_are_drawn_by_weight(tmp_path: Path) -> None:
+    ensemble = made_up_ensemble(alanine_dipeptide(), 20)
+    log_weights = torch.full((20,), -torch.inf, dtype=torch.float64)
+    log_weights[4], log_weights[9] = 0.0, torch.tensor(3.0).log()
+    path = tmp_path / "structures.pdb"
+    write_equal_weight(path, replace(ensemble, log_weights=log_weights), n=8)
+    found = mdtraj.load(str(path)).xyz
+    shape = np.linalg.norm(found[:, 0] - found[:, 10], axis=-1)
+    four, nine = (float((ensemble.x[k, 0] - ensemble.x[k, 10]).norm()) for k in (4, 9))
+    assert sum(abs(d - four) < 3e-4 for d in shape) == 2
+    assert sum(abs(d - nine) < 3e-4 for d in shape) == 6

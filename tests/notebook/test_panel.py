@@ -71,7 +71,13 @@ def test_the_panel_does_what_the_methods_do(explorer: Explorer, tmp_path: Path) 
     assert len(panel.frames) == explorer.selected.n_points == panel.frame.max + 1
     panel.frame.value = 3
     assert panel.picture.value == panel.frames[3]
-    assert panel.map.lines
+    left, bottom, width, height = panel._place.box
+    figure = panel._surface
+    drawn = figure.axes[0].get_window_extent().transformed(figure.transFigure.inverted())
+    assert panel._place.box == pytest.approx(drawn.bounds, abs=1e-6)
+    for x, y in (point for line in panel.map.lines for point in line):
+        assert left - 1e-6 <= x <= left + width + 1e-6
+        assert bottom - 1e-6 <= 1 - y <= bottom + height + 1e-6
     panel.clear.click()
     assert (panel.map.marks, panel.map.lines, panel.points) == ([], [], [])
     panel.walk.click()

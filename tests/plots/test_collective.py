@@ -49,6 +49,8 @@ def test_the_spectrum_marks_gap_and_rare_processes() -> None:
 
 
 def test_a_spectrum_without_gap_or_with_a_zero_is_drawn() -> None:
+    near = plots.plot_spectrum([1.0, 1.1], [0.1, 0.1], [0.5, 0.1], n_processes=1)
+    assert not any("gap" in text.get_text() for text in near.texts)
     ax = plots.plot_spectrum([1.0, -1e-14], [0.1, 0.1], [0.5, 0.1], n_processes=2, unit="")
     assert not ax.texts
     assert ax.get_ylabel() == r"eigenvalue $\lambda$"

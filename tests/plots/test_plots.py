@@ -139,6 +139,35 @@ def test_names_become_symbols() -> None:
     assert symbol("torsion 1-2") == "torsion 1-2"
 
 
+LONG = ("torsion(MOL1-H1, MOL1-O1, MOL1-C1, MOL1-C2)", "torsion(ALA1-C, ALA2-N, ALA2-CA, ALA2-C)")
+
+
+def test_long_names_stay_legible() -> None:
+    assert symbol(f"{LONG[0]} gauche+") == "H1–O1–C1–C2 gauche+"
+    with style():
+        left = plots.plot_ramachandran(np.zeros((1, 2)), labels=LONG)
+        bars = {f"{name} {state}": (0.5, 0.01) for name in LONG for state in ("trans", "gauche+")}
+        right = plots.plot_populations(bars, bars)
+        left.figure.draw_without_rendering()
+        right.figure.draw_without_rendering()
+    # Axis labels stay beside their axes, labels of bars beside each other
+    box = left.get_window_extent()
+    for label, side in ((left.xaxis.label, "width"), (left.yaxis.label, "height")):
+        assert getattr(label.get_window_extent(), side) < 1.05 * getattr(box, side)
+    boxes = [label.get_window_extent() for label in right.get_xticklabels()]
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_the_bound_of_the_loss_does_not_hide_its_legend(rising: bool) -> None:
+    steps = [SimpleNamespace(energy_calls=k, loss=k if rising else -k) for k in range(50)]
+    bound = 51.0 if rising else -51.0
+    ax = plots.plot_loss(steps, bound=bound)
+    ax.figure.draw_without_rendering()
+    box = ax.get_legend().get_window_extent()
+    assert not box.y0 < ax.transData.transform((0, bound))[1] < box.y1
+
+
 @pytest.mark.parametrize("build", [double_well, butane])
 def test_the_exact_marginal_of_a_toy_is_normalised(build) -> None:
     system = build()

@@ -1,5 +1,6 @@
 """`gencg explain`: collective variables in chemical words."""
 
+import re
 from typing import Any
 
 import click
@@ -29,6 +30,7 @@ def explain(folder: str, max_terms: int, **options: Any) -> None:
     Of its slow functions, too, each with its held-out R², or the answer that there is no short one.
     Writes explain.json and a picture of each into the figures of RUN.
     """
+    from gencg.analysis.cv_names import shorter
     from gencg.run import RunFolder
     from gencg.run.explain import explain_run
 
@@ -37,5 +39,13 @@ def explain(folder: str, max_terms: int, **options: Any) -> None:
         result = explain_run(opened, max_terms=max_terms)
     rows = [explanation.numbers() for explanation in result.explanations]
     files = [str(path) for path in result.files]
-    text = "\n".join([*map(str, result.explanations), files[0]])
+    told = [str(found) for found in result.explanations if not found.is_itself]
+    # An angle is explained as cos and sin, and named once
+    plain = {
+        re.sub(r"^(cos|sin) \(?|\)(?=\)$)", "", found.name)
+        for found in result.explanations
+        if found.is_itself
+    }
+    told += [f"{name}: a CV that is a torsion itself" for name in sorted(plain)]
+    text = "\n".join([*map(shorter, told), files[0]])
     show(options, {"explanations": rows, "files": files}, text)

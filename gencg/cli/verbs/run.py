@@ -85,6 +85,7 @@ _PASSED = {"good": "passed", "poor": "FAILED", "open": "open"}
 
 
 def _in_words(summary: dict[str, Any], folder: Path) -> str:
+    from gencg.analysis.cv_names import shorter
     from gencg.report import percent
     from gencg.report.pieces import number
 
@@ -113,4 +114,5 @@ def _in_words(summary: dict[str, Any], folder: Path) -> str:
         )
     for check in summary.get("mode_checks", ()):
         lines.append(f"  {_PASSED[check['level']]} {check['name']}: {check['text']}")
+    lines = [shorter(line) for line in lines]
     return "\n".join([*lines, summary["verdict"], f"report: {folder / 'report.html'}"])
