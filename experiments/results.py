@@ -128,6 +128,7 @@ COLUMNS: dict[str, Callable[[Result], float | None]] = {
     "TV raw": measured("tv_raw"),
     "TV reweighted": measured("tv_reweighted"),
     "state error, %": state_error,
+    "slow time kept": measured("kept"),
     "VAMP-2": measured("vamp_2"),
     "bound gap, kT": measured("bound_gap"),
 }

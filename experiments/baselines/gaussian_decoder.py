@@ -46,10 +46,15 @@ def build(system: System, *, n_cvs: int, seed: int) -> CoarseGrainedModel:
         torch.manual_seed(seed)
         decoder = GaussianDecoder(system.coordinates, n_cvs=n_cvs, hidden=DECODER)
         encoder = GaussianEncoder(system.coordinates, n_cvs=n_cvs, hidden=ENCODER)
+        for part in (decoder, encoder):
+            last = part.net.layers[-1]
+            assert isinstance(last, torch.nn.Linear)
+            # A last layer of zeros would have z say nothing, and nothing pull it away from there
+            last.reset_parameters()
     if system.molecule is not None:
         last = decoder.net.layers[-1]
         assert isinstance(last, torch.nn.Linear)
-        last.bias.data[system.coordinates.dim :] = math.log(WIDTH)
+        last.bias.data[system.coordinates.dim :] += math.log(WIDTH)
     return CoarseGrainedModel(decoder, prior=GaussianPrior(n_cvs), encoder=encoder, n_cvs=n_cvs)
 
 

@@ -1,6 +1,5 @@
 """Slow and fast latent variables and one linear map (Stupp, Koutsourelakis 2025)."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -205,7 +204,8 @@ def train(
         batch_size=batch_size,
         model=build(system, n_slow=n_slow, seed=seed),
         tempering=KLTempering(start=HOT[kind], deadline=0.7),
-        optimisation=dataclasses.replace(Optimisation(optimiser="adam"), learning_rate=1e-3),
+        # Rounded products would move Cartesians by more than a bond is wide
+        optimisation=Optimisation(learning_rate=1e-3, optimiser="adam", precision="float32"),
         estimator="plain",
         seed=seed,
     )

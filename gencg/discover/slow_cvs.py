@@ -336,10 +336,11 @@ def _solve_map(
     trial = partial(solve, n_bootstraps=0)
     straight = _build_map(samples, choice, n_steps=0, seed=seed)
     best = (straight, *trial(straight, train, held_out)[1:])
-    if _falls_short(best[2], choice) if bend is None else bend:
+    # As many CVs as coordinates are the whole space, however bent
+    bends = choice.n_cvs < samples.n_soft
+    if bends and (_falls_short(best[2], choice) if bend is None else bend):
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
-        rate = None if choice.processes is None else float(choice.processes.eigenvalues.max())
-        train_cv_map(bent, m, train, held_out, loss=SlowModes(rate=rate), seed=seed)
+        train_cv_map(bent, m, train, held_out, loss=SlowModes(rate=choice.rate), seed=seed)
         bent.standardise(_likely(samples))
         values = trial(bent, train, held_out)[1:]
         if float((1 / best[2]).sum()) < BENT_GAIN * float((1 / values[1]).sum()):
