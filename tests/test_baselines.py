@@ -227,7 +227,7 @@ def test_a_run_folder_becomes_a_result(papers, gencg, tmp_path) -> None:
 
 def test_forward_kl_moves_the_generator_to_its_weighted_samples(papers, normal) -> None:
     torch.set_default_dtype(torch.float32)
-    annealing = papers.annealed.Annealing(n_steps=80, batch_size=128, learning_rate=5e-3)
+    annealing = papers.annealed.Annealing(n_passes=2.5, batch_size=128, learning_rate=5e-3)
     with torch.random.fork_rng():
         model = build_model(normal.coordinates)
     target = BoltzmannTarget(normal.energy, normal.coordinates, normal.temperature)
@@ -242,7 +242,7 @@ def test_forward_kl_moves_the_generator_to_its_weighted_samples(papers, normal) 
 
 def test_annealing_counts_the_calls_of_both_parts(papers, normal) -> None:
     torch.set_default_dtype(torch.float32)
-    annealing = papers.annealed.Annealing(n_rungs=2, n_steps=2, batch_size=16)
+    annealing = papers.annealed.Annealing(n_rungs=2, n_passes=0.1, batch_size=16)
     result = papers.annealed.train(normal, calls=3000, seed=0, annealing=annealing)
     assert result.energy_calls == normal.energy.n_energy_calls
     assert 2500 < result.energy_calls <= 3000

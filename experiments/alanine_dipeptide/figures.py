@@ -15,7 +15,16 @@ from torch import Tensor
 from gencg.analysis import ramachandran_basins, weighted_histogram
 from gencg.analysis.histogram import weighted_window
 from gencg.plots import plot_ramachandran, plot_structures
-from gencg.plots.style import EXACT, MASKED, RAW, REWEIGHTED, new_figure, style, symbol
+from gencg.plots.style import (
+    EXACT,
+    MASKED,
+    RAW,
+    REWEIGHTED,
+    degrees_axis,
+    new_figure,
+    style,
+    symbol,
+)
 
 if TYPE_CHECKING:
     from experiments.alanine_dipeptide.paper import Shown
@@ -70,12 +79,13 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
     for state, mask in basins.items():
         ax = axes[0]
         label = symbol(state) if mask.any() else None
-        ax.scatter(*np.asarray(z)[mask].T, s=2, color=COLOURS[state], label=label, rasterized=True)
+        ax.scatter(*np.asarray(z)[mask].T, s=3, color=COLOURS[state], rasterized=True)
+        ax.plot([], [], "o", color=COLOURS[state], ms=6, label=label)
     # A path goes on over the seam, the plane does not
     turned = (_degrees(path) + 180) % 360 - 180 if shown.periodic else path
-    axes[0].plot(*turned.T, "o", color=EXACT, ms=4, mfc="none", label="path")
+    axes[0].plot(*turned.T, "o", color=EXACT, ms=6, mfc="white", mew=1.5, label="path")
     # Where the dipeptide has next to nothing
-    axes[0].legend(fontsize=8, markerscale=2, loc="center right")
+    axes[0].legend(fontsize=9, loc="center right")
     axes[0].set_title("reweighted samples" if kept else "samples as drawn")
     _, angles, lines = plane
     shape = (lines.shape[1],) * 2
@@ -85,10 +95,13 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
         mesh = ax.pcolormesh(*edges, values.T, cmap="twilight", vmin=-180, vmax=180)
         figure.colorbar(mesh, ax=ax, label=f"{label} (deg)")
         ax.set_title(f"{label} of decoded structures")
-    unit = " (deg)" if shown.periodic else ""
     for ax in axes:
-        ax.set_xlabel(f"{shown.names[0]}{unit}")
-        ax.set_ylabel(f"{shown.names[1]}{unit}")
+        if shown.periodic:
+            degrees_axis(ax, "x", symbol(shown.names[0], plain=True))
+            degrees_axis(ax, "y", symbol(shown.names[1], plain=True))
+        else:
+            ax.set_xlabel(shown.names[0])
+            ax.set_ylabel(shown.names[1])
     figure.suptitle(f"{shown.title}, {shown.ensemble.temperature:.0f} K")
     figure.savefig(file, dpi=DPI)
 
@@ -102,8 +115,9 @@ def _structures(shown: Shown, path: tuple[Array, Tensor], file: Path) -> None:
     z, x = path
     figure, axes = new_figure(len(x), width=2.4, height=2.4)
     values = _degrees(z) if shown.periodic else z
-    digits = 0 if shown.periodic else 2
-    titles = [", ".join(f"{v:.{digits}f}" for v in row) for row in values]
+    names = [symbol(name, plain=True) for name in shown.names]
+    form = "{} {:.0f}°" if shown.periodic else "{} {:.2f}"
+    titles = [", ".join(map(form.format, names, row)) for row in values]
     plot_structures(x, shown.molecule, axes, titles=titles, font=9)
     figure.savefig(file, dpi=DPI)
 
