@@ -19,7 +19,7 @@ from torch import Tensor
 
 import gencg
 from experiments.baselines import gaussian_decoder
-from experiments.baselines.gaussian_decoder import HOT
+from experiments.baselines.gaussian_decoder import HOT, OPTIMISATION
 from experiments.double_well.figures import draw_all
 from experiments.record import Result, measure
 from experiments.slow_functions.worth import kept_by
@@ -31,7 +31,7 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.bound_gap import bound_gap
 from gencg.systems import load
 from gencg.tempering import GeometricLadder, KLTempering
-from gencg.training import Optimisation, StepInfo
+from gencg.training import StepInfo
 
 METHODS = ("gaussian decoder", "gencg")
 N_SNAPSHOTS = 24
@@ -139,7 +139,7 @@ def run_2020(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, d
         batch_size=256,
         model=model,
         tempering=KLTempering(start=HOT["toy"], deadline=0.7),
-        optimisation=Optimisation(learning_rate=1e-3, optimiser="adam", precision="float32"),
+        optimisation=OPTIMISATION["toy"],
         estimator="plain",
         reporters=[watcher],
         seed=seed,

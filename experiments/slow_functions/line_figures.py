@@ -45,8 +45,10 @@ def draw(system: System, shown: Mapping[str, Any], path: Path) -> None:
         (f"best straight line, keeps {kept.max():.2f}", points @ [np.cos(angle), np.sin(angle)])
     ]
     for k, values in enumerate(shown["cvs"]):
-        which = "" if n == 1 else f" ({k + 1})"
-        columns.append((f"gencg, {found}{which}, keeps {shown['ours']:.2f}", np.array(values)))
+        title = f"gencg, one CV, keeps {shown['ours']:.2f}"
+        if n > 1:
+            title = f"gencg, CV {k + 1} of {n}, which keep {shown['ours']:.2f}"
+        columns.append((title, np.array(values)))
     slow = exact.functions[likely].numpy()
     for k in range(m):
         columns.append((f"exact slow function{'' if m == 1 else f' {k + 1}'}", slow[:, k]))

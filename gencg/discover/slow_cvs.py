@@ -340,7 +340,9 @@ def _solve_map(
     bends = choice.n_cvs < samples.n_soft
     if bends and (_falls_short(best[2], choice) if bend is None else bend):
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
-        train_cv_map(bent, m, train, held_out, loss=SlowModes(rate=choice.rate), seed=seed)
+        # With a process for each CV there is none to give up, and near the end the sum is steeper
+        rate = choice.rate if samples.periodic or m > choice.n_cvs else None
+        train_cv_map(bent, m, train, held_out, loss=SlowModes(rate=rate), seed=seed)
         bent.standardise(_likely(samples))
         values = trial(bent, train, held_out)[1:]
         if float((1 / best[2]).sum()) < BENT_GAIN * float((1 / values[1]).sum()):
