@@ -1,7 +1,7 @@
 """Everything behind docs/papers.md in one command: reference, dynamics, all methods, the table.
 
 What is there already is not done again, so that a run that was stopped goes on. The small settings
-are meant for an hour of one core, the full ones for a day, both by estimate. Each part is a command
+take about 45 minutes of one core, the full ones a day by estimate. Each part is a command
 of its own, which ``--dry`` prints.
 """
 

@@ -170,8 +170,10 @@ def test_gaussian_decoder_is_that_of_2020(papers, dipeptide) -> None:
         for part in (model.decoder, model.encoder)
     ]
     assert widths == [[100, 100, 100, 120], [150, 150, 150, 4]]
-    q = model.decoder(torch.zeros(1, 2)).base_dist
-    assert_close(q.scale, torch.full((1, 60), 0.01), rtol=1e-4, atol=0)
+    here, there = (model.decoder(z).base_dist for z in (torch.zeros(1, 2), torch.ones(1, 2)))
+    assert_close(here.scale, torch.full((1, 60), 0.01), rtol=0.5, atol=0)
+    # z says something from the beginning: at zero nothing would pull it away from there
+    assert not torch.equal(here.loc, there.loc)
     assert papers.gaussian.body_fixed(gencg.systems.double_well()).coordinates.dim == 2
 
 
@@ -179,10 +181,10 @@ def test_the_grid_sees_the_density_of_the_gaussian_decoder(papers) -> None:
     system, grid = gencg.systems.double_well(), papers.double_well.Grid()
     model = shaken(papers.gaussian.build(system, n_cvs=1, seed=0), size=0.05)
     q = grid.log_density(model).exp() * grid.cell
-    # It reaches beyond the box by less than this
-    assert float(q.sum()) == pytest.approx(1, abs=0.02)
     _, y, _ = model.sample(20_000)
     inside = (y[:, 0].abs() < 8) & (y[:, 1].abs() < 20)
+    # Standard error below 0.002
+    assert float(q.sum()) == pytest.approx(float(inside.double().mean()), abs=0.015)
     found = float((y[inside, 0] >= 0).double().mean())
     # Standard error 0.0035
     assert float(q[grid.x[:, 0] >= 0].sum() / q.sum()) == pytest.approx(found, abs=0.025)
