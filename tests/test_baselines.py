@@ -170,8 +170,10 @@ def test_gaussian_decoder_is_that_of_2020(papers, dipeptide) -> None:
         for part in (model.decoder, model.encoder)
     ]
     assert widths == [[100, 100, 100, 120], [150, 150, 150, 4]]
-    q = model.decoder(torch.zeros(1, 2)).base_dist
-    assert_close(q.scale, torch.full((1, 60), 0.01), rtol=1e-4, atol=0)
+    here, there = (model.decoder(z).base_dist for z in (torch.zeros(1, 2), torch.ones(1, 2)))
+    assert_close(here.scale, torch.full((1, 60), 0.01), rtol=0.5, atol=0)
+    # z says something from the beginning: at zero nothing would pull it away from there
+    assert not torch.equal(here.loc, there.loc)
     assert papers.gaussian.body_fixed(gencg.systems.double_well()).coordinates.dim == 2
 
 
@@ -179,10 +181,10 @@ def test_the_grid_sees_the_density_of_the_gaussian_decoder(papers) -> None:
     system, grid = gencg.systems.double_well(), papers.double_well.Grid()
     model = shaken(papers.gaussian.build(system, n_cvs=1, seed=0), size=0.05)
     q = grid.log_density(model).exp() * grid.cell
-    # It reaches beyond the box by less than this
-    assert float(q.sum()) == pytest.approx(1, abs=0.02)
     _, y, _ = model.sample(20_000)
     inside = (y[:, 0].abs() < 8) & (y[:, 1].abs() < 20)
+    # Standard error below 0.002
+    assert float(q.sum()) == pytest.approx(float(inside.double().mean()), abs=0.015)
     found = float((y[inside, 0] >= 0).double().mean())
     # Standard error 0.0035
     assert float(q[grid.x[:, 0] >= 0].sum() / q.sum()) == pytest.approx(found, abs=0.025)
@@ -227,7 +229,7 @@ def test_a_run_folder_becomes_a_result(papers, gencg, tmp_path) -> None:
 
 def test_forward_kl_moves_the_generator_to_its_weighted_samples(papers, normal) -> None:
     torch.set_default_dtype(torch.float32)
-    annealing = papers.annealed.Annealing(n_steps=80, batch_size=128, learning_rate=5e-3)
+    annealing = papers.annealed.Annealing(n_passes=2.5, batch_size=128, learning_rate=5e-3)
     with torch.random.fork_rng():
         model = build_model(normal.coordinates)
     target = BoltzmannTarget(normal.energy, normal.coordinates, normal.temperature)
@@ -242,7 +244,7 @@ def test_forward_kl_moves_the_generator_to_its_weighted_samples(papers, normal) 
 
 def test_annealing_counts_the_calls_of_both_parts(papers, normal) -> None:
     torch.set_default_dtype(torch.float32)
-    annealing = papers.annealed.Annealing(n_rungs=2, n_steps=2, batch_size=16)
+    annealing = papers.annealed.Annealing(n_rungs=2, n_passes=0.1, batch_size=16)
     result = papers.annealed.train(normal, calls=3000, seed=0, annealing=annealing)
     assert result.energy_calls == normal.energy.n_energy_calls
     assert 2500 < result.energy_calls <= 3000
@@ -382,4 +384,4 @@ def test_no_straight_line_is_as_slow_as_the_cv_that_is_found(papers) -> None:
     torch.set_default_dtype(torch.float32)
     system = gencg.systems.mueller_brown()
     found, shown = papers.lines.compare(system, calls=2e5, seed=0, n_search=20_000, n_grid=120)
-    assert max(shown["kept"]) < 0.8 < found.measures["one_kept"] <= 1 + 1e-6
+    assert max(shown["kept"]) < 0.8 < found.measures["kept"] <= 1 + 1e-6

@@ -15,7 +15,15 @@ from torch import Tensor
 from gencg.analysis import ramachandran_basins, weighted_histogram
 from gencg.analysis.histogram import weighted_window
 from gencg.plots import plot_ramachandran, plot_structures
-from gencg.plots.style import EXACT, MASKED, RAW, REWEIGHTED, new_figure, style, symbol
+from gencg.plots.style import (
+    EXACT,
+    RAW,
+    REWEIGHTED,
+    degrees_axis,
+    new_figure,
+    style,
+    symbol,
+)
 
 if TYPE_CHECKING:
     from experiments.alanine_dipeptide.paper import Shown
@@ -63,19 +71,20 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
     """Samples in the latent plane by conformation, and phi, psi of decoded structures over it."""
     figure, axes = new_figure(3, width=4.3, height=3.7)
     n = 6000
-    kept = shown.ensemble.resample(n) if shown.ensemble.ess * len(shown.ensemble) > 50 else None
+    kept = shown.ensemble.resample(n) if _enough(shown) else None
     ensemble = kept or shown.ensemble.select(torch.arange(min(n, len(shown.ensemble))))
     basins = ramachandran_basins(*shown.angles(ensemble.x).T)
     z = np.degrees(ensemble.z) if shown.periodic else ensemble.z.double().numpy()
     for state, mask in basins.items():
         ax = axes[0]
         label = symbol(state) if mask.any() else None
-        ax.scatter(*np.asarray(z)[mask].T, s=2, color=COLOURS[state], label=label, rasterized=True)
+        ax.scatter(*np.asarray(z)[mask].T, s=3, color=COLOURS[state], rasterized=True)
+        ax.plot([], [], "o", color=COLOURS[state], ms=6, label=label)
     # A path goes on over the seam, the plane does not
     turned = (_degrees(path) + 180) % 360 - 180 if shown.periodic else path
-    axes[0].plot(*turned.T, "o", color=EXACT, ms=4, mfc="none", label="path")
-    # Where the dipeptide has next to nothing
-    axes[0].legend(fontsize=8, markerscale=2, loc="center right")
+    axes[0].plot(*turned.T, "o", color=EXACT, ms=6, mfc="white", mew=1.5, label="path")
+    # Where the dipeptide has next to nothing in phi, psi
+    axes[0].legend(fontsize=9, loc="center right" if shown.periodic else "best")
     axes[0].set_title("reweighted samples" if kept else "samples as drawn")
     _, angles, lines = plane
     shape = (lines.shape[1],) * 2
@@ -85,12 +94,20 @@ def _plane(shown: Shown, plane: tuple[Array, Array, Array], path: Array, file: P
         mesh = ax.pcolormesh(*edges, values.T, cmap="twilight", vmin=-180, vmax=180)
         figure.colorbar(mesh, ax=ax, label=f"{label} (deg)")
         ax.set_title(f"{label} of decoded structures")
-    unit = " (deg)" if shown.periodic else ""
     for ax in axes:
-        ax.set_xlabel(f"{shown.names[0]}{unit}")
-        ax.set_ylabel(f"{shown.names[1]}{unit}")
+        if shown.periodic:
+            degrees_axis(ax, "x", symbol(shown.names[0], plain=True))
+            degrees_axis(ax, "y", symbol(shown.names[1], plain=True))
+        else:
+            ax.set_xlabel(shown.names[0])
+            ax.set_ylabel(shown.names[1])
     figure.suptitle(f"{shown.title}, {shown.ensemble.temperature:.0f} K")
     figure.savefig(file, dpi=DPI)
+
+
+def _enough(shown: Shown) -> bool:
+    """Whether weights leave samples to show."""
+    return shown.ensemble.ess * len(shown.ensemble) > 50
 
 
 def _degrees(angles: Array) -> Array:
@@ -102,8 +119,9 @@ def _structures(shown: Shown, path: tuple[Array, Tensor], file: Path) -> None:
     z, x = path
     figure, axes = new_figure(len(x), width=2.4, height=2.4)
     values = _degrees(z) if shown.periodic else z
-    digits = 0 if shown.periodic else 2
-    titles = [", ".join(f"{v:.{digits}f}" for v in row) for row in values]
+    names = [symbol(name, plain=True) for name in shown.names]
+    form = "{} {:.0f}°" if shown.periodic else "{} {:.2f}"
+    titles = [", ".join(map(form.format, names, row)) for row in values]
     plot_structures(x, shown.molecule, axes, titles=titles, font=9)
     figure.savefig(file, dpi=DPI)
 
@@ -131,7 +149,8 @@ def _histograms(
         plot_ramachandran(values, weights, title=title, colorbar=False, ax=ax)
     names = ["radius of gyration", "RMSD", *bonds]
     for ax, name in zip(axes[3:], names, strict=True):
-        _histogram(ax, name, own[name], other[name], raw, log_weights)
+        weights = log_weights if _enough(shown) else None
+        _histogram(ax, name, own[name], other[name], raw, weights)
     axes[3].legend(fontsize=8)
     for ax in (axes[3], axes[6]):
         ax.set_ylabel("density (1/nm)")
@@ -140,7 +159,7 @@ def _histograms(
 
 
 def _histogram(
-    ax: Axes, name: str, own: Array, other: Array, raw: Array, log_weights: Array
+    ax: Axes, name: str, own: Array, other: Array, raw: Array, log_weights: Array | None
 ) -> None:
     window = [weighted_window(other, None)]
     kinds: tuple[tuple[str, Array, Any, str, str], ...] = (
@@ -149,8 +168,9 @@ def _histogram(
         ("reference", other, None, EXACT, "--"),
     )
     for label, values, weights, colour, line in kinds:
+        if label == "reweighted" and log_weights is None:
+            continue
         histogram = weighted_histogram(values, weights, bins=BINS, ranges=window)
         density = histogram.probabilities / histogram.volume
         ax.plot(histogram.centres[0], density, line, color=colour, label=label, lw=1.4)
     ax.set_xlabel(f"{name.replace('ALA2-', '')} (nm)")
-    ax.set_facecolor("white" if len(other) else MASKED)

@@ -159,7 +159,7 @@ def compare(shown: Shown, reference: Frames) -> dict[str, Any]:
             noise = np.sqrt(2 / np.pi * (here.errors**2 + there.errors**2)).sum()
             row[kind] = 0.5 * float(distance + outside)
             row[f"{kind}_floor"] = 0.5 * float(noise)
-        rows[name] = row
+        rows[name] = {kind: float(f"{value:.4g}") for kind, value in row.items()}
     return rows
 
 
@@ -245,6 +245,9 @@ def main() -> None:
     name = f"alanine-dipeptide-{kelvin:.0f}K-{shown.title.replace(' ', '-')}"
     about = {
         "method": shown.title,
+        "command": "python -m experiments.alanine_dipeptide.paper "
+        + ("RUN" if given.run else f"--model-of-2020 --calls {given.calls:g}")
+        + f" --temperature {kelvin:g} {'--md' if given.md else '--reference'} FRAMES",
         "temperature": kelvin,
         "ess": shown.ensemble.ess,
         "reference": "md" if given.md else "parallel tempering",

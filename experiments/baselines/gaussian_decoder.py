@@ -22,6 +22,13 @@ WIDTH = 0.1
 """Standard deviations of the untrained decoder, in units of the coordinates' scale."""
 HOT = {"toy": 16.0, "molecule": 1e3}
 """Start of the ladder over the target temperature."""
+OPTIMISATION = {
+    "toy": Optimisation(learning_rate=1e-3, optimiser="adam", precision="float32"),
+    "molecule": Optimisation(learning_rate=1e-2, warm_up=50, optimiser="adam", precision="float32"),
+}
+"""Adam without rounded products, which would move Cartesians by more than a bond is wide. Of rates
+1e-3, 3e-3 and 1e-2 for 1e5 calls of the dipeptide, seed 0, the last has the highest effective
+sample size, here (4e-5, 1.5e-4, 4.6e-4) and for the linear bijection (2.6e-4, 2.3e-4, 2.7e-3)."""
 
 
 def body_fixed(system: System) -> System:
@@ -46,10 +53,15 @@ def build(system: System, *, n_cvs: int, seed: int) -> CoarseGrainedModel:
         torch.manual_seed(seed)
         decoder = GaussianDecoder(system.coordinates, n_cvs=n_cvs, hidden=DECODER)
         encoder = GaussianEncoder(system.coordinates, n_cvs=n_cvs, hidden=ENCODER)
+        for part in (decoder, encoder):
+            last = part.net.layers[-1]
+            assert isinstance(last, torch.nn.Linear)
+            # A last layer of zeros would have z say nothing, and nothing pull it away from there
+            last.reset_parameters()
     if system.molecule is not None:
         last = decoder.net.layers[-1]
         assert isinstance(last, torch.nn.Linear)
-        last.bias.data[system.coordinates.dim :] = math.log(WIDTH)
+        last.bias.data[system.coordinates.dim :] += math.log(WIDTH)
     return CoarseGrainedModel(decoder, prior=GaussianPrior(n_cvs), encoder=encoder, n_cvs=n_cvs)
 
 
@@ -82,7 +94,7 @@ def train(
         batch_size=batch_size,
         model=build(system, n_cvs=n_cvs, seed=seed),
         tempering=KLTempering(start=HOT[kind], deadline=0.7),
-        optimisation=Optimisation(learning_rate=1e-3, optimiser="adam", precision="float32"),
+        optimisation=OPTIMISATION[kind],
         estimator="plain",
         seed=seed,
     )

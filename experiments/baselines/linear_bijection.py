@@ -1,6 +1,5 @@
 """Slow and fast latent variables and one linear map (Stupp, Koutsourelakis 2025)."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 import gencg
-from experiments.baselines.gaussian_decoder import HOT, WIDTH, body_fixed
+from experiments.baselines.gaussian_decoder import HOT, OPTIMISATION, WIDTH, body_fixed
 from gencg.coordinates.base import CoordinateMap
 from gencg.distributions.flow import Chain, FlowDistribution
 from gencg.distributions.networks import MLP
@@ -22,7 +21,6 @@ from gencg.models.two_block import spline_layers
 from gencg.molecule import Molecule
 from gencg.systems import System
 from gencg.tempering import KLTempering
-from gencg.training import Optimisation
 
 SLOW_SHARE = 15 / 24
 """Slow latent variables of all; 15 of 24 in the paper."""
@@ -205,7 +203,7 @@ def train(
         batch_size=batch_size,
         model=build(system, n_slow=n_slow, seed=seed),
         tempering=KLTempering(start=HOT[kind], deadline=0.7),
-        optimisation=dataclasses.replace(Optimisation(optimiser="adam"), learning_rate=1e-3),
+        optimisation=OPTIMISATION[kind],
         estimator="plain",
         seed=seed,
     )

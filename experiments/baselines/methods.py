@@ -70,8 +70,7 @@ def two_stages(system: System, calls: float, seed: int, temperature: float | Non
     )
     if n_search < 2000:
         return _of_fit(result, began)
-    n_cvs: int | str = "auto" if system.molecule is not None else 1
-    slow = find_slow_cvs(result, n_cvs=n_cvs, n_samples=n_search, networks=False, seed=seed)
+    slow = find_slow_cvs(result, n_samples=n_search, networks=False, seed=seed)
     soft = system.coordinates.soft
 
     def cvs(x: Tensor) -> NDArray[np.float64]:

@@ -20,12 +20,11 @@ import gencg
 from experiments.alanine_dipeptide.reference import Frames, simulate
 from experiments.baselines.methods import METHODS
 from experiments.expectations import misses
-from experiments.record import Result, measure, measure_simulation, vamp_2
+from experiments.record import FULL_CALLS, Result, measure, measure_simulation, vamp_2
+from experiments.slow_functions.worth import BOXES, kept_by
 from gencg.systems import System, load
 
 SIMULATION = "parallel tempering"
-FULL_CALLS = {"alanine-dipeptide": 3e6}
-"""Calls from which on a result counts as one of the full settings; a toy's are always full."""
 
 
 def one(
@@ -82,6 +81,8 @@ def one(
         }
         if dynamics is not None and trained.cvs is not None:
             measures |= vamp_2(trained.cvs, dynamics, periodic=trained.periodic)
+        if system.name in BOXES and trained.cvs is not None:
+            measures["kept"] = kept_by(system, trained.cvs)
     return Result(
         method=method,
         system=system.name,
@@ -89,7 +90,7 @@ def one(
         seed=seed,
         command=(
             f"python -m experiments.baselines.run --systems {system.name} --methods '{method}' "
-            f"--calls {calls:g} --seeds {seed}"
+            f"--calls {calls:g} --seeds {seed}" + (" --reference FRAMES" if reference else "")
         ),
         energy_calls=spent,
         seconds=seconds,

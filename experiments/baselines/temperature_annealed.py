@@ -7,7 +7,7 @@ coordinates are those of the default, so that only the training differs.
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.systems import System
 from gencg.target import BoltzmannTarget
 from gencg.tempering import NoTempering
-from gencg.training import Optimisation
 from gencg.units import inverse_temperature
 
 HOT_FACTOR = 4.0
@@ -35,16 +34,20 @@ class Annealing:
         hot_share: Share of the energy calls that the hot reverse KL gets.
         n_rungs: Steps of the geometric ladder; the last temperature is learned twice, the second
             time from samples drawn there.
-        n_steps: Optimiser steps at each.
+        n_passes: How often the samples of a temperature are learned from. Few: of samples drawn by
+            weight a generator soon learns the samples themselves. At 1e5 calls of the dipeptide,
+            seed 0, the last effective sample size was 0.158 with 3.6 passes at a rate of 1e-4,
+            0.144 with 1.5 at 3e-4, 0.0008 with 1.5 at 1e-3 and 0.0001 with 7 at 3e-4.
         batch_size: Samples per step.
-        learning_rate: Of Adam, falling to zero along a cosine at each temperature.
+        learning_rate: Of Adam, falling to zero along a cosine at each temperature; None takes 1e-4
+            for a molecule and 1e-3 for a toy.
     """
 
-    hot_share: float = 0.4
+    hot_share: float = 0.7
     n_rungs: int = 6
-    n_steps: int = 120
+    n_passes: float = 3.6
     batch_size: int = 256
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None
 
 
 def train(
@@ -65,6 +68,9 @@ def train(
         annealing: How it is cooled.
     """
     annealing = annealing or Annealing()
+    if annealing.learning_rate is None:
+        rate = 1e-4 if system.molecule is not None else 1e-3
+        annealing = replace(annealing, learning_rate=rate)
     cold = temperature or system.temperature
     start = HOT_FACTOR * cold if system.molecule is not None else 16.0 * cold
     hot = gencg.fit(
@@ -73,7 +79,6 @@ def train(
         energy_calls=annealing.hot_share * calls,
         batch_size=256,
         tempering=NoTempering(),
-        optimisation=Optimisation(learning_rate=1e-3, optimiser="adam"),
         estimator="plain",
         seed=seed,
     )
@@ -129,11 +134,12 @@ def forward_kl(
         The effective sample size of the weights, as a share.
     """
     share = truncated(log_weights)
-    optimiser = torch.optim.Adam(model.parameters(), lr=annealing.learning_rate, fused=True)
-    for step in range(annealing.n_steps):
+    rate = annealing.learning_rate or 1e-4
+    n_steps = math.ceil(annealing.n_passes * len(y) / annealing.batch_size)
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    for step in range(n_steps):
         for group in optimiser.param_groups:
-            fall = 0.5 * (1 + math.cos(math.pi * step / annealing.n_steps))
-            group["lr"] = annealing.learning_rate * fall
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
         index = torch.multinomial(share, annealing.batch_size, replacement=True)
         decoder = model.decoder(model.rows(annealing.batch_size))
         loss = -decoder.log_prob(y[index]).mean()

@@ -1,6 +1,6 @@
 """The figures of 2020 for the double well, both ways side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def _tempering(curves: Curves, x1: Array, path: Path) -> None:
     figure, axes = new_figure(4, 2, width=3.4, height=2.7)
     for row, method in enumerate(LABELS):
         densities = _seeds(curves, method)[0]["densities"]
-        chosen = np.linspace(0, len(densities) - 1, 4).round().astype(int)
+        chosen = _spread([one["beta"] for one in densities], 4)
         for ax, k in zip(axes[4 * row : 4 * row + 4], chosen, strict=True):
             one = densities[k]
             ax.plot(x1, np.maximum(one["exact"], 1e-9), color=EXACT, ls="--", label="exact")
@@ -54,8 +54,16 @@ def _tempering(curves: Curves, x1: Array, path: Path) -> None:
             ax.set_title(f"{temperature_of(one['beta']):.0f} K", fontsize=11)
             ax.set_xlabel("$x_1$")
         axes[4 * row].set_ylabel("density of $x_1$")
-        axes[4 * row].legend(fontsize=8, loc="lower center")
+        axes[4 * row].legend(fontsize=9, loc="lower center")
     figure.savefig(path, dpi=DPI)
+
+
+def _spread(betas: Sequence[float], n: int) -> list[int]:
+    """Places of `n` temperatures about evenly apart on a logarithmic scale, the last the end."""
+    heights = np.log(betas)
+    wanted = np.linspace(heights[0], heights[-1], n)
+    places = [int(np.abs(heights - height).argmin()) for height in wanted[:-1]]
+    return [*places, len(betas) - 1]
 
 
 def _divergences(curves: Curves, path: Path) -> None:

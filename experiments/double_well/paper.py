@@ -19,9 +19,10 @@ from torch import Tensor
 
 import gencg
 from experiments.baselines import gaussian_decoder
-from experiments.baselines.gaussian_decoder import HOT
+from experiments.baselines.gaussian_decoder import HOT, OPTIMISATION
 from experiments.double_well.figures import draw_all
 from experiments.record import Result, measure
+from experiments.slow_functions.worth import kept_by
 from gencg.discover import find_slow_cvs
 from gencg.energies.toy import DoubleWell
 from gencg.fit import FitResult
@@ -30,7 +31,7 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.objectives.bound_gap import bound_gap
 from gencg.systems import load
 from gencg.tempering import GeometricLadder, KLTempering
-from gencg.training import Optimisation, StepInfo
+from gencg.training import StepInfo
 
 METHODS = ("gaussian decoder", "gencg")
 N_SNAPSHOTS = 24
@@ -138,7 +139,7 @@ def run_2020(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, d
         batch_size=256,
         model=model,
         tempering=KLTempering(start=HOT["toy"], deadline=0.7),
-        optimisation=Optimisation(learning_rate=1e-3, optimiser="adam", precision="float32"),
+        optimisation=OPTIMISATION["toy"],
         estimator="plain",
         reporters=[watcher],
         seed=seed,
@@ -154,6 +155,7 @@ def run_2020(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, d
         "x1_of_z": _rounded(q.loc[:, 0]),
         "width_of_z": _rounded(q.scale[:, 0]),
         "bound_gap": bound_gap(result.model, seed=seed).upper,
+        "cvs": result.model.encode,
         "search_calls": 0,
     }
     return result, watcher, about
@@ -184,6 +186,7 @@ def run_gencg(calls: float, seed: int, grid: Grid) -> tuple[FitResult, Watcher, 
         "latent": _rounded(xi[:, 0]),
         "slow_function": _rounded(g),
         "bound_gap": 0.0,
+        "cvs": lambda x: slow.map(x.float())[0].detach(),
         "search_calls": slow.n_energy_calls,
     }
     return result, watcher, about
@@ -200,6 +203,7 @@ def one(method: str, *, calls: float, seed: int, grid: Grid) -> tuple[Result, di
     ensemble = gencg.draw(result.model, result.target, 50_000, seed=1_000_000 + seed)
     measures: dict[str, Any] = dict(measure(result.system, ensemble))
     measures["bound_gap"] = about.pop("bound_gap")
+    measures["kept"] = kept_by(result.system, about.pop("cvs"))
     for name in ("reverse", "forward"):
         measures[f"{name}_kl"] = watcher.curves[name][-1]
     found = Result(
@@ -234,7 +238,8 @@ def main() -> None:
     grid, curves = Grid(), {}
     for seed in given.seeds:
         for method in METHODS:
-            path = given.out / "curves" / f"{method.replace(' ', '-')}-{seed}.json"
+            name = f"{method.replace(' ', '-')}-{given.calls:g}-{seed}.json"
+            path = given.out / "curves" / name
             if not path.exists():
                 result, found = one(method, calls=given.calls, seed=seed, grid=grid)
                 print(result.write(given.out), json.dumps(result.measures), file=sys.stderr)

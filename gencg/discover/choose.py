@@ -1,6 +1,8 @@
 """The fewest coordinates that carry the slow processes."""
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,12 +23,16 @@ MAX_CVS = 6
 """The most collective variables that "auto" chooses."""
 SAME = 1.15
 """Processes within this factor of their eigenvalue in all soft angles are reached."""
+BENT = 1.5
+"""The same on the line before the directions are bent: what is beyond takes one direction more."""
 COARSE = 4
 """Highest harmonic by which sets of angles are compared."""
 COMPETING = 3
 """Angles that are tried at each step, those with the largest share in what is not reached."""
 RESAMPLES = 4
 """Disjoint parts of the samples in each of which the angles are chosen again."""
+TURNS = (tuple(15.0 * k for k in range(1, 12)), (7.5, -7.5), (3.75, -3.75))
+"""Turns in degrees that are tried of each direction on the line, each row from the best before."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Choice:
         gap: Ratio of the eigenvalues across the gap.
         basis: Functions of the CVs that their samples determine; None where the heads choose.
         processes: Slow functions of all soft angles; None on the line.
+        rate: Eigenvalue of the fastest of the slow processes in all soft coordinates.
         frequency: In how many of `RESAMPLES` parts of the samples each CV is chosen again, as a
             share, ``(n_cvs,)``; empty on the line.
     """
@@ -48,6 +55,7 @@ class Choice:
     n_cvs: int
     n_processes: int
     gap: float
+    rate: float
     basis: Basis | None = None
     processes: Processes | None = None
     frequency: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
@@ -80,6 +88,7 @@ def choose_on_torus(samples: SoftSamples, n_cvs: int | str, min_population: floa
         len(chosen),
         processes.n,
         processes.gap,
+        float(processes.eigenvalues.max()),
         basis=processes.basis.restrict(chosen),
         processes=processes,
         frequency=torch.tensor(frequency, dtype=torch.float64),
@@ -138,26 +147,78 @@ def choose_angles(
     return chosen
 
 
-def _missed(values: Tensor, reference: Tensor) -> Tensor:
+def _missed(values: Tensor, reference: Tensor, same: float = SAME) -> Tensor:
     """Processes that functions with these eigenvalues do not reach."""
     padded = reference.new_full((len(reference),), torch.inf)
     padded[: len(values)] = values[: len(reference)]
-    missed: Tensor = (padded > SAME * reference).nonzero()[:, 0]
+    missed: Tensor = (padded > same * reference).nonzero()[:, 0]
     return missed
 
 
 def choose_on_line(samples: SoftSamples, n_cvs: int | str, min_population: float) -> Choice:
-    """Choose the directions along which the slow functions of a kernel basis change most."""
-    basis: Basis = KernelBasis.around(samples)
-    found = spectrum(samples, basis, n_bootstraps=0)
+    """Choose the directions whose functions are slowest.
+
+    They begin where the slow functions of a kernel basis change most, and are turned (`TURNS`)
+    where that makes functions of them slower: two processes as fast as each other, along different
+    directions, change most between the two, where no function is slow.
+
+    Args:
+        samples: Weighted samples in random sequence.
+        n_cvs: Number of directions; "auto" takes one, and more while functions of all that are
+            taken are faster than a slow process by more than `BENT`.
+        min_population: Processes that move less are not counted.
+    """
+    found = spectrum(samples, KernelBasis.around(samples), n_bootstraps=0)
     n_processes, gap = spectral_gap(
         found.eigenvalues, found.populations, min_population=min_population
     )
-    d = 1 if n_cvs == "auto" else int(n_cvs)
+    counted = found.populations >= min_population
+    slow = (counted if bool(counted.any()) else ~counted).nonzero()[:n_processes, 0]
     # Directions along which the slow functions change, most first
     weights = samples.weights[:, None, None, None].double()
-    slopes = found.slopes[:, :n_processes]
+    slopes = found.slopes[:, slow]
     scatter = (weights * slopes[..., :, None] * slopes[..., None, :]).sum(0)
-    scatter = (scatter / found.eigenvalues[:n_processes, None, None]).sum(0)
+    scatter = (scatter / found.eigenvalues[slow, None, None]).sum(0)
     directions = torch.linalg.eigh(scatter)[1].flip(-1).T.contiguous()
-    return Choice(directions, d, n_processes, gap)
+    fewer = samples.take(torch.arange(min(TRIED, len(samples.s))))
+
+    def slowest(rows: Tensor) -> Tensor:
+        """Eigenvalues of the slow processes among functions of some directions."""
+        along = rows.to(fewer.metric)
+        inner = SoftSamples(
+            fewer.s.to(along) @ along.T, along @ fewer.metric @ along.T, fewer.log_weights, False
+        )
+        n_centres = 60 if len(rows) == 1 else 120
+        values = spectrum(inner, KernelBasis.around(inner, n_centres=n_centres), n_bootstraps=0)
+        return values.eigenvalues[values.populations >= min_population][:n_processes]
+
+    reference = found.eigenvalues[slow]
+    for d in range(1, samples.n_soft + 1) if n_cvs == "auto" else [int(n_cvs)]:
+        directions = _turned(directions, d, slowest)
+        if d == MAX_CVS or not len(_missed(slowest(directions[:d]), reference, BENT)):
+            break
+    return Choice(directions, d, n_processes, gap, float(reference.max()))
+
+
+def _turned(rows: Tensor, d: int, slowest: Callable[[Tensor], Tensor]) -> Tensor:
+    """Orthogonal rows of which the first `d` are turned towards others while these are slower."""
+
+    def value(rows: Tensor) -> float:
+        return float((1 / slowest(rows[:d]).clamp_min(1e-12)).sum())
+
+    best = value(rows) if d < len(rows) else math.nan
+    pairs = [(i, j) for i in range(d) for j in range(d, min(d + COMPETING, len(rows)))]
+    for (i, j), turns in itertools.product(pairs, TURNS):
+        tried = [_rotated(rows, i, j, turn) for turn in turns]
+        values = [value(other) for other in tried]
+        if max(values) > best:
+            best = max(values)
+            rows = tried[values.index(best)]
+    return rows
+
+
+def _rotated(rows: Tensor, i: int, j: int, turn: float) -> Tensor:
+    c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    out = rows.clone()
+    out[i], out[j] = c * rows[i] + s * rows[j], c * rows[j] - s * rows[i]
+    return out

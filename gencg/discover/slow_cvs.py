@@ -42,6 +42,10 @@ MISSED = 1.5
 BENT_GAIN = 0.9
 """A bent map is kept if the held-out times of the straight one are below this share of its own."""
 
+UNIT_SPEED = {True: 0.3, False: 0.1}
+"""Weight of the speed term of a bent map by whether the coordinates are angles. On the line a
+variable that follows a bent valley cannot have the same speed everywhere."""
+
 
 def _nothing() -> Tensor:
     return torch.zeros(0, dtype=torch.float64)
@@ -336,10 +340,14 @@ def _solve_map(
     trial = partial(solve, n_bootstraps=0)
     straight = _build_map(samples, choice, n_steps=0, seed=seed)
     best = (straight, *trial(straight, train, held_out)[1:])
-    if _falls_short(best[2], choice) if bend is None else bend:
+    # As many CVs as coordinates are the whole space, however bent
+    bends = choice.n_cvs < samples.n_soft
+    if bends and (_falls_short(best[2], choice) if bend is None else bend):
         bent = _build_map(samples, choice, n_steps=1 if samples.periodic else 5, seed=seed)
-        rate = None if choice.processes is None else float(choice.processes.eigenvalues.max())
-        train_cv_map(bent, m, train, held_out, loss=SlowModes(rate=rate), seed=seed)
+        # With a process for each CV there is none to give up, and near the end the sum is steeper
+        rate = choice.rate if samples.periodic or m > choice.n_cvs else None
+        loss = SlowModes(rate=rate, unit_speed=UNIT_SPEED[samples.periodic])
+        train_cv_map(bent, m, train, held_out, loss=loss, seed=seed)
         bent.standardise(_likely(samples))
         values = trial(bent, train, held_out)[1:]
         if float((1 / best[2]).sum()) < BENT_GAIN * float((1 / values[1]).sum()):

@@ -7,9 +7,11 @@ import pytest
 import torch
 from angle_wells import wells
 
-from gencg.discover.choose import choose_on_torus
+from gencg.analysis import ExactSlowFunctions
+from gencg.discover.choose import choose_on_line, choose_on_torus
 from gencg.discover.processes import MIN_TRANSITION, ORDERS, torus_order
-from gencg.objectives.dirichlet import spectral_gap
+from gencg.energies.toy import GaussianMixture
+from gencg.objectives.dirichlet import SoftSamples, spectral_gap
 
 
 def test_the_order_falls_where_samples_miss_the_barrier() -> None:
@@ -41,3 +43,14 @@ def test_a_very_slow_process_does_not_hide_slow_ones() -> None:
     assert spectral_gap(torch.tensor([5.0, 6.0, 33.0, 80.0, 90.0]), populations[:5])[0] == 2
     # No ratio is a gap: the largest stands for it
     assert spectral_gap(torch.tensor([1.0, 2.0, 3.0, 5.0]), populations[:4])[0] == 1
+
+
+def test_directions_on_the_line_are_along_slow_processes_and_as_many_as_they_need() -> None:
+    exact = ExactSlowFunctions(GaussianMixture(n_per_side=3), 1.0, (-3.6, -3.6), (3.6, 3.6), n=90)
+    metric = torch.eye(2).expand(8000, 2, 2)
+    samples = SoftSamples(exact.sample(8000), metric, torch.zeros(8000), False)
+    # Over the barriers of either direction; along the diagonal both are seen, neither is slow
+    assert choose_on_line(samples, "auto", 1e-3).n_cvs == 2
+    one = choose_on_line(samples, 1, 1e-3)
+    assert one.n_cvs == 1
+    assert float(one.matrix[0].abs().max()) > 0.99
