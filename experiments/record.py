@@ -19,6 +19,7 @@ import torch
 
 from experiments.alanine_dipeptide.reference import Frames
 from gencg.analysis import ramachandran_basins, ramachandran_total_variation, torsion_angles
+from gencg.config import RunConfig
 from gencg.ensemble import Ensemble
 from gencg.importance import weighted_average
 from gencg.systems import System
@@ -266,16 +267,23 @@ def of_run(
         system=system.name,
         temperature=result.target.temperature,
         seed=config.seed,
-        command=(
-            f"gencg run {config.target} --energy-calls {config.energy_calls:g} --seed {config.seed}"
-            ", then python -m experiments.record"
-        ),
+        command=f"{_command(config)}, then python -m experiments.record",
         energy_calls=summary["energy_calls"],
         seconds=summary["wall_seconds"],
         measures=measures,
         settings={"calls": config.energy_calls},
         full=config.energy_calls >= FULL_CALLS.get(system.name, 0),
     )
+
+
+def _command(config: RunConfig) -> str:
+    """The run of a configuration: its budget, its seed, and what is not as usual."""
+    words = ["gencg run", config.target]
+    if config.decoder != "spline":
+        words += ["--decoder", config.decoder]
+    if config.n_cvs != "auto":
+        words += ["--cvs", str(config.n_cvs)]
+    return " ".join([*words, f"--energy-calls {config.energy_calls:g} --seed {config.seed}"])
 
 
 def main() -> None:
