@@ -504,7 +504,7 @@ def test_a_short_run_of_a_sequence(gencg) -> None:
     code, out, _ = gencg("sample", run, "-n", "10", "--format", "xtc")
     assert code == 0
     names = [Path(line).name for line in out.splitlines()[1:]]
-    assert names == ["samples.h5", "topology.pdb", "samples.xtc"]
+    assert names == ["samples.h5", "topology.pdb", "samples.xtc", "frames.csv"]
     code, _, err = gencg("run", target, *args, "--phi-psi", "-60", "-45")
     assert code == 2
     assert "phi_psi is not given there and (-60.0, -45.0) here" in err
