@@ -152,8 +152,11 @@ BAD_INPUT = {
     "a SMILES without its prefix": (
         lambda: ["C[C@H](N)c1ccccc1"], "did you mean smiles:C[C@H](N)c1ccccc1?",
     ),
+    "no SMILES, for want of an atom": (lambda: ["5"], "smiles:...; known are"),
     "a folder in place of a molecule": (lambda: [a_folder()], "is a folder; give a molecule"),
-    "an unknown residue": (lambda: ["sequence:ACE-XYZ-NME"], "known are ALA"),
+    "an unknown residue": (
+        lambda: ["sequence:ACE-XYZ-NME"], "XYZ",
+    ),
     "an option of another kind": (
         lambda: [DIPEPTIDE, "--implicit-solvent", "OBC2"], "implicit/obc2.xml",
     ),
@@ -498,7 +501,10 @@ def test_a_short_run_of_a_sequence(gencg) -> None:
     config = json.loads((run / "config.json").read_text())
     assert (config["target"], config["inputs"]) == (target, [])
     assert mdtraj.load(str(run / "samples.h5")).topology.n_residues == 3
-    assert gencg("sample", run, "-n", "10")[0] == 0
+    code, out, _ = gencg("sample", run, "-n", "10", "--format", "xtc")
+    assert code == 0
+    names = [Path(line).name for line in out.splitlines()[1:]]
+    assert names == ["samples.h5", "topology.pdb", "samples.xtc", "frames.csv"]
     code, _, err = gencg("run", target, *args, "--phi-psi", "-60", "-45")
     assert code == 2
     assert "phi_psi is not given there and (-60.0, -45.0) here" in err

@@ -4,6 +4,7 @@ Cannot detect: whether a formula means anything to a chemist, or whether a slow 
 run has one.
 """
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +20,7 @@ from gencg.analysis.terms import Terms
 from gencg.coordinates.pairs import bonds_between
 from gencg.ensemble import Ensemble
 from gencg.plots.explanation import explanation_figure
+from gencg.run.explain import _grouped, angle_of
 
 N = 6000
 PLANTED = {
@@ -212,8 +214,15 @@ def test_an_angle_is_explained_by_cos_and_sin(ensemble: Ensemble, terms: Terms) 
         assert explanation.formula == f"1.00 {function} psi(ALA3)"
         assert explanation.name == f"{function} psi(ALA3)"
         assert explanation.is_itself
+        # Where few samples carry it, the doubt has to be told
+        assert not replace(explanation, n_carrying=5.0).is_itself
     found = explain(terms, 2 * np.cos(angle), name="cos psi(ALA3)")
     assert not found.is_itself
+
+
+@pytest.mark.parametrize("name", ["psi(A)", "1 psi(A) -1 psi(B)", "1 x 2 y"])
+def test_an_angle_is_named_by_its_cos(name: str) -> None:
+    assert angle_of(f"cos {_grouped(name)}") == name
 
 
 def test_a_rare_state_of_few_samples_is_doubted(terms: Terms) -> None:

@@ -198,6 +198,39 @@ def test_a_clock_that_runs_backwards_changes_nothing(
     compare = importlib.import_module("experiments.robustness.compare")
     assert compare.differences(Path("whole"), Path("run")) == []
     assert 0 < RunFolder.open("run").summary["wall_seconds"] < 3600
+    # And what is compared would be seen
+    Path("run/figures/small.png").write_bytes(b"another")
+    assert compare.differences(Path("whole"), Path("run")) == ["figures/small.png differs"]
+
+
+CHILD = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', {work!r}]); {then}"
+
+
+@pytest.mark.parametrize(
+    "work, then, seconds, code",
+    [
+        ("", "sys.exit(3)", 60, 3),
+        ("sum(range(3 * 10**7))", "time.sleep(60)", 0.2, -9),
+    ],
+)
+def test_a_start_is_killed_at_its_moment_or_its_code_told(
+    robustness, work: str, then: str, seconds: float, code: int
+) -> None:
+    kill = importlib.import_module("experiments.robustness.kill")
+    command = [sys.executable, "-c", CHILD.format(work=work, then=then)]
+    assert kill._killed(command, seconds) == code
+
+
+def test_a_start_that_fails_by_itself_counts(
+    robustness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kill = importlib.import_module("experiments.robustness.kill")
+    make = "import os, sys; os.makedirs(sys.argv[1])"
+    monkeypatch.setattr(kill, "_command", lambda _, path: [sys.executable, "-c", make, str(path)])
+    monkeypatch.setattr(kill, "_killed", lambda *_: 3)
+    monkeypatch.setattr(kill, "differences", lambda *_: [])
+    found = kill.moments([], tmp_path / "out", 1, seed=0)
+    assert found["wrong"][0] == "killed0 failed by itself with 3"
 
 
 def test_a_second_process_is_refused_by_every_verb_that_writes(robustness, gencg) -> None:

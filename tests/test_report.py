@@ -166,7 +166,7 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("settings, summary, words", [
-    (None, {}, ""),
+    (None, {}, "samples were drawn"),
     ({"decoder": "gaussian", "estimator": "plain", "tempering": "kl", "start_temperature": 9.0,
       "batch_size": 2, "learning_rate": 0.1, "seed": 0}, {}, "growth of the divergence [1]"),
     ({"decoder": "spline", "estimator": "path"}, {"generator": {"source": "runs/a",

@@ -14,6 +14,8 @@ from gencg.checkpoint import load_checkpoint
 TIMES = ("seconds", "wall_seconds", "training_seconds")
 CALLS = ("energy_calls", "gradient_calls")
 """Counts of work: what a kill lost was computed, too, and counts, so that they may be higher."""
+COUNTING = ("training.png",)
+"""Pictures over the energy calls, which show those counts."""
 CHECKPOINTS = ("checkpoint.pt", "joint.pt", "cvs.pt", "probes.pt")
 
 
@@ -34,9 +36,10 @@ def differences(a: Path, b: Path) -> list[str]:
         if (a / name).exists() and (b / name).exists():
             pair = (json.loads((folder / name).read_text()) for folder in (a, b))
             found += _differ(*pair, name)
-    for path in sorted((a / "basins").glob("*.pdb")):
-        if path.read_bytes() != (b / "basins" / path.name).read_bytes():
-            found.append(f"basins/{path.name} differs")
+    for name in sorted(_names(a) & _names(b)):
+        drawn = name.endswith((".pdb", ".png")) and Path(name).name not in COUNTING
+        if drawn and (a / name).read_bytes() != (b / name).read_bytes():
+            found.append(f"{name} differs")
     if (b / "drawing").exists() or any(p.name.startswith(".") and p.name != ".lock"
                                        for p in b.rglob("*")):  # fmt: skip
         found.append("drafts are left")

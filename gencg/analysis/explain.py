@@ -131,9 +131,16 @@ class Explanation:
 
     @property
     def is_itself(self) -> bool:
-        """Whether the formula only says the name again: a torsion of the molecule is explained."""
-        bare = str.maketrans("", "", "()")
-        return self.formula.translate(bare) == f"1.00 {self.name.translate(bare)}"
+        """Whether the formula only says the name again: a torsion of the molecule is explained.
+
+        Never where too few samples carry it, which the verdict has to tell.
+        """
+        if not self.found or self.n_carrying < CARRIED or len(self.terms) != 1:
+            return False
+        (item,), bare = self.terms, str.maketrans("", "", "()")
+        named = item.term.name.translate(bare) == self.name.translate(bare)
+        off = max(abs(item.coefficient - 1), abs(self.constant) / self.deviation)
+        return named and off < 0.005
 
     def __str__(self) -> str:
         known = f"{self.name} = {self.formula}" if self.found else f"{self.name}: {self.formula}"

@@ -27,6 +27,8 @@ from gencg.plots.style import (
 )
 
 RATE_UNIT = "amu$^{-1}$ nm$^{-2}$"
+LEAST_GAP = 1.5
+"""Ratio of eigenvalues from which a gap is drawn."""
 
 
 def plot_spectrum(
@@ -94,7 +96,7 @@ def plot_spectrum(
 
 def _mark_gap(ax: Axes, below: float, above: float) -> None:
     # Where processes were told apart in another spectrum, this one may hold no gap
-    if above < 1.5 * below:
+    if above < LEAST_GAP * below:
         return
     ax.axhspan(below, above, color=ACCENT, alpha=0.12, lw=0, zorder=0)
     ax.annotate(

@@ -52,7 +52,8 @@ def plot_populations(
     ax.yaxis.set_minor_formatter(NullFormatter())
     labels = [fill(symbol(name), 24) for name in names]
     ax.set_xticks(at, labels)
-    if len(names) > 6 or max(map(len, labels)) > 12:
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    if len(names) > 6 or longest > 12:
         ax.tick_params(axis="x", rotation=90)
     ax.set_ylabel("population (%)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

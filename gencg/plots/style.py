@@ -24,6 +24,8 @@ ACCENT = "#009E73"
 """Green: a third quantity."""
 MASKED = "#E6E6E6"
 """Light grey: no data."""
+_LONGEST = 32
+"""Letters of the largest size that fit along an axis."""
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -50,10 +52,6 @@ class ShownFigure(Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
-
-
-_LONGEST = 32
-"""Letters of the largest size that fit along an axis."""
 
 
 @contextmanager

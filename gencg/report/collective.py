@@ -134,8 +134,8 @@ def _certainty(slow: SlowCVs) -> str:
     )
     if len(slow.frequency):
         least = float(slow.frequency.min())
-        share = "all" if least == 1 else f"{least:.0%} or more"
-        text += f", and each variable is chosen again in {share} of disjoint parts of the samples"
+        share = "all" if least == 1 else f"{least:.0%} or more of"
+        text += f", and each variable is chosen again in {share} disjoint parts of the samples"
     if slow.network is not None:
         gain = slow.network.gain
         slower = (

@@ -235,7 +235,7 @@ def _how_to_load(folder: Path, system: System) -> str:
     if system.molecule is not None:
         code += (
             "\n\nimport mdtraj"
-            f'\ntrajectory = mdtraj.load("{folder}/samples.h5")   # weights: in the same file'
+            f'\ntrajectory = mdtraj.load("{folder}/samples.h5")   # by PyTables: gencg[hdf5]'
         )
     return f"<section><h2>How to load the samples</h2><pre>{html.escape(code)}</pre></section>"
 

@@ -151,5 +151,11 @@ def _values(system: System, folder: RunFolder, ensemble: Ensemble) -> Iterator[t
             yield name, column
 
 
+def angle_of(name: str) -> str:
+    """The angle whose cos or sin has this name."""
+    name = name.removeprefix("cos ").removeprefix("sin ")
+    return name[1:-1] if name.startswith("(") and name.endswith(")") else name
+
+
 def _grouped(name: str) -> str:
     return f"({name})" if " " in name else name

@@ -13,7 +13,9 @@ of a training step. Rounded from alanine dipeptide, where CPU time gave 0.11, 0.
 core; replaced where they are measured."""
 THROUGH, SAMPLE_MATCHED = 6.0, 1.4
 """A step through the equation of a flow-matching decoder, in steps that match, and a sample of it
-in rows of these."""
+in rows of these. The first from metrics.csv of `python -m
+experiments.flow_matching.run`, seed 1: medians of 0.97 s and 0.17 s a step. A sample took 0.45 ms
+for 0.33 ms a row, in development."""
 OF_MATCHING = MATCHING + (1 - MATCHING) * THROUGH
 """A training step of both kinds on average, in steps that match."""
 REFIT_STEPS, REFIT_ROWS = 800, 1024

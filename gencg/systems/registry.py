@@ -112,8 +112,8 @@ def overview(name: str) -> dict[str, Any]:
     }
 
 
-_SMILES = re.compile(r"(?:[BCNOPSFI]|Cl|Br|[bcnops]|\[[^\]\s]+\]|[-=#$:/\\.()%\d])+")
-"""What may be a SMILES that lacks its prefix."""
+_SMILES = re.compile(r"(?=.*[A-Za-z])(?:[BCNOPSFI]|Cl|Br|[bcnops]|\[[^\]\s]+\]|[-=#$:/\\.()%\d])+")
+"""What may be a SMILES that lacks its prefix: at least one atom among its symbols."""
 
 
 def kind_of(target: str) -> Kind:

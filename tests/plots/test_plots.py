@@ -125,6 +125,17 @@ def test_a_map_has_the_first_coordinate_along_x() -> None:
     assert row == int((np.degrees(-2.0) + 180) / 10)
 
 
+def test_labels_of_bars_turn_where_a_line_of_them_is_long() -> None:
+    def turned(*names: str) -> bool:
+        bars = dict.fromkeys(names, (0.5, 0.01))
+        return any(t.get_rotation() for t in plots.plot_populations(bars, bars).get_xticklabels())
+
+    assert not turned()
+    # Two lines of twelve letters each
+    assert not turned("abcdefghijkl mnopqrstuvwx")
+    assert turned("abcdefghijklm")
+
+
 def test_the_style_ends_with_its_block() -> None:
     before = matplotlib.rcParams["font.size"]
     with style():

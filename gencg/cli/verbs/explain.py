@@ -1,6 +1,5 @@
 """`gencg explain`: collective variables in chemical words."""
 
-import re
 from typing import Any
 
 import click
@@ -32,7 +31,7 @@ def explain(folder: str, max_terms: int, **options: Any) -> None:
     """
     from gencg.analysis.cv_names import shorter
     from gencg.run import RunFolder
-    from gencg.run.explain import explain_run
+    from gencg.run.explain import angle_of, explain_run
 
     opened = RunFolder.open(folder)
     with opened.locked():
@@ -41,11 +40,7 @@ def explain(folder: str, max_terms: int, **options: Any) -> None:
     files = [str(path) for path in result.files]
     told = [str(found) for found in result.explanations if not found.is_itself]
     # An angle is explained as cos and sin, and named once
-    plain = {
-        re.sub(r"^(cos|sin) \(?|\)(?=\)$)", "", found.name)
-        for found in result.explanations
-        if found.is_itself
-    }
+    plain = {angle_of(found.name) for found in result.explanations if found.is_itself}
     told += [f"{name}: a CV that is a torsion itself" for name in sorted(plain)]
     text = "\n".join([*map(shorter, told), files[0]])
     show(options, {"explanations": rows, "files": files}, text)

@@ -60,4 +60,8 @@ def sample(folder: str, n_samples: int, **options: Any) -> None:
     )
     numbers = {k: getattr(ensemble, k) for k in ("ess", "log_z", "log_z_error", "pareto_k")}
     files = [str(path) for path in written]
-    show(options, {"n_samples": n_samples, **numbers, "files": files}, f"{ensemble}\n{files[0]}")
+    show(
+        options,
+        {"n_samples": n_samples, **numbers, "files": files},
+        "\n".join([str(ensemble), *files]),
+    )
