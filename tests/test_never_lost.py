@@ -7,6 +7,8 @@ Cannot detect: a disk that lies about a flush; a power cut, which no process can
 import errno
 import importlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -113,10 +115,39 @@ def test_a_kill_at_any_file_operation_loses_nothing(robustness, gencg, caplog) -
     assert found["cases"] >= 6
     assert codes == [0] * found["cases"]
     # What is compared can differ
+    shutil.copytree("watched", "drawn")
+    Path("drawn/figures/small.png").write_bytes(b"other")
+    for folder in ("watched", "drawn"):
+        # Its axis counts lost calls
+        Path(folder, "figures/training.png").write_text(folder)
     compare = importlib.import_module("experiments.robustness.compare")
+    assert compare.differences(Path("watched"), Path("drawn")) == ["figures/small.png differs"]
     assert gencg(*TINY, "--seed", 1, "--out", "other")[0] == 0
     differ = compare.differences(Path("watched"), Path("other"))
     assert {line.partition(".")[0] for line in differ} >= {"checkpoint", "samples", "metrics"}
+
+
+@pytest.mark.parametrize("left, code", [
+    ("exit(0)", 0), ("exit(3)", 3),
+    ("any(iter(int, 1))", -signal.SIGKILL),
+    ("subprocess.run([sys.executable, '-c', 'sum(range(4 * 10**7))']); time.sleep(60)",
+     -signal.SIGKILL),
+])  # fmt: skip
+def test_a_start_that_fails_by_itself_is_no_kill(left: str, code: int, robustness) -> None:
+    kill = importlib.import_module("experiments.robustness.kill")
+    program = [sys.executable, "-c", f"import subprocess, sys, time; {left}"]
+    assert kill._killed(program, 0.3) == code
+
+
+def test_a_start_that_fails_by_itself_is_counted(
+    robustness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = importlib.import_module("experiments.robustness.kill")
+    monkeypatch.setattr(kill, "_command", lambda *_: [sys.executable, "-c", "pass"])
+    monkeypatch.setattr(kill, "_killed", lambda *_: 3)
+    monkeypatch.setattr(kill, "differences", lambda *_: [])
+    found = kill.moments([], Path(), 1, seed=0)
+    assert (found["cases"], found["wrong"]) == (0, ["killed0 ended with 3 before its kill"])
 
 
 @pytest.mark.parametrize("at", [0, 5, 9])

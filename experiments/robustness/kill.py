@@ -82,13 +82,16 @@ def moments(arguments: Sequence[str], out: Path, n_kills: int, *, seed: int) -> 
     wrong: list[str] = []
     number = 0
     report: dict[str, Any] = {"cases": 0, "failures": 0}
-    while len(found) < n_kills:
+    while max(len(found), len(wrong)) < n_kills:
         folder = out / f"killed{number}"
         number += 1
         for _ in range(min(PER_RUN, n_kills - len(found))):
             # The first moments see no file; of the others each stage gets its share
             after = random_state.uniform(0.2, 1.0) * seconds
-            if not _killed(_command(arguments, folder), after):
+            code = _killed(_command(arguments, folder), after)
+            if code not in (0, -signal.SIGKILL):
+                wrong.append(f"{folder.name} ended with {code} before its kill")
+            if code != -signal.SIGKILL:
                 break
             found.append(
                 {"run": folder.name, "cpu_seconds": round(after, 2), "left": _stage(folder)}
@@ -110,22 +113,21 @@ def _command(arguments: Sequence[str], folder: Path) -> list[str]:
     return [sys.executable, "-m", "gencg", *arguments, "--out", str(folder)]
 
 
-def _killed(command: list[str], seconds: float) -> bool:
-    """Whether the process was still there to be killed after so many CPU seconds."""
+def _killed(command: list[str], seconds: float) -> int:
+    """Exit code of a process that is killed after so many CPU seconds, if it is still there."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         if _used_by(process.pid) >= seconds:
             process.send_signal(signal.SIGKILL)
-            return process.wait() == -signal.SIGKILL
         time.sleep(0.01)
-    return False
+    return process.returncode
 
 
 def _used_by(pid: int) -> float:
-    """CPU seconds of a process so far."""
+    """CPU seconds of a process so far, and of those that it started and waited for."""
     # The name of the program, in brackets, may hold blanks
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _used_by_children() -> float:
