@@ -256,7 +256,8 @@ def test_a_run_leaves_everything_a_user_needs(finished: Path) -> None:
     history = read_metrics(finished / "metrics.csv")
     assert [info.step for info in history] == list(range(1, 48))
     assert read_samples(finished).n_samples == 2000
-    assert json.loads((finished / "versions.json").read_text())["torch"] == version("torch")
+    versions = json.loads((finished / "versions.json").read_text())
+    assert (versions["torch"], versions["rdkit"]) == (version("torch"), version("rdkit"))
 
 
 def test_a_finished_run_is_not_done_again(finished: Path, gencg) -> None:
@@ -387,7 +388,9 @@ def test_the_model_of_2020_runs_too(gencg) -> None:
     args = ["--decoder", "gaussian", "--cvs", "1", "--estimator", "plain", "--tempering", "kl"]
     assert gencg("run", "double-well", *SMALL, *args, "--out", "run")[0] == 0
     assert json.loads(Path("run/summary.json").read_text())["n_cvs"] == 1
-    assert "Collective variables" in Path("run/report.html").read_text()
+    report = Path("run/report.html").read_text()
+    assert "Collective variables" in report
+    assert "Adam, learning rate 0.001, seed" in report
 
 
 def test_the_one_stage_flow_runs_and_resumes(gencg) -> None:

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +19,23 @@ import torch
 from cv_samples import made_up_cvs, made_up_ensemble
 
 from gencg.analysis import assess, find_basins
+from gencg.config import RunConfig
+from gencg.energies.mmff import MMFF
+from gencg.energies.tblite import TbliteEnergy
 from gencg.ensemble import Ensemble
+from gencg.fit import MATCHING
+from gencg.models.build import build_model
 from gencg.objectives.bound_gap import BoundGap
+from gencg.objectives.build import build_objective
+from gencg.objectives.covering_kl import CoveringKL
+from gencg.objectives.flow_matching import FlowMatching
 from gencg.report import percent, write_atomically, write_report
 from gencg.report.methods import methods_section
 from gencg.report.pieces import digits_of
-from gencg.systems import System, alanine_dipeptide, butane, double_well
+from gencg.run.execute import fit_options
+from gencg.systems import System, alanine_dipeptide, butane, double_well, from_smiles
+from gencg.target import BoltzmannTarget
+from gencg.training import Optimisation
 from gencg.units import BOLTZMANN_CONSTANT
 
 VOID = {"meta", "img", "br"}
@@ -147,12 +159,15 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
     path = write_report(
         tmp_path, ensemble_of(system), system=system, summary=summary, history=HISTORY,
         settings=settings, versions={"gencg": "1.2", "torch": "2.6", "openmm": None},
+        optimisation=Optimisation(),
     )  # fmt: skip
     text = html.unescape(path.read_text()).partition("<h2>Methods</h2>")[2]
     for words in (
         "(22 atoms) at 300 K", "of which 5 are soft", "in 30 steps of 64 configurations",
-        "learning rate 0.003, seed 7", "geometrically from 1200 K", "1,500 samples were drawn, of "
-        "which 1 was without weight", "hotter stages of the generator (1,000 energy calls)",
+        "learning rate 0.003, seed 7", "The molecule's 60 coordinates",
+        "rotors are folded", "on the torus", "geometrically from 1200 K", "1,500 samples were "
+        "drawn, of which 1 was without weight",
+        "hotter stages of the generator (1,000 energy calls)",
         "The collective variable φ(ALA2) is that", "4,900,000 energy calls and 12 min 5 s",
         "Programs: gencg 1.2, torch 2.6.",
     ):  # fmt: skip
@@ -165,14 +180,57 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
     assert "[2020]" not in text
 
 
-@pytest.mark.parametrize("settings, summary, words", [
-    (None, {}, "samples were drawn"),
-    ({"decoder": "gaussian", "estimator": "plain", "tempering": "kl", "start_temperature": 9.0,
-      "batch_size": 2, "learning_rate": 0.1, "seed": 0}, {}, "growth of the divergence [1]"),
-    ({"decoder": "spline", "estimator": "path"}, {"generator": {"source": "runs/a",
-      "energy_calls": 1234}}, "taken over from runs/a, trained with 1,234 energy calls"),
+CHAINED = "of Markov chains"
+
+
+@pytest.mark.parametrize("build", [double_well, alanine_dipeptide])
+@pytest.mark.parametrize("estimator", ["covering", "path", "plain"])
+@pytest.mark.parametrize("decoder, n_cvs", [
+    ("spline", "auto"), ("flow-matching", 0), ("gaussian", 1), ("unimodal", 2),
 ])  # fmt: skip
-def test_methods_tell_what_is_known(settings, summary, words, tmp_path: Path) -> None:
+def test_methods_tell_the_training_that_was(decoder, n_cvs, estimator, build) -> None:
+    system = build()
+    config = RunConfig(
+        system.name, decoder=decoder, n_cvs=n_cvs, estimator=estimator, temperature=300.0,
+        start_temperature=300.0,
+    )  # fmt: skip
+    options = fit_options(system, config)
+    model = options["model"] or build_model(system.coordinates, n_cvs=options["n_cvs"])
+    objective = build_objective(
+        estimator, model, BoltzmannTarget(system.energy, system.coordinates, 300.0),
+        n_samples=16, n_steps=10, matching=MATCHING,
+    )  # fmt: skip
+    matched = isinstance(objective, FlowMatching)
+    last = objective.after if matched else objective
+    optimisation = options["optimisation"]
+    section = methods_section(
+        system, replace(ensemble_of(system, 50), temperature=300.0), {},
+        settings=dataclasses.asdict(config), history=HISTORY, optimisation=optimisation,
+    )  # fmt: skip
+    assert (CHAINED in section) == isinstance(last, CoveringKL)
+    half = isinstance(last, CoveringKL) or last.order > 0
+    assert ("order one half" in section) == half
+    assert ("of the reverse Kullback" in section) == (not half)
+    assert ("path gradients" in section) == (estimator != "plain")
+    assert ("in the first 90% of its steps by matching" in section) == matched
+    assert f", learning rate {optimisation.learning_rate:g}, " in section
+    assert ("Adam, learning" in section) == (optimisation.optimiser == "adam")
+    assert ("as one model from the start" in section) == bool(options["n_cvs"])
+    # No ladder from 300 K to 300 K
+    assert "The temperature was the final one throughout" in section
+
+
+@pytest.mark.parametrize("settings, summary, words", [
+    (None, {}, "The Boltzmann distribution of two wells in the plane"),
+    ({"decoder": "gaussian", "estimator": "plain", "tempering": "kl", "start_temperature": 9.0,
+      "batch_size": 2, "seed": 0, "n_cvs": 1}, {}, "growth of the divergence [1]"),
+    ({"decoder": "spline", "estimator": "path"}, {"generator": {"source": "runs/a",
+      "energy_calls": 1234}, "energy_calls": 7, "wall_seconds": 1.0},
+     "All after that took 7 energy calls"),
+    ({"decoder": "spline"}, {"mode_checks": [{"name": "Chains from anywhere",
+      "n_energy_calls": 5}]}, "from a wide normal distribution (5 energy calls)"),
+])  # fmt: skip
+def test_methods_tell_what_is_known(settings, summary, words) -> None:
     system = double_well()
     section = methods_section(
         system, ensemble_of(system), summary, settings=settings, history=HISTORY
@@ -180,6 +238,41 @@ def test_methods_tell_what_is_known(settings, summary, words, tmp_path: Path) ->
     assert words in section
     assert "without weight, being broken" in section
     assert ("It was trained" in section) == (settings is not None and not summary)
+    taken = "taken over from runs/a, trained with 1,234 energy calls"
+    assert (taken in section) == ("generator" in summary)
+    # Of a toy without angles
+    assert "torus" not in section
+    assert "torsions" not in section
+    assert ("a spline flow on the line" in section) == (
+        settings is not None and settings["decoder"] == "spline"
+    )
+
+
+def test_methods_name_the_program_of_the_energy() -> None:
+    versions = dict.fromkeys(("torch", "openmm", "rdkit", "tblite"), "1")
+    peptide = alanine_dipeptide()
+    method = SimpleNamespace(method="GFN1-xTB")
+    energies = {
+        "": (double_well().energy, "torch 1"),
+        "GFN1-xTB (2017)": (TbliteEnergy.__new__(TbliteEnergy), "torch 1, tblite 1"),
+        "The force field, as it was given, is": (peptide.energy, "torch 1, openmm 1"),
+        "those of RDKit": (MMFF.__new__(MMFF), "torch 1, rdkit 1"),
+    }
+    vars(energies["GFN1-xTB (2017)"][0])["settings"] = method
+    for words, (energy, programs) in energies.items():
+        system = replace(peptide, energy=energy, description="")
+        section = methods_section(system, ensemble_of(system, 50), {}, versions=versions)
+        assert words in section
+        assert f"Programs: {programs}." in section
+        assert "GFN2" not in section
+    assert "as it was given" not in methods_section(peptide, ensemble_of(peptide, 50), {})
+
+
+def test_rotors_that_are_not_folded_are_not_told() -> None:
+    system = from_smiles("CC", fold_rotors=False)
+    section = methods_section(system, ensemble_of(system, 50), {})
+    assert "coordinates are bond lengths" in section
+    assert "rotors" not in section
 
 
 def test_collective_variables_have_their_place(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ from typing import Any
 
 import torch
 
+from gencg.analysis.alignment import superposed
 from gencg.ensemble import Ensemble
 from gencg.files import replacing
+
+FEWEST_HEAVY = 3
+"""With fewer heavy atoms than span a plane, a turn about them would be left open."""
 
 
 def write_structures(
@@ -50,22 +54,33 @@ def write_equal_weight(path: str | Path, ensemble: Ensemble, *, n: int = 20, see
     The file appears whole or not at all.
 
     Args:
-        path: The file.
+        path: The file; its folder is made if missing.
         ensemble: The samples, of a molecule.
         n: How many structures; one of great weight is there several times.
         seed: Decides which.
 
+    Returns:
+        The file written.
+
     Raises:
-        ValueError: If no sample carries weight, or the ensemble has no molecule.
+        ValueError: If `n` is below 1, no sample carries weight, or the ensemble has no molecule.
     """
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1, got {n}")
+    path = Path(path)
     frames = _superposed(ensemble.resample(n, seed))
-    with replacing(Path(path)) as draft:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
         frames.save_pdb(str(draft))
-    return Path(path)
+    return path
 
 
 def _superposed(ensemble: Ensemble) -> Any:
+    """Frames turned onto the first one by their heavy atoms, or by all where these are few."""
     frames = ensemble.to_mdtraj()
-    heavy = [a.index for a in frames.topology.atoms if a.element and a.element.symbol != "H"]
-    frames.superpose(frames, 0, atom_indices=heavy)
+    heavy = [bool(a.element) and a.element.symbol != "H" for a in frames.topology.atoms]
+    chosen = torch.tensor(heavy if sum(heavy) >= FEWEST_HEAVY else [True] * len(heavy)).double()
+    # MDTraj's own fit leaves planar sets of atoms, such as water, as they are
+    x = ensemble.x.double()
+    frames.xyz = superposed(x, x[0], chosen).numpy()
     return frames

@@ -252,8 +252,10 @@ def spectrum(
         seed: Seed of the resampling.
 
     References:
-        | Markov models of molecular kinetics (Prinz et al., 2011); variational approach to
-          molecular kinetics (Nüske et al., 2014), https://arxiv.org/abs/1211.7103
+        | A variational approach to modeling slow processes in stochastic dynamical systems
+          (Noé, Nüske, 2013), https://arxiv.org/abs/1211.7103
+        | Markov models of molecular kinetics (Prinz et al., 2011),
+          https://doi.org/10.1063/1.3565032
     """
     weights = samples.weights.double()
     blocks = [_moments(samples.take(i), weights[i], basis) for i in _blocks(len(weights), n_blocks)]

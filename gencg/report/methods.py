@@ -4,66 +4,44 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gencg.analysis.probes import CHAINS, COVERING
+from gencg.energies.tblite import TbliteEnergy
 from gencg.ensemble import Ensemble
+from gencg.fit import MATCHING
+from gencg.report.articles import ARTICLES, linked, numbered
 from gencg.report.collective import plain_name
 from gencg.report.pieces import duration, number
 from gencg.systems.base import System
-
-ARTICLES = {
-    "2020": "M. Schöberl, N. Zabaras, P.-S. Koutsourelakis, Embedded-physics machine learning for "
-    "coarse-graining and collective variable discovery without data (2020). "
-    "https://arxiv.org/abs/2002.10148",
-    "generators": "F. Noé, S. Olsson, J. Köhler, H. Wu, Boltzmann generators (2019). "
-    "https://doi.org/10.1126/science.aaw1147",
-    "openmm": "P. Eastman et al., OpenMM 8 (2024). https://doi.org/10.1021/acs.jpcb.3c06662",
-    "mmff": "P. Tosco, N. Stiefl, G. Landrum, Bringing the MMFF force field to the RDKit (2014). "
-    "https://doi.org/10.1186/s13321-014-0037-3",
-    "xtb": "C. Bannwarth, S. Ehlert, S. Grimme, GFN2-xTB (2019). "
-    "https://doi.org/10.1021/acs.jctc.8b01176",
-    "splines": "C. Durkan, A. Bekasov, I. Murray, G. Papamakarios, Neural spline flows (2019). "
-    "https://arxiv.org/abs/1906.04032",
-    "tori": "D. J. Rezende et al., Normalizing flows on tori and spheres (2020). "
-    "https://arxiv.org/abs/2002.02428",
-    "affine": "L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using real NVP (2017). "
-    "https://arxiv.org/abs/1605.08803",
-    "matching": "Y. Lipman et al., Flow matching for generative modeling (2023). "
-    "https://arxiv.org/abs/2210.02747",
-    "paths": "L. Vaitl et al., Fast and unified path gradient estimators for normalizing flows "
-    "(2024). https://arxiv.org/abs/2403.15881",
-    "renyi": "Y. Li, R. E. Turner, Rényi divergence variational inference (2016). "
-    "https://arxiv.org/abs/1602.02311",
-    "chains": "M. Gabrié, G. M. Rotskoff, E. Vanden-Eijnden, Adaptive Monte Carlo augmented with "
-    "normalizing flows (2022). https://doi.org/10.1073/pnas.2109420119",
-    "pareto": "A. Vehtari et al., Pareto smoothed importance sampling (2024). "
-    "https://arxiv.org/abs/1507.02646",
-    "annealed": "R. M. Neal, Annealed importance sampling (2001). "
-    "https://arxiv.org/abs/physics/9803008",
-    "slow": "F. Nüske et al., Variational approach to molecular kinetics (2014). "
-    "https://arxiv.org/abs/1211.7103",
-}  # fmt: skip
-"""What may be cited, by a word."""
+from gencg.training import Optimisation
 
 ENERGIES = {
-    "ForceField": "The force field is read through OpenMM [openmm] and evaluated in batches.",
-    "OpenMMEnergy": "Energies are those of OpenMM [openmm].",
+    "ForceField": "The force field{given} is read through OpenMM [openmm] and evaluated in "
+    "batches.",
+    "OpenMMEnergy": "Energies of the force field{given} are those of OpenMM [openmm].",
     "MMFF": "Terms and parameters of the force field are those of RDKit [mmff], evaluated in "
     "batches.",
-    "TbliteEnergy": "Energies are those of tblite, by tight binding [xtb].",
+    "TbliteEnergy": "Energies are those of tblite, by {method} [{method}].",
 }
-DECODERS = {
-    "spline": "a spline flow on the torus [splines] [tori] for the soft coordinates and an affine "
-    "flow [affine] for all others given these",
-    "flow-matching": "continuous flows, matched to their own weighted samples [matching], for the "
-    "soft coordinates and for all others given these",
+PROGRAMS = {
+    "ForceField": "openmm",
+    "OpenMMEnergy": "openmm",
+    "MMFF": "rdkit",
+    "TbliteEnergy": "tblite",
+}
+"""Where an energy comes from."""
+ONE_STAGE = {
     "gaussian": "a diagonal Gaussian given the collective variables",
     "unimodal": "a flow with one peak for each value of the collective variables",
 }
+"""Decoders that are trained with collective variables from the start."""
 ESTIMATORS = {
     "covering": "by path gradients [paths] of a divergence of order one half [renyi], with "
     "likelihoods of weighted samples and of Markov chains [chains] that keep rare states",
+    "half": "by path gradients [paths] of a divergence of order one half [renyi]",
     "path": "by path gradients [paths] of the reverse Kullback-Leibler divergence",
     "plain": "by gradients of the reverse Kullback-Leibler divergence",
 }
+OPTIMISERS = {"muon": "Muon [muon]", "adam": "Adam"}
 TEMPERINGS = {
     "geometric": "fell geometrically from {hot:g} K over the first half",
     "ess": "fell from {hot:g} K by steps that keep the effective sample size",
@@ -80,6 +58,7 @@ def methods_section(
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, Any] | None = None,
     history: Sequence[Any] = (),
+    optimisation: Optimisation | None = None,
 ) -> str:
     """One section: a paragraph for each part of a run, then the articles they cite, numbered.
 
@@ -90,18 +69,19 @@ def methods_section(
         settings: The run's settings by name; without them the training has no words.
         versions: Versions of the programs by name.
         history: Log lines of the training.
+        optimisation: How the parameters moved; the decoder decides it beside the settings.
     """
     settings = settings or {}
     texts = [
         " ".join(_target(system, ensemble, settings)),
-        " ".join(_training(summary, settings, history)),
-        " ".join(_samples(ensemble, summary)),
-        " ".join(_variables(summary)),
-        " ".join(_costs(summary, versions or {})),
+        " ".join(_training(system, ensemble, summary, settings, history, optimisation)),
+        " ".join(_samples(system, ensemble, summary)),
+        " ".join(_variables(summary, settings)),
+        " ".join(_costs(system, summary, versions or {})),
     ]
     cited: list[str] = []
-    body = "".join(f"<p>{_numbered(html.escape(text), cited)}</p>" for text in texts if text)
-    items = "".join(f"<li>{_linked(ARTICLES[word])}</li>" for word in cited)
+    body = "".join(f"<p>{numbered(html.escape(text), cited)}</p>" for text in texts if text)
+    items = "".join(f"<li>{linked(ARTICLES[word])}</li>" for word in cited)
     return f'<section><h2>Methods</h2>{body}<ol class="note">{items}</ol></section>'
 
 
@@ -116,41 +96,87 @@ def _target(system: System, ensemble: Ensemble, settings: Mapping[str, Any]) -> 
     )
     source = ENERGIES.get(type(system.energy).__name__)
     if source is not None:
-        yield source
+        given = ", as it was given," if system.description in ("", system.name) else ""
+        method = system.energy.settings.method if isinstance(system.energy, TbliteEnergy) else ""
+        yield source.format(given=given, method=method)
     if molecule is not None:
         n_soft = int(coordinates.soft.sum())
         yield (
-            f"Its {coordinates.dim} coordinates are bond lengths, angles and torsions, of which "
-            f"{n_soft} {'is' if n_soft == 1 else 'are'} soft. Equivalent orientations of rotors "
-            "are folded onto one; the handedness of atoms and double bonds is kept."
+            f"The molecule's {coordinates.dim} coordinates are bond lengths, angles and torsions, "
+            f"of which {n_soft} {'is' if n_soft == 1 else 'are'} soft."
         )
-    decoder = DECODERS.get(str(settings.get("decoder")))
-    if decoder is not None:
-        yield f"The generator is {decoder}."
+        if getattr(coordinates, "rotors", ()):
+            yield "Equivalent orientations of rotors are folded onto one."
+        yield "The handedness of atoms and double bonds is kept."
+    generator = _generator(system, str(settings.get("decoder")))
+    if generator is not None:
+        yield f"The generator is {generator}."
+
+
+def _generator(system: System, decoder: str) -> str | None:
+    """The decoder in words; of two blocks only those that the system has."""
+    soft, periodic = system.coordinates.soft, system.coordinates.periodic
+    if decoder == "spline":
+        space = "torus [splines] [tori]" if periodic[soft].any() else "line [splines]"
+        first, second = f"a spline flow on the {space}", "an affine flow [affine]"
+    elif decoder == "flow-matching":
+        first = second = "a continuous flow"
+    else:
+        return ONE_STAGE.get(decoder)
+    if not soft.any():
+        return f"{second} for all coordinates"
+    if soft.all():
+        return f"{first} for all coordinates, which are soft"
+    return f"{first} for the soft coordinates and {second} for all others given these"
 
 
 def _training(
-    summary: Mapping[str, Any], settings: Mapping[str, Any], history: Sequence[Any]
+    system: System,
+    ensemble: Ensemble,
+    summary: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    history: Sequence[Any],
+    optimisation: Optimisation | None,
 ) -> Iterator[str]:
     taken = summary.get("generator")
     if taken:
         calls = number(taken.get("energy_calls"), "{:,}")
         yield f"It was taken over from {taken.get('source')}, trained with {calls} energy calls."
         return
-    estimator = ESTIMATORS.get(str(settings.get("estimator")))
+    estimator = _estimator(system, str(settings.get("decoder")), str(settings.get("estimator")))
     if estimator is None or not history:
         return
+    moved = ""
+    if optimisation is not None:
+        optimiser = OPTIMISERS[optimisation.optimiser]
+        moved = f"{optimiser}, learning rate {optimisation.learning_rate:g}, "
     yield (
         f"It was trained {estimator}, in {len(history):,} steps of {settings['batch_size']} "
-        f"configurations ({history[-1].energy_calls:,} energy calls; learning rate "
-        f"{settings['learning_rate']:g}, seed {settings['seed']})."
+        f"configurations ({history[-1].energy_calls:,} energy calls; {moved}"
+        f"seed {settings['seed']})."
     )
-    tempering = TEMPERINGS.get(str(settings.get("tempering")))
-    if tempering is not None and settings.get("start_temperature") is not None:
-        yield f"The temperature {tempering.format(hot=settings['start_temperature'])}."
+    hot = settings.get("start_temperature")
+    if hot is not None:
+        ladder = "none" if hot == ensemble.temperature else str(settings.get("tempering"))
+        yield f"The temperature {TEMPERINGS[ladder].format(hot=hot)}."
 
 
-def _samples(ensemble: Ensemble, summary: Mapping[str, Any]) -> Iterator[str]:
+def _estimator(system: System, decoder: str, estimator: str) -> str | None:
+    """What trains, as `gencg.objectives.build_objective` chooses it."""
+    if estimator == "covering" and decoder == "flow-matching":
+        estimator = "half"
+    elif estimator == "covering" and (decoder in ONE_STAGE or not system.coordinates.soft.any()):
+        estimator = "path"
+    words = ESTIMATORS.get(estimator)
+    if words is None or decoder != "flow-matching":
+        return words
+    return (
+        f"in the first {MATCHING:.0%} of its steps by matching its velocities to its own weighted "
+        f"samples [matching] and the forces there [forces], then {words}"
+    )
+
+
+def _samples(system: System, ensemble: Ensemble, summary: Mapping[str, Any]) -> Iterator[str]:
     broken = ensemble.n_invalid
     are = "was" if broken == 1 else "were"
     counted = f", of which {broken:,} {are} without weight, being broken" if broken else ""
@@ -164,16 +190,26 @@ def _samples(ensemble: Ensemble, summary: Mapping[str, Any]) -> Iterator[str]:
     checks = summary.get("mode_checks") or ()
     calls = sum(check["n_energy_calls"] for check in checks)
     if calls:
+        coordinates = system.coordinates
+        turns = bool(coordinates.periodic[coordinates.soft].any())
+        start = "uniform torsions" if turns else "a wide normal distribution"
         ways = {
-            "Samples of the hot flows": "samples of the hotter stages of the generator",
-            "Chains from anywhere": "annealed importance sampling [annealed] from uniform torsions",
+            COVERING: "samples of the hotter stages of the generator",
+            CHAINS: f"annealed importance sampling [annealed] from {start}",
         }
         names = [ways.get(check["name"], check["name"]) for check in checks]
         yield f"Lost modes were looked for by {' and by '.join(names)} ({calls:,} energy calls)."
 
 
-def _variables(summary: Mapping[str, Any]) -> Iterator[str]:
+def _variables(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
     names = summary.get("cv_names")
+    joint = "the weights are those of configurations and variables together."
+    if settings.get("decoder") in ONE_STAGE:
+        n_cvs = int(settings["n_cvs"])
+        yield (
+            f"Prior, decoder and encoder of {n_cvs} collective variable{'' if n_cvs == 1 else 's'} "
+            f"were trained as one model from the start [2020]; {joint}"
+        )
     if not names:
         return
     one = len(names) == 1
@@ -182,33 +218,18 @@ def _variables(summary: Mapping[str, Any]) -> Iterator[str]:
         f"{'is that' if one else 'are those'} whose functions are slowest under overdamped "
         "dynamics: minimisers of the Dirichlet form [slow] over weighted samples that also cross "
         "barriers, without a trajectory. Prior, decoder and encoder were then trained around "
-        f"{'it' if one else 'them'} as one model [2020]; the weights are those of configurations "
-        "and variables together."
+        f"{'it' if one else 'them'} as one model [2020]; {joint}"
     )
 
 
-def _costs(summary: Mapping[str, Any], versions: Mapping[str, Any]) -> Iterator[str]:
+def _costs(
+    system: System, summary: Mapping[str, Any], versions: Mapping[str, Any]
+) -> Iterator[str]:
     calls, seconds = summary.get("energy_calls"), summary.get("wall_seconds")
     if calls is not None:
-        yield f"All of it took {calls:,} energy calls and {duration(seconds)}."
-    known = [
-        f"{n} {versions[n]}" for n in ("gencg", "torch", "openmm", "python") if versions.get(n)
-    ]
+        what = "All after that" if summary.get("generator") else "All of it"
+        yield f"{what} took {calls:,} energy calls and {duration(seconds)}."
+    programs = ("gencg", "torch", PROGRAMS.get(type(system.energy).__name__), "python")
+    known = [f"{name} {versions[name]}" for name in programs if name and versions.get(name)]
     if known:
         yield f"Programs: {', '.join(known)}."
-
-
-def _numbered(text: str, cited: list[str]) -> str:
-    """The text with numbers for the words in brackets; new words are appended to `cited`."""
-    for word in sorted(ARTICLES, key=lambda w: (text.find(f"[{w}]"), w)):
-        if f"[{word}]" in text and word not in cited:
-            cited.append(word)
-    for word in cited:
-        text = text.replace(f"[{word}]", f"[{cited.index(word) + 1}]")
-    return text
-
-
-def _linked(article: str) -> str:
-    """An article with its address as a link."""
-    words, _, address = html.escape(article).rpartition(" ")
-    return f'{words} <a href="{address}">{address.removeprefix("https://")}</a>'

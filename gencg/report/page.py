@@ -32,6 +32,7 @@ from gencg.report.pieces import (
     with_error,
 )
 from gencg.systems.base import System
+from gencg.training import Optimisation
 
 N_STRUCTURES = 20
 """Structures of equal weight that the page carries."""
@@ -48,6 +49,7 @@ def write_report(
     assessment: Assessment | None = None,
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, Any] | None = None,
+    optimisation: Optimisation | None = None,
     slow: SlowCVs | None = None,
     gap: BoundGap | None = None,
     basins: Sequence[Basin] | None = None,
@@ -66,6 +68,7 @@ def write_report(
         assessment: From `gencg.analysis.assess`, where it was made already.
         settings: The run's settings by name.
         versions: Versions of the programs by name.
+        optimisation: How the parameters moved in training.
         slow: The collective variables, where the ensemble is one of the joint model.
         gap: What the encoder costs.
         basins: From `gencg.analysis.find_basins`, where they were found already.
@@ -109,7 +112,13 @@ def write_report(
         *(variables if slow is None else []),
         _structures(folder, ensemble),
         methods_section(
-            system, ensemble, summary, settings=settings, versions=versions, history=history
+            system,
+            ensemble,
+            summary,
+            settings=settings,
+            versions=versions,
+            history=history,
+            optimisation=optimisation,
         ),
         _how_to_load(folder, system),
         table_section("Settings", _pairs(settings)),

@@ -370,6 +370,7 @@ def write_run_report(
         assessment=assessment,
         settings=dataclasses.asdict(folder.config) | {"inputs": list(folder.inputs)},
         versions=folder.versions,
+        optimisation=folder.config.optimisation(),
         slow=None if found is None else found.slow,
         gap=None if found is None else found.gap,
         explanations=explained(folder),

@@ -26,7 +26,7 @@ from gencg.systems.base import System
 
 PACKAGES = (
     "gencg", "torch", "pyro-ppl", "normflows", "numpy", "scipy", "mdtraj", "matplotlib", "openmm",
-    "arviz", "h5py", "tblite",
+    "arviz", "h5py", "rdkit", "tblite",
 )  # fmt: skip
 
 

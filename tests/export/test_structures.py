@@ -8,11 +8,13 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
+import pytest
 import torch
 from cv_samples import made_up_ensemble
 
+from gencg.ensemble import Ensemble
 from gencg.export import write_equal_weight, write_structures
-from gencg.systems import alanine_dipeptide
+from gencg.systems import alanine_dipeptide, from_smiles
 
 
 def test_structures_are_the_samples_up_to_rigid_motion(tmp_path: Path) -> None:
@@ -41,3 +43,25 @@ def test_structures_of_equal_weight_are_drawn_by_weight(tmp_path: Path) -> None:
     four, nine = (float((ensemble.x[k, 0] - ensemble.x[k, 10]).norm()) for k in (4, 9))
     assert sum(abs(d - four) < 3e-4 for d in shape) == 2
     assert sum(abs(d - nine) < 3e-4 for d in shape) == 6
+
+
+def test_few_heavy_atoms_are_superposed_with_their_hydrogens(tmp_path: Path) -> None:
+    water = from_smiles("O").molecule
+    flat = torch.as_tensor(water.positions)[None]
+    # The same molecule, turned and moved
+    x = torch.cat([flat, flat[..., [1, 2, 0]] + 1.0])
+    none = torch.zeros(2)
+    ensemble = Ensemble(
+        x=x, y=x.flatten(1), z=x[:, 0, :0], energy=none, log_weights=none,
+        valid=none == 0, temperature=300.0, molecule=water,
+    )  # fmt: skip
+    first, second = (mdtraj.load(str(f)).xyz for f in write_structures(tmp_path, ensemble, [0, 1]))
+    assert np.abs(first - second).max() < 3e-4
+
+
+def test_no_structures_are_refused_and_a_folder_is_made(tmp_path: Path) -> None:
+    ensemble = made_up_ensemble(alanine_dipeptide(), 20)
+    with pytest.raises(ValueError, match="`n` must be at least 1, got 0"):
+        write_equal_weight(tmp_path / "a.pdb", ensemble, n=0)
+    path = write_equal_weight(tmp_path / "new" / "a.pdb", ensemble, n=2)
+    assert mdtraj.load(str(path)).n_frames == 2
