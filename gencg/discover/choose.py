@@ -44,9 +44,9 @@ class Choice:
         n_cvs: Number of CVs.
         n_processes: Number of slow processes before the gap.
         gap: Ratio of the eigenvalues across the gap.
+        rate: Eigenvalue of the fastest of the slow processes in all soft coordinates.
         basis: Functions of the CVs that their samples determine; None where the heads choose.
         processes: Slow functions of all soft angles; None on the line.
-        rate: Eigenvalue of the fastest of the slow processes in all soft coordinates.
         frequency: In how many of `RESAMPLES` parts of the samples each CV is chosen again, as a
             share, ``(n_cvs,)``; empty on the line.
     """
