@@ -103,7 +103,8 @@ def _caption(selection: Selection) -> str:
         second.append(f"population {100 * selection.population[0]:.3g} %")
     if selection.free_energy is not None:
         value, error = selection.free_energy
-        second.append(f"{value:.1f} ± {error:.1f} kJ/mol" if error > 0 else f"{value:.1f} kJ/mol")
+        # z: no minus before what rounds to zero
+        second.append(f"{value:z.1f} ± {error:.1f} kJ/mol" if error > 0 else f"{value:z.1f} kJ/mol")
     third = [f"{selection.n_effective:,.0f} effective structures"]
     if selection.spread is not None:
         third.append(f"spread {selection.spread:.3f} nm")
