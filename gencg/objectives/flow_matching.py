@@ -21,7 +21,8 @@ FLATTENED = 0.05
 """Share of the flattened density among the samples that are matched to."""
 STEEPEST = 5.0
 """Slopes are at most this long, for each root of a dimension, in scales of the coordinates:
-four times as long as those of a molecule at 300 K. Only clashes have longer ones, and no weight."""
+four times as long as those of a molecule at 300 K. Longer ones are of clashes, which have no
+weight; slopes grow as the root of 1/T, so that below about 20 K those of all would be cut."""
 
 
 class FlowMatching(Objective):
