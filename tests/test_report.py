@@ -213,6 +213,8 @@ def test_methods_tell_the_training_that_was(decoder, n_cvs, estimator, build) ->
     assert ("of the reverse Kullback" in section) == (not half)
     assert ("path gradients" in section) == (estimator != "plain")
     assert ("in the first 90% of its steps by matching" in section) == matched
+    stiff = not bool(system.coordinates.soft.all())
+    assert ("and the forces there" in section) == (matched and stiff)
     assert f", learning rate {optimisation.learning_rate:g}, " in section
     assert ("Adam, learning" in section) == (optimisation.optimiser == "adam")
     assert ("as one model from the start" in section) == bool(options["n_cvs"])

@@ -170,9 +170,11 @@ def _estimator(system: System, decoder: str, estimator: str) -> str | None:
     words = ESTIMATORS.get(estimator)
     if words is None or decoder != "flow-matching":
         return words
+    # Soft coordinates are matched without
+    forces = "" if system.coordinates.soft.all() else " and the forces there [forces]"
     return (
         f"in the first {MATCHING:.0%} of its steps by matching its velocities to its own weighted "
-        f"samples [matching] and the forces there [forces], then {words}"
+        f"samples [matching]{forces}, then {words}"
     )
 
 
