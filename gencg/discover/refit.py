@@ -25,8 +25,8 @@ def refit_soft(
     n_steps: int = 800,
     batch_size: int = 1024,
     learning_rate: float = 3e-3,
-    optimiser: str = "adam",
-    finish: float = 0.0,
+    optimiser: str = "muon",
+    finish: float = 0.5,
     seed: int = 0,
     stop: Callable[[], bool] | None = None,
 ) -> float:
