@@ -399,7 +399,7 @@ def test_the_bias_behind_the_weights_is_that_of_the_simulation(dipeptide, tmp_pa
         metadynamics.Biased(tmp_path / "other", **given | {"stride": 0.007})
 
 
-def test_metadynamics_are_compared_by_median_times() -> None:
+def test_metadynamics_are_compared_by_median_times(tmp_path: Path) -> None:
     c = module("comparison")
     reference = c.Reference({"alpha_L": 15.0}, {"alpha_L": 0.1}, {"alpha_L": "given"})
     right = {"ps": 30.0, "crossings": 3, "times": [10.0, 20.0, 30.0]}
@@ -420,8 +420,13 @@ def test_metadynamics_are_compared_by_median_times() -> None:
     assert row["arrived"] == pytest.approx(1 / 3)
     assert row["quartiles_ps"] == [20.0 if k == 0 else math.inf for k in (1, 1)]
     assert found["variables"]["phi, psi"]["alpha_L"]["course"][1] == [20.0, pytest.approx(0.9)]
+    # Of one that is right from 20 ps on and two that never are, the median is never right
+    assert row["median_settled_ps"] == math.inf
+    assert found["variables"]["phi, psi"]["alpha_L"]["median_settled_ps"] == 20.0
     text = c.markdown(found)
-    assert "| phi, psi | 3 x 0.03 | 3.00 ± 0.00 | alpha_L | 20 ± 0 (20, 20) | 100% |" in text
+    assert "| phi, psi | 3 x 0.03 | 3.00 ± 0.00 | alpha_L | 20 ± 0 (20, 20) | 20 | 100% |" in text
+    c.draw(found, tmp_path / "courses.png")
+    assert (tmp_path / "courses.png").read_bytes().startswith(b"\x89PNG")
     assert "+5.00 ± nan" not in text
     assert "(2 infinite)" in text
 

@@ -28,6 +28,7 @@ from experiments.collective_variables.comparison import (
     PER_HILL,
     Reference,
     compare,
+    draw,
     markdown,
     plain,
     reference_of,
@@ -260,6 +261,7 @@ def main() -> None:
     print(markdown(found))
     content = {**found, "settings": dataclasses.asdict(settings)}
     (out / "batched.json").write_text(json.dumps(plain(content), indent=1) + "\n")
+    draw(found, out / "batched.png")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from experiments.peers.metadynamics import LEFT_OUT as LEFT_OUT  # the same shar
 from experiments.peers.metadynamics import TARGET
 from gencg.analysis import torsion_angles
 from gencg.export.trajectory import read_samples
+from gencg.plots.style import ACCENT, EXACT, RAW, REWEIGHTED, new_figure, style
 from gencg.run import RunFolder
 from gencg.systems.registry import FORCE_FIELDS
 from gencg.units import BOLTZMANN_CONSTANT
@@ -105,7 +106,8 @@ def compare(results: dict[str, list[dict[str, Any]]], reference: Reference) -> d
     Returns:
         For each choice and difference: median and quartiles of the time from which the error
         stays within `TOLERANCE`, its standard error by drawing replicas anew, the share of
-        replicas that are there at the end, the last error; the ratio to `BASELINE`.
+        replicas that are there at the end, the last error, the time from which the median of the
+        replicas' errors stays within `TOLERANCE`; the ratio to `BASELINE` of the first time.
     """
     found: dict[str, Any] = {
         "reference": vars(reference), "tolerance": TOLERANCE, "variables": {}, "ratios": {},
@@ -130,7 +132,8 @@ def compare(results: dict[str, list[dict[str, Any]]], reference: Reference) -> d
                 "quartiles_ps": [_quantile(times, q) for q in (0.25, 0.75)],
                 "arrived": float(np.isfinite(times).mean()),
                 "last_error": last.tolist(),
-                "course": _course(replicas, quantity, value),
+                "course": (course := _course(replicas, quantity, value)),
+                "median_settled_ps": settled(*zip(*course, strict=True), 0.0, TOLERANCE),
             }
         found["variables"][name] = row
     base = medians.get(BASELINE)
@@ -189,10 +192,10 @@ def markdown(found: dict[str, Any]) -> str:
     """The comparison as a table, a row for each choice and difference."""
     rows = [
         "| variables | replicas x ns | crossings | difference | within "
-        f"{TOLERANCE:g} kJ/mol from ps: median (quartiles) | there at the end | last error, kJ/mol "
-        "| over phi, psi |"
+        f"{TOLERANCE:g} kJ/mol from ps: median (quartiles) | the median error from ps "
+        "| there at the end | last error, kJ/mol | over phi, psi |"
     ]
-    rows.append("|---|---|---|---|---|---|---|---|")
+    rows.append("|---|---|---|---|---|---|---|---|---|")
     for name, row in found["variables"].items():
         begun = f"{name} | {row['replicas']} x {row['ps'][0] / 1000:.2f}"
         crossed = _mean(np.array(row["crossings"], dtype=np.float64), "")
@@ -203,6 +206,7 @@ def markdown(found: dict[str, Any]) -> str:
             cells.append(
                 f"{own['median_ps']:.4g} ± {own['median_error_ps']:.2g} ({low:.4g}, {high:.4g})"
             )
+            cells.append(f"{own['median_settled_ps']:.4g}")
             cells.append(f"{own['arrived']:.0%}")
             cells.append(_mean(np.array(own["last_error"]), "+"))
             ratio = found["ratios"].get(name, {}).get(quantity)
@@ -214,6 +218,36 @@ def markdown(found: dict[str, Any]) -> str:
         for name, value in values["values"].items()
     ]
     return "\n".join([*rows, "", *lines, f"asked is a ratio of at most {BAR:g}"])
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Median error over time of every choice, a panel for each difference.
+
+    Args:
+        found: What `compare` gave.
+        path: File of the picture.
+    """
+    titles = {
+        "alpha_L": r"$\alpha_L$ over the rest",
+        "alpha_R": r"$\alpha_R$ over PPII and $\beta$",
+    }
+    colours = [REWEIGHTED, RAW, ACCENT, "#CC79A7", "#E69F00"]
+    with style():
+        figure, axes = new_figure(len(found["reference"]["values"]), sharey=True)
+        for axis, quantity in zip(axes, found["reference"]["values"], strict=True):
+            for k, (name, row) in enumerate(found["variables"].items()):
+                course = np.array(row[quantity]["course"], dtype=np.float64)
+                course[~np.isfinite(course)] = np.nan
+                axis.plot(*course.T, color=colours[k % len(colours)], label=name.split(": ")[-1])
+            axis.axhline(TOLERANCE, color=EXACT, linestyle="--", linewidth=1)
+            axis.set(
+                title=titles.get(quantity, quantity), xlabel="length of a replica, ps",
+                yscale="log", yticks=[0.5, 1, 2, 5, 10], yticklabels=["0.5", "1", "2", "5", "10"],
+            )  # fmt: skip
+            axis.minorticks_off()
+        axes[0].set_ylabel("median error, kJ/mol")
+        axes[-1].legend(loc="upper right")
+        figure.savefig(path)
 
 
 def _mean(values: Array, sign: str) -> str:
