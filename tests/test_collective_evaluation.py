@@ -415,16 +415,19 @@ def test_metadynamics_are_compared_by_median_times(tmp_path: Path) -> None:
     results = {"a96-0": [early] * 3, "phi, psi": [late] * 3, "psi": [late, never, never]}
     found = c.compare(results, reference)
     assert found["ratios"]["a96-0"]["alpha_L"] == {"ratio": 0.5, "error": 0.0, "reaches_bar": True}
+    assert found["variables"]["a96-0"]["alpha_L"]["right_ps"] == 10.0
     assert not found["ratios"]["psi"]["alpha_L"]["reaches_bar"]
     row = found["variables"]["psi"]["alpha_L"]
     assert row["arrived"] == pytest.approx(1 / 3)
     assert row["quartiles_ps"] == [20.0 if k == 0 else math.inf for k in (1, 1)]
     assert found["variables"]["phi, psi"]["alpha_L"]["course"][1] == [20.0, pytest.approx(0.9)]
     # Of one that is right from 20 ps on and two that never are, the median is never right
-    assert row["median_settled_ps"] == math.inf
-    assert found["variables"]["phi, psi"]["alpha_L"]["median_settled_ps"] == 20.0
+    assert row["right_ps"] == math.inf
+    assert found["variables"]["phi, psi"]["alpha_L"]["right_ps"] == 20.0
     text = c.markdown(found)
-    assert "| phi, psi | 3 x 0.03 | 3.00 ± 0.00 | alpha_L | 20 ± 0 (20, 20) | 20 | 100% |" in text
+    assert (
+        "| phi, psi | 3 x 0.03 | 3.00 ± 0.00 | alpha_L | 20 ± 0 |  | 20 (20, 20) | 100% |" in text
+    )
     c.draw(found, tmp_path / "courses.png")
     assert (tmp_path / "courses.png").read_bytes().startswith(b"\x89PNG")
     assert "+5.00 ± nan" not in text

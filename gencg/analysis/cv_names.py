@@ -3,14 +3,18 @@
 import re
 from collections.abc import Callable
 
+from gencg.models.cv_map import BENT
+
 _TERM = re.compile(r"(?:^|(?<= ))([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?) ")
 
 
 def cv_terms(name: str) -> tuple[tuple[float, str], ...]:
     """Coefficients and coordinates of a CV's name.
 
-    "phi(ALA2)" is one coordinate, "1 phi(ALA2) -1 psi(ALA2)" the difference of two.
+    "phi(ALA2)" is one coordinate, "1 phi(ALA2) -1 psi(ALA2)" the difference of two; of a bent one
+    they are those of the straight combination.
     """
+    name = name.removeprefix(BENT)
     parts = _TERM.split(name)
     if len(parts) == 1:
         return ((1.0, name),)
@@ -23,7 +27,12 @@ def cv_terms(name: str) -> tuple[tuple[float, str], ...]:
 def is_coordinate(name: str, coordinate: str) -> bool:
     """Whether a CV is a coordinate itself, up to its sign."""
     terms = cv_terms(name)
-    return len(terms) == 1 and terms[0][1] == coordinate and abs(terms[0][0]) == 1
+    return (
+        not name.startswith(BENT)
+        and len(terms) == 1
+        and terms[0][1] == coordinate
+        and abs(terms[0][0]) == 1
+    )
 
 
 def cv_label(name: str, spell: Callable[[str], str] = str) -> str:
@@ -37,7 +46,7 @@ def cv_label(name: str, spell: Callable[[str], str] = str) -> str:
     for c, coordinate in cv_terms(name):
         sign = ("−" if c < 0 else "") if not text else (" − " if c < 0 else " + ")
         text += sign + ("" if abs(c) == 1 else f"{abs(c):g} ") + spell(coordinate)
-    return text
+    return f"{BENT}{text}" if name.startswith(BENT) else text
 
 
 _LONE = "MOL1"

@@ -18,7 +18,9 @@ from gencg.export.plumed import plumed_input, plumed_nodes
 from gencg.export.plumed_reader import plumed_quantities
 from gencg.export.plumed_run import plumed_itself
 from gencg.export.torchscript import (
+    Ranges,
     check_contract,
+    column_ranges,
     columns_and_slopes,
     load_torchscript,
     write_torchscript,
@@ -49,6 +51,7 @@ class _Job:
         folder: Where the files go.
         x: Structures to compare at, ``(n, n_atoms, 3)`` in nm.
         model: What the model says there.
+        ranges: Of the columns in the ensemble.
         molecule: The molecule.
         temperature: In K.
         title: Of what.
@@ -58,6 +61,7 @@ class _Job:
     folder: Path
     x: Array
     model: Quantities
+    ranges: Ranges
     molecule: Molecule
     temperature: float
     title: str
@@ -79,6 +83,7 @@ def export_cvs(
     *,
     molecule: Molecule,
     samples: Tensor,
+    ranges: Ranges | None = None,
     formats: Sequence[str] = CV_FORMATS,
     temperature: float = 300.0,
     title: str = "a molecule",
@@ -96,7 +101,10 @@ def export_cvs(
         function: The collective variables.
         folder: Where to write; made if missing.
         molecule: For topology and masses.
-        samples: Structures of the run's ensemble, ``(n, n_atoms, 3)`` in nm; some dozens.
+        samples: Structures of the run's ensemble, ``(n, n_atoms, 3)`` in nm; some dozens, of
+            every state.
+        ranges: Of the columns in the ensemble, which grids and widths of a bias follow; by
+            default those of the samples.
         formats: Any of `CV_FORMATS`.
         temperature: In K, for examples of metadynamics.
         title: What the collective variables are of, for comments.
@@ -129,13 +137,14 @@ def export_cvs(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(samples.shape, generator=generator, dtype=torch.float64)
     x = torch.cat([samples, samples + NOISE * noise])
+    ranges = ranges or column_ranges(function, samples)
     job = _Job(
-        function, folder, x.numpy(), model_quantities(function, x.numpy()), molecule,
+        function, folder, x.numpy(), model_quantities(function, x.numpy()), ranges, molecule,
         temperature, title,
     )  # fmt: skip
     with replacing(folder / "topology.pdb") as draft:
         molecule.to_mdtraj().save_pdb(str(draft))
-    write_torchscript(job.model_file, function, samples)
+    write_torchscript(job.model_file, function, samples, ranges=ranges)
     check_contract(job.model_file, function, x)
     checks = [_check_torchscript(job)]
     for name in CV_FORMATS[1:]:
@@ -176,7 +185,7 @@ def _check_torchscript(job: _Job) -> Check:
 
 
 def _write_plumed(job: _Job) -> list[Check]:
-    spreads = {c: float(np.std(job.model[c][0])) for c in job.function.columns}
+    spreads = {name: job.ranges[name][2] for name in job.function.columns}
     text = plumed_input(
         job.function, model_file=MODEL_FILE, temperature=job.temperature, spreads=spreads,
         title=job.title,

@@ -31,6 +31,8 @@ from openmm import unit
 from openmm.app import metadynamics
 
 Array = NDArray[np.float64]
+MOST_TOGETHER = 3
+"""Variables that one bias of metadynamics can fill."""
 
 
 class CollectiveVariables:
@@ -209,6 +211,7 @@ def cv_force(
 def bias_variables(
     path: str | Path,
     *,
+    names: list[str] | None = None,
     widths: dict[str, float] | None = None,
     ranges: dict[str, tuple[float, float]] | None = None,
     first_atom: int = 0,
@@ -218,16 +221,27 @@ def bias_variables(
 
     Args:
         path: The TorchScript file.
+        names: Which of `CollectiveVariables.names`, at most three, which is what
+            openmm.app.Metadynamics takes; all of them by default.
         widths: Width of the Gaussians by name; by default 0.35 rad for an angle, a fifth of the
             standard deviation on gencg's own samples for others.
         ranges: Lowest and highest value by name, of variables that are no angles; by default
             those on gencg's samples and a fifth of their distance beyond.
         first_atom: Where the molecule begins in the system.
         n_atoms: As in `cv_force`.
+
+    Raises:
+        ValueError: If there is no such variable, or there are more than three.
     """
     variables = CollectiveVariables(path)
+    chosen = variables.names if names is None else list(names)
+    if not 1 <= len(chosen) <= MOST_TOGETHER:
+        raise ValueError(
+            f"`names` must be one to {MOST_TOGETHER} of {', '.join(variables.names)}, which is "
+            f"what openmm.app.Metadynamics takes, got {len(chosen)}; choose with names=[...]"
+        )
     found = []
-    for name in variables.names:
+    for name in chosen:
         force = cv_force(path, name, first_atom=first_atom, n_atoms=n_atoms)
         periodic = name in variables.angles
         if periodic:

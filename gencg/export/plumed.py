@@ -6,6 +6,8 @@ from gencg.export.cv_function import CVFunction
 
 MODEL = "cv"
 """Label of the model's action; its columns are cv.node-0, cv.node-1, ..."""
+MOST_TOGETHER = 3
+"""Variables that one bias of metadynamics can fill; more get one bias each, side by side."""
 
 
 def plumed_nodes(function: CVFunction) -> dict[str, str]:
@@ -79,9 +81,13 @@ def _metadynamics(
     spreads: Mapping[str, float],
 ) -> str:
     widths = ["0.35" if n in function.angles else f"{0.2 * spreads[n]:.3g}" for n in biased]
+    names = [nodes[name] for name in biased]
+    together = len(names) <= MOST_TOGETHER
+    files = "HILLS" if together else ",".join(f"HILLS.{name}" for name in names)
     text = (
-        f"metad: METAD ARG={','.join(nodes[name] for name in biased)} SIGMA={','.join(widths)} "
-        f"HEIGHT=1.2 PACE=500 BIASFACTOR=8 TEMP={temperature:g} FILE=HILLS"
+        f"metad: {'METAD' if together else 'PBMETAD'} ARG={','.join(names)} "
+        f"SIGMA={','.join(widths)} HEIGHT=1.2 PACE=500 BIASFACTOR=8 TEMP={temperature:g} "
+        f"FILE={files}"
     )
     if len(biased) == len(function.angles):
         n = len(biased)

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,44 @@ class _Exported(nn.Module):
         return columns
 
 
-def write_torchscript(path: str | Path, function: CVFunction, x: Tensor) -> Path:
+Ranges = Mapping[str, Sequence[float]]
+"""Of each column the smallest and largest value in the ensemble, and its standard deviation."""
+
+
+def _columns(function: CVFunction, x: Tensor) -> Tensor:
+    """Values of the columns, as many as there are names."""
+    columns = function(x)
+    if columns.shape != (len(x), len(function.columns)):
+        raise ExportError(
+            f"`module` must give {len(function.columns)} columns, as named, got shape "
+            f"{tuple(columns.shape)} for {len(x)} structures"
+        )
+    return columns
+
+
+def column_ranges(function: CVFunction, x: Tensor, weights: Tensor | None = None) -> Ranges:
+    """Ranges of the columns over structures ``(n, n_atoms, 3)`` of an ensemble.
+
+    Args:
+        function: The collective variables.
+        x: The structures, in nm.
+        weights: Of each, ``(n,)``, for the standard deviation; equal by default.
+
+    Raises:
+        ExportError: If the module has another number of columns than names.
+    """
+    with torch.no_grad():
+        columns = torch.cat([_columns(function, part).double() for part in torch.split(x, 5000)])
+    weights = torch.ones(len(x)) if weights is None else weights
+    weights = weights.to(columns) / weights.sum()
+    spread = (weights @ (columns - weights @ columns).square()).sqrt()
+    rows = torch.stack([columns.amin(0), columns.amax(0), spread], dim=1).tolist()
+    return dict(zip(function.columns, rows, strict=True))
+
+
+def write_torchscript(
+    path: str | Path, function: CVFunction, x: Tensor, *, ranges: Ranges | None = None
+) -> Path:
     """Write collective variables as a frozen TorchScript file, float32 on the CPU.
 
     It takes arguments ``(n, n_args)``, torsions in rad and distances in nm, to columns
@@ -46,23 +83,19 @@ def write_torchscript(path: str | Path, function: CVFunction, x: Tensor) -> Path
     Args:
         path: Where to write.
         function: The collective variables.
-        x: Structures ``(n, n_atoms, 3)`` in nm of the kind that will be met, for the ranges.
+        x: Structures ``(n, n_atoms, 3)`` in nm of the kind that will be met.
+        ranges: Of the columns in the ensemble; by default those of `x`.
 
     Raises:
         ExportError: If the module has another number of columns than names.
     """
     path = Path(path)
     arguments = function.descriptors(x).float()
-    columns = function(x)
-    if columns.shape != (len(x), len(function.columns)):
-        raise ExportError(
-            f"`module` must give {len(function.columns)} columns, as named, got shape "
-            f"{tuple(columns.shape)} for {len(x)} structures"
-        )
+    _columns(function, x)
     module = _Exported(copy.deepcopy(function.module).cpu(), arguments.shape[1]).eval()
     with _quietly(), replacing(path) as draft:
         traced = torch.jit.trace(module, arguments, check_trace=False)  # type: ignore[no-untyped-call]
-        about = json.dumps(_about(function, columns.double()), indent=1)
+        about = json.dumps(_about(function, ranges or column_ranges(function, x)), indent=1)
         torch.jit.save(torch.jit.freeze(traced), str(draft), _extra_files={ABOUT: about})
     return path
 
@@ -166,12 +199,8 @@ def _check_seam(module: Any, arguments: Tensor, k: int, name: str, refuse: Any) 
             refuse(f"jumps by {jump:.2g} (relative) in {kind} where {name} passes ±180 degrees")
 
 
-def _about(function: CVFunction, columns: Tensor) -> dict[str, Any]:
+def _about(function: CVFunction, ranges: Ranges) -> dict[str, Any]:
     """The description inside the file."""
-    ranges = zip(
-        function.columns, columns.min(0).values.tolist(), columns.max(0).values.tolist(),
-        columns.std(0).tolist(), strict=True,
-    )  # fmt: skip
     return {
         "program": "gencg",
         "units": {"torsions": "rad", "distances": "nm"},
@@ -179,7 +208,7 @@ def _about(function: CVFunction, columns: Tensor) -> dict[str, Any]:
         "distances": {name: list(atoms) for name, atoms in function.distances.items()},
         "columns": list(function.columns),
         "angles": dict(function.angles),
-        "ranges": {name: [low, high, spread] for name, low, high, spread in ranges},
+        "ranges": {name: list(ranges[name]) for name in function.columns},
         "n_atoms": function.n_atoms,
     }
 

@@ -9,6 +9,9 @@ from torch import Tensor
 from gencg.distributions.networks import MLP, harmonics
 from gencg.geometry import wrap
 
+BENT = "bent "
+"""What stands before the name of a CV that networks bend: it is named after the straight one."""
+
 
 class CollectiveMap(Flow):  # type: ignore[misc]
     r"""Map of constant volume of the soft coordinates s onto :math:`(\xi, v)`.

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ RESAMPLED = 100
 DEGENERATE = 1.3
 """Ratio of eigenvalues below which neighbouring functions count as one group: any rotation of
 them is as good."""
+WIDEST = 1.5
+"""Largest ratio of eigenvalues within a group: functions farther apart are told apart, however
+many lie between them."""
 
 
 @dataclass(frozen=True)
@@ -309,14 +313,27 @@ def spectrum(
 
 
 def degenerate_groups(eigenvalues: Tensor) -> list[list[int]]:
-    """Consecutive functions whose eigenvalues differ by less than `DEGENERATE` each."""
-    groups: list[list[int]] = []
-    for k, value in enumerate(eigenvalues.tolist()):
-        if groups and value < DEGENERATE * float(eigenvalues[k - 1]):
-            groups[-1].append(k)
-        else:
-            groups.append([k])
-    return groups
+    """Consecutive functions whose eigenvalues differ by less than `DEGENERATE` each.
+
+    A group is no wider than `WIDEST`: one that is, is split where its neighbours are farthest
+    apart.
+    """
+    values = eigenvalues.tolist()
+    # Zero of a constant function is in no ratio
+    ratios = [b / a if a > 0 else math.inf for a, b in pairwise(values)]
+
+    def split(first: int, last: int) -> list[list[int]]:
+        """Groups of the functions from `first` to before `last`."""
+        inside = ratios[first : last - 1]
+        if not inside:
+            return [[first]]
+        widest = max(inside)
+        if widest < DEGENERATE and values[last - 1] <= WIDEST * values[first]:
+            return [list(range(first, last))]
+        at = first + inside.index(widest) + 1
+        return split(first, at) + split(at, last)
+
+    return split(0, len(values)) if values else []
 
 
 def aligned_correlation(correlation: Tensor, eigenvalues: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from gencg.export.exporting import CV_FORMATS, check_formats, export_cvs
 from gencg.export.loading import load_trajectory
 from gencg.export.plumed import plumed_nodes
 from gencg.export.soft_cvs import soft_cv_function
+from gencg.export.torchscript import Ranges, column_ranges
 from gencg.export.trajectory import read_samples
 from gencg.models.collective import MapEncoder
 from gencg.run.folder import RunFolder
@@ -24,7 +25,11 @@ from gencg.systems.base import System
 FORMATS = (*CV_FORMATS, "colvar")
 """What `gencg export` writes."""
 N_STRUCTURES = 40
-"""Samples that a file is compared at, and as many with noise."""
+"""Samples that a file is compared at, and as many with noise: half of them by weight."""
+N_FRESH = 2000
+"""Samples drawn for a run that has none yet."""
+LEAST_WEIGHT = 1e-6
+"""Of the largest weight: samples below it are not counted into a range."""
 
 
 def cv_function(run: CollectiveRun, *, slow: bool = False) -> CVFunction:
@@ -99,11 +104,13 @@ def export_run(
     assert molecule is not None
     checks = []
     if programs:
+        structures, ranges = _seen(run, folder, function, seed)
         checks += export_cvs(
             function,
             out,
             molecule=molecule,
-            samples=_structures(run, folder, seed),
+            samples=structures,
+            ranges=ranges,
             formats=programs,
             temperature=folder.config.temperature or system.temperature,
             title=system.name,
@@ -125,15 +132,37 @@ def export_run(
     return checks
 
 
-def _structures(run: CollectiveRun, folder: RunFolder, seed: int) -> Tensor:
-    """Structures of the run's ensemble: its samples, by weight, or fresh ones of its model."""
+def _seen(
+    run: CollectiveRun, folder: RunFolder, function: CVFunction, seed: int
+) -> tuple[Tensor, Ranges]:
+    """Structures to compare at, and the range of each column in the whole ensemble.
+
+    Of a state of one in a thousand there is none among some dozens of samples, and there a slow
+    function is farthest from zero. So half of the structures are spread over the columns' values.
+    """
     if (folder.path / "samples.h5").exists():
-        return read_samples(folder.path).resample(N_STRUCTURES, seed).x
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        _, y, _ = run.result.model.sample(N_STRUCTURES)
-    x, _ = run.result.system.coordinates.inverse(y.double().cpu())
-    return x
+        samples = read_samples(folder.path)
+        samples = samples.select(samples.valid)
+        x, weights = samples.x, samples.weights.double()
+    else:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            _, y, _ = run.result.model.sample(N_FRESH)
+        x, _ = run.result.system.coordinates.inverse(y.double().cpu())
+        weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
+    counts = weights >= LEAST_WEIGHT * weights.max()
+    x, weights = x[counts], weights[counts]
+    ranges = column_ranges(function, x, weights)
+    with torch.no_grad():
+        columns = torch.cat([function(part).double() for part in torch.split(x, 5000)])
+    each = max(2, N_STRUCTURES // 2 // columns.shape[1])
+    low, high, _ = torch.tensor([ranges[name] for name in function.columns]).double().T
+    share = torch.linspace(0, 1, each, dtype=torch.float64)[:, None]
+    levels = low + share * (high - low)
+    spread = torch.cat([(columns - level).abs().argmin(0) for level in levels])
+    generator = torch.Generator().manual_seed(seed)
+    likely = torch.multinomial(weights, N_STRUCTURES // 2, replacement=True, generator=generator)
+    return x[torch.cat([likely, spread])], ranges
 
 
 def _write_table(

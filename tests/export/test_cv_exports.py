@@ -34,9 +34,11 @@ from gencg.export.openmm_check import _loaded
 from gencg.export.plumed_reader import plumed_quantities
 from gencg.export.plumed_run import plumed_itself
 from gencg.export.soft_cvs import soft_cv_function
+from gencg.export.torchscript import column_ranges, load_torchscript
 from gencg.geometry import wrap
 from gencg.models.cv_map import CollectiveMap
 from gencg.run import CollectiveRun, cv_function
+from gencg.run import export as export_module
 
 DIPEPTIDE = gencg.systems.alanine_dipeptide()
 
@@ -394,6 +396,52 @@ def test_metadynamics_of_openmm_runs_on_the_written_file(tmp_path: Path) -> None
         assert_allclose(all_atoms(there[None], "phi(ALA2)"), expected, atol=1e-5)
         with pytest.raises(ValueError, match="must be one of phi"):
             written.cv_force(tmp_path / "cv.pt", "chi")
+
+
+def test_more_than_three_variables_are_biased_side_by_side(tmp_path: Path) -> None:
+    quads = {"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16), "a": (1, 4, 6, 8), "b": (8, 14, 16, 18)}
+    columns = tuple(quads)
+    four = CVFunction(quads, {}, OfTorsion(lambda a: a.cos()), columns, 22)
+    export(four, tmp_path, formats=["plumed", "openmm"])
+    (line,) = (x for x in (tmp_path / "plumed.dat").read_text().splitlines() if "SIGMA" in x)
+    assert "PBMETAD" in line
+    words = dict(word.split("=") for word in line.split() if "=" in word)
+    assert all(len(words[key].split(",")) == 4 for key in ("ARG", "SIGMA", "FILE"))
+    with _loaded(tmp_path / "openmm_cv.py") as written:
+        with pytest.raises(ValueError, match=r"one to 3 of phi, psi, a, b.* got 4; choose"):
+            written.bias_variables(tmp_path / "cv.pt")
+        chosen = written.bias_variables(tmp_path / "cv.pt", names=["b", "phi"])
+        low, high, _ = written.CollectiveVariables(tmp_path / "cv.pt").about["ranges"]["b"]
+        assert chosen[0].minValue == pytest.approx(low - 0.2 * (high - low))
+    export(of_phi(lambda a: a[:, :1].cos()), tmp_path / "one", formats=["plumed"])
+    assert ": METAD " in (tmp_path / "one" / "plumed.dat").read_text()
+
+
+def test_ranges_are_those_of_the_whole_ensemble(tmp_path: Path) -> None:
+    """A state of two in a thousand is in the grid of a bias, and among what is compared."""
+    system, rare = DIPEPTIDE, 2e-3
+    x = structures().repeat(50, 1, 1)
+    function = of_phi(lambda a: torch.exp(3.0 * a[:, :1].cos()))
+    values = function(x)[:, 0].double()
+    weights = torch.where(values >= values.max() - 1e-6, 1.0, 0.0).double()
+    weights = torch.where(weights > 0, rare / weights.sum(), (1 - rare) / (1 - weights).sum())
+    low, high, spread = column_ranges(function, x, weights)["cv"]
+    assert (low, high) == (float(values.min()), float(values.max()))
+    mean = float(weights @ values)
+    assert spread == pytest.approx(float((weights @ (values - mean) ** 2).sqrt()), rel=1e-5)
+    folder = SimpleNamespace(path=tmp_path)
+    ensemble = SimpleNamespace(x=x, weights=weights)
+    ensemble.valid, ensemble.select = torch.ones(len(x), dtype=torch.bool), lambda _: ensemble
+    (tmp_path / "samples.h5").touch()
+    run = SimpleNamespace(result=SimpleNamespace(system=system))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "read_samples", lambda _: ensemble)
+        seen, ranges = export_module._seen(run, folder, function, 0)
+    assert ranges["cv"] == pytest.approx([low, high, spread])
+    assert float(function(seen).max()) == high
+    export(function, tmp_path / "out", samples=seen, ranges=ranges, formats=["plumed"])
+    _, about = load_torchscript(tmp_path / "out" / "cv.pt")
+    assert about["ranges"]["cv"] == pytest.approx([low, high, spread])
 
 
 def test_a_molecule_in_a_larger_system(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from gencg.objectives.dirichlet import (
     FourierBasis,
     KernelBasis,
     SoftSamples,
+    aligned_correlation,
+    degenerate_groups,
     moved_population,
     spectral_gap,
     spectrum,
@@ -108,6 +110,20 @@ def test_moved_population_of_two_states() -> None:
     for p in (0.5, 0.1, 1e-3):
         kurtosis = torch.tensor((1 - 3 * p * (1 - p)) / (p * (1 - p)))
         assert float(moved_population(kurtosis)) == pytest.approx(p, rel=1e-9)
+
+
+def test_groups_are_no_wider_than_functions_that_can_be_told_apart() -> None:
+    values = torch.tensor([1.0, 1.2, 3.0, 3.1, 3.2, 9.0])
+    assert degenerate_groups(values) == [[0, 1], [2, 3, 4], [5]]
+    assert degenerate_groups(torch.zeros(0)) == []
+    # Neighbours 1.2 apart over a factor of 15: a random rotation of all is not the same functions
+    values = 1.2 ** torch.arange(16.0, dtype=torch.float64)
+    groups = degenerate_groups(values)
+    assert sorted(k for group in groups for k in group) == list(range(16))
+    assert all(values[g[-1]] <= 1.5 * values[g[0]] for g in groups)
+    torch.manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64))[0]
+    assert float(aligned_correlation(rotation, values).max()) < 0.95
 
 
 def test_the_gap_passes_over_rare_processes() -> None:
