@@ -36,7 +36,7 @@ def refit_soft(
 
     The samples are drawn afresh in every step and cost no energy call. The gradient of a sample
     does not vanish where the fit is perfect, so that noise remains. In the last steps, a share
-    `finish` of them, the loss may be half the variance of the log ratio in its place,
+    `finish` of them, the loss is half the variance of the log ratio in its place,
 
     .. math:: \tfrac12 \mathrm{Var}\left[\log q_0(s) + \log r(z|s) - \log q(z) - \log q(s|z)\right],
 
