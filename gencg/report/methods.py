@@ -153,9 +153,9 @@ def _training(
         moved = f"{optimiser}, learning rate {optimisation.learning_rate:g}, "
     further = f" further at {ensemble.temperature:g} K" if taken else ""
     yield (
-        f"It was trained{further} {estimator}, in {len(history):,} steps of {settings['batch_size']} "
-        f"configurations ({history[-1].energy_calls:,} energy calls; {moved}"
-        f"seed {settings['seed']})."
+        f"It was trained{further} {estimator}, in {len(history):,} steps of "
+        f"{settings['batch_size']} configurations ({history[-1].energy_calls:,} energy calls; "
+        f"{moved}seed {settings['seed']})."
     )
     hot = settings.get("start_temperature")
     if hot is not None and not taken:

@@ -41,7 +41,8 @@ OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
     "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "further.pt", "origin.json",
-    "metrics.csv", "tensorboard", "structures.pdb", "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
+    "metrics.csv", "tensorboard", "structures.pdb", "versions.json", "structure.pdb",
+    "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 FOLDERS = ("figures", "drawing", "draws", "export", "basins", "states", "tensorboard", INPUTS)
