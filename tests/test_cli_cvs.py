@@ -309,37 +309,40 @@ def test_a_poor_generator_is_better_when_it_was_trained_further(gencg) -> None:
     assert after > 2 * before
 
 
-@pytest.mark.parametrize("killed_in", ["fit", "reheat", "as_result", "forget_trainings"])
-def test_a_further_training_goes_on_after_a_kill(
-    killed_in: str, well: Path, gencg, monkeypatch: pytest.MonkeyPatch
+def test_a_further_training_goes_on_after_a_kill_in_each_of_its_stages(
+    well: Path, gencg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped(well, monkeypatch)
     words = ["fit", "double-well", *FURTHER, "--batch-size", "50", "--generator", "shipped",
              "--further-calls", "500", "--energy-calls", "5e3", "--checkpoint-seconds", "1e-6",
              "--out"]  # fmt: skip
-    calls = []
 
     def kill(info) -> None:
         if info.step == 6:
             raise KeyboardInterrupt
 
     def killed(*args, **options):
-        calls.append(args)
-        if killed_in == "fit":
-            return fit(*args, **options | {"reporters": [*options["reporters"], kill]})
-        # The first of two results is the one to be trained further
-        if killed_in == "as_result" and len(calls) == 1:
-            return as_result(*args, **options)
         raise KeyboardInterrupt
 
-    where = "gencg.run.generator"
-    with monkeypatch.context() as patch:
-        patch.setattr(f"{where}.{killed_in}", killed)
-        assert gencg(*words, "cut")[0] == 130
-    assert load_checkpoint("cut/further.pt")["step"] == (5 if killed_in == "fit" else 10)
-    there = {path.name for path in Path("cut").iterdir()}
-    assert ("reheating2.pt" in there) == (killed_in in ("as_result", "forget_trainings"))
-    assert ("checkpoint.pt" in there) == (killed_in == "forget_trainings")
+    def killed_in_training(*args, reporters, **options):
+        return fit(*args, reporters=[*reporters, kill], **options)
+
+    def killed_at_the_end(*args, checkpoint=None, **options):
+        # The first result is the one that is trained further, and has no file
+        return as_result(*args, **options) if checkpoint is None else killed()
+
+    stages = {"fit": killed_in_training, "reheat": killed, "as_result": killed_at_the_end,
+              "forget_trainings": killed}  # fmt: skip
+    left = {}
+    for name, stage in stages.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"gencg.run.generator.{name}", stage)
+            assert gencg(*words, "cut")[0] == 130
+        left[name] = {path.name for path in Path("cut").iterdir()}
+        assert load_checkpoint("cut/further.pt")["step"] == (5 if name == "fit" else 10)
+    assert "reheating0.pt" not in left["reheat"]
+    assert "reheating2.pt" in left["as_result"]
+    assert ["checkpoint.pt" in names for names in left.values()] == [False, False, False, True]
 
     assert gencg(*words, "cut")[0] == gencg(*words, "whole")[0] == 0
     assert same_parameters("cut", "whole")
@@ -348,8 +351,7 @@ def test_a_further_training_goes_on_after_a_kill(
         assert beta == other
         assert all(torch.equal(soft[key], same[key]) for key in soft)
     # The step that was lost was computed, too, and once more the energy of the reference
-    lost = 51 if killed_in == "fit" else 0
-    assert cut["energy_calls"] == whole["energy_calls"] + lost
+    assert cut["energy_calls"] == whole["energy_calls"] + 51
     assert [info.step for info in RunFolder.open("cut").history()] == list(range(1, 11))
     files = [{path.name for path in Path(name).iterdir()} for name in ("cut", "whole")]
     assert files[0] == files[1]
