@@ -74,7 +74,7 @@ class FitResult:
         ess = "" if last is None else f", ess={last.ess:.2f}"
         return (
             f"FitResult({self.system.name!r}, temperature={self.target.temperature:g}, "
-            f"steps={self.state.step}{ess}, energy_calls={self.energy_calls}, "
+            f"steps={self.steps}{ess}, energy_calls={self.energy_calls}, "
             f"seconds={self.seconds:.0f})"
         )
 
@@ -101,12 +101,17 @@ class FitResult:
         ]
         if self.history:
             rows += [
-                ("steps", f"{self.state.step:,}"),
+                ("steps", f"{self.steps:,}"),
                 ("energy calls", f"{self.energy_calls:,}"),
                 ("gradient calls", f"{self.gradient_calls:,}"),
                 ("time", f"{self.seconds:,.0f} s"),
             ]
         return html.card(f"Fit of {self.system.name}", rows, verdicts=self.verdicts)
+
+    @property
+    def steps(self) -> int:
+        """Steps of training, also of one that `as_result` was told of."""
+        return self.state.step or (self.history[-1].step if self.history else 0)
 
     @property
     def history(self) -> list[StepInfo]:
@@ -264,6 +269,7 @@ def as_result(
     checkpoint: str | Path | None = None,
     snapshots: Sequence[tuple[float, dict[str, Tensor]]] = (),
     ladder: Sequence[Rung] = (),
+    history: Sequence[StepInfo] = (),
     energy_calls: int = 0,
     gradient_calls: int = 0,
 ) -> FitResult:
@@ -277,8 +283,9 @@ def as_result(
         checkpoint: File to write the model to; if it exists, all of this is read from it.
         snapshots: Parameters of its soft block at hotter stages with their beta, hot to cold.
         ladder: Samples along a ladder, hot to cold.
-        energy_calls: Energies computed for these.
-        gradient_calls: Gradients computed for these.
+        history: Log lines of the training that made the model, with its wall time.
+        energy_calls: Energies computed for all of these.
+        gradient_calls: Gradients computed for all of these.
 
     Raises:
         CheckpointError: If `checkpoint` is damaged or belongs to another run.
@@ -292,6 +299,9 @@ def as_result(
         n_steps=0,
         energy_calls=energy_calls,
         gradient_calls=gradient_calls,
+        seconds=history[-1].seconds if history else 0.0,
+        n_restored=history[-1].n_restored if history else 0,
+        history=list(history),
         ladder=list(ladder),
         snapshots=list(snapshots),
     )

@@ -20,13 +20,14 @@ import pytest
 import torch
 from cv_samples import made_up_ensemble
 
-from gencg import cli
+from gencg import cli, pretrained
 from gencg.checkpoint import load_checkpoint
+from gencg.deadline import Deadline
 from gencg.discover import find_slow_cvs, fit_joint
 from gencg.export import read_colvar, read_samples, write_samples
-from gencg.fit import fit
+from gencg.fit import as_result, fit
 from gencg.notebook import explore
-from gencg.run import RunFolder, collective
+from gencg.run import RunFolder, collective, trained
 
 BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
 SHORT = """
@@ -187,14 +188,16 @@ def test_a_run_begins_with_the_generator_of_another(well: Path, gencg) -> None:
     assert gencg("sample", "run", "-n", "10")[0] == 0
 
 
-def test_a_shipped_generator_is_heated_and_its_cost_told(well: Path, gencg, monkeypatch) -> None:
-    from gencg import pretrained
-    from gencg.run import trained
-
-    folder = RunFolder.open(well)
+def shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the generator of a run came with gencg, without soft blocks of hotter stages."""
+    run = RunFolder.open(folder)
     monkeypatch.setattr(pretrained, "FOLDER", Path())
     about = {"command": "gencg run double-well", "seed": 0, "energy_calls": 12345, "ess": 0.5}
-    pretrained.write(trained(folder.system(), folder), "double-well.pt", about=about)
+    pretrained.write(trained(run.system(), run), "double-well.pt", about=about)
+
+
+def test_a_shipped_generator_is_heated_and_its_cost_told(well: Path, gencg, monkeypatch) -> None:
+    shipped(well, monkeypatch)
     words = ["--samples", "400", "--batch-size", "50", "--energy-calls", "6000", "--cvs", "0",
              "--generator", "shipped", "--out", "run"]  # fmt: skip
     trainings = []
@@ -235,7 +238,170 @@ def test_a_shipped_generator_is_heated_and_its_cost_told(well: Path, gencg, monk
     assert summary["generator"]["source"] == "double-well as shipped"
 
 
+FURTHER = ["--cvs", "0", "--batch-size", "100", "--coverage-calls", "0", "--samples", "1000"]
+
+
+def same_parameters(one: str, other: str) -> bool:
+    a, b = (load_checkpoint(f"{name}/checkpoint.pt")["average"] for name in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_generator_is_trained_further(well: Path, gencg) -> None:
+    shutil.copytree(well, "a")
+    words = ["double-well", *FURTHER, "--generator", "a", "--further-calls", "3e3"]
+    code, out, err = gencg("run", *words, "--out", "b")
+    assert code == 0, err
+    assert "training it further with 3,000 energy calls" in err
+    assert "generator of a, whose training took" in out
+    # Hotter soft blocks came with it
+    assert "heating" not in err
+    assert not Path("b/further.pt").exists()
+    assert not same_parameters("a", "b")
+    a, b = (load_checkpoint(f"{name}/checkpoint.pt") for name in "ab")
+    assert [beta for beta, _ in a["snapshots"]] == [beta for beta, _ in b["snapshots"]]
+
+    # Thirty steps, and once the energy of the reference
+    history = RunFolder.open("b").history()
+    assert [info.step for info in history] == list(range(1, 31))
+    assert {info.temperature for info in history} == {history[0].temperature}
+    assert history[-1].energy_calls == b["energy_calls"] == 3001
+    assert history[-1].gradient_calls == b["gradient_calls"] == 3000
+    assert max(info.learning_rate for info in history) <= 1e-3
+    result = trained(RunFolder.open("b").system(), RunFolder.open("b"))
+    assert (result.history, result.steps, result.energy_calls) == (history, 30, 3001)
+    assert result.seconds == history[-1].seconds
+    summary = json.loads(Path("b/summary.json").read_text())
+    assert summary["energy_calls"] == 3001 + 1000
+    assert summary["generator"]["energy_calls"] == a["energy_calls"]
+    assert RunFolder.open("b").config.energy_calls == 3000 + 150_000 + 1000
+    assert "It was trained further at" in Path("b/report.html").read_text()
+    assert Path("b/figures/training.png").exists()
+
+    # With other calls it is another run
+    assert "is finished already" in gencg("run", *words, "--out", "b")[2]
+    code, _, err = gencg("run", *words[:-1], "4e3", "--out", "b")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "further_calls is 3000 there and 4000 here" in err
+
+    # A third run adds all of it up
+    code, out, _ = gencg("fit", *words[:-3], "b", *words[-2:], "--out", "c", "--json")
+    assert code == 0
+    numbers = json.loads(out)
+    assert (numbers["steps"], numbers["energy_calls"]) == (30, 3001)
+    origin = json.loads(Path("c/origin.json").read_text())
+    assert origin["energy_calls"] == a["energy_calls"] + 3001
+    assert origin["ess"] == summary["ess"]
+
+    code, out, _ = gencg("run", *words, "--dry-run", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["n_steps"] == (3000 + 150_000) // 100
+    assert found["stages"]["training"] == pytest.approx(found["costs"]["step"] * found["n_steps"])
+
+
+def test_a_poor_generator_is_better_when_it_was_trained_further(gencg) -> None:
+    few = ["--energy-calls", "4e3"]
+    assert gencg("run", "double-well", *FURTHER, *few, "--out", "a")[0] == 0
+    words = ["--generator", "a", "--further-calls", "12e3"]
+    assert gencg("run", "double-well", *FURTHER, *words, "--out", "b")[0] == 0
+    before, after = (json.loads(Path(f"{k}/summary.json").read_text())["ess"] for k in "ab")
+    # 0.07 and 0.25 with either of two seeds
+    assert after > 2 * before
+
+
+def test_a_further_training_goes_on_after_a_kill_in_each_of_its_stages(
+    well: Path, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped(well, monkeypatch)
+    words = ["fit", "double-well", *FURTHER, "--batch-size", "50", "--generator", "shipped",
+             "--further-calls", "500", "--energy-calls", "5e3", "--checkpoint-seconds", "1e-6",
+             "--out"]  # fmt: skip
+
+    def kill(info) -> None:
+        if info.step == 6:
+            raise KeyboardInterrupt
+
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    def killed_in_training(*args, reporters, **options):
+        return fit(*args, reporters=[*reporters, kill], **options)
+
+    def killed_at_the_end(*args, checkpoint=None, **options):
+        # The first result is the one that is trained further, and has no file
+        return as_result(*args, **options) if checkpoint is None else killed()
+
+    stages = {"fit": killed_in_training, "reheat": killed, "as_result": killed_at_the_end,
+              "forget_trainings": killed}  # fmt: skip
+    left = {}
+    for name, stage in stages.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"gencg.run.generator.{name}", stage)
+            assert gencg(*words, "cut")[0] == 130
+        left[name] = {path.name for path in Path("cut").iterdir()}
+        assert load_checkpoint("cut/further.pt")["step"] == (5 if name == "fit" else 10)
+    assert "reheating0.pt" not in left["reheat"]
+    assert "reheating2.pt" in left["as_result"]
+    assert ["checkpoint.pt" in names for names in left.values()] == [False, False, False, True]
+
+    assert gencg(*words, "cut")[0] == gencg(*words, "whole")[0] == 0
+    assert same_parameters("cut", "whole")
+    cut, whole = (load_checkpoint(f"{name}/checkpoint.pt") for name in ("cut", "whole"))
+    for (beta, soft), (other, same) in zip(cut["snapshots"], whole["snapshots"], strict=True):
+        assert beta == other
+        assert all(torch.equal(soft[key], same[key]) for key in soft)
+    # The step that was lost was computed, too, and once more the energy of the reference
+    assert cut["energy_calls"] == whole["energy_calls"] + 51
+    assert [info.step for info in RunFolder.open("cut").history()] == list(range(1, 11))
+    files = [{path.name for path in Path(name).iterdir()} for name in ("cut", "whole")]
+    assert files[0] == files[1]
+    assert not {"further.pt", "reheating0.pt"} & files[0]
+    origins = [json.loads(Path(f"{name}/origin.json").read_text()) for name in ("cut", "whole")]
+    assert origins[0] == origins[1]
+    assert origins[0]["energy_calls"] == 12345
+
+
+def test_a_further_training_keeps_the_time_limit_and_its_source(
+    well: Path, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(well, "a")
+    shutil.copytree(well, "other")
+    words = ["fit", "double-well", *FURTHER, "--further-calls", "1e3", "--quiet", "--generator"]
+    asked = iter(range(1, 100))
+    with monkeypatch.context() as patch:
+        patch.setattr(Deadline, "due", lambda self: next(asked) == 4)
+        code, out, err = gencg(*words, "a", "--out", "cut", "--time-limit", "1h")
+    assert (code, out) == (75, "")
+    assert "time is up at step 4 of 10" in err
+    # What is there is not of another generator, not even where no step is in the table
+    Path("cut/metrics.csv").unlink()
+    code, _, err = gencg(*words, "other", "--out", "cut")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "generator is a there and other here" in err
+    assert gencg(*words, "a", "--out", "cut")[0] == gencg(*words, "a", "--out", "whole")[0] == 0
+    assert same_parameters("cut", "whole")
+
+
 NO_GENERATOR = {
+    "none to train further": (
+        ("double-well", "--further-calls", "5e3"), "got 5000 without one; give it with --generator",
+    ),
+    "too few further calls": (
+        ("double-well", "--generator", "WELL", "--further-calls", "600"),
+        "`further_calls` must be at least 1024, two steps of 512, got 600",
+    ),
+    "a budget of less than the further calls": (
+        ("double-well", "--generator", "WELL", "--further-calls", "5e6", "--energy-calls", "1e6"),
+        "5000000 of training it further, samples",
+    ),
+    "a ladder of a further training": (
+        ("double-well", "--generator", "WELL", "--further-calls", "5e3", "--tempering", "kl"),
+        "`tempering` is of a training from hot to cold",
+    ),
+    "a rate without further calls": (
+        ("double-well", "--generator", "WELL", "--learning-rate", "1e-3"),
+        "leave it out, or train it with --further-calls",
+    ),
     "a word": (("double-well", "--generator", "no-run"), "no-run is not a run folder"),
     "none of this name": (("double-well", "--generator", "shipped"), "is there for alanine-"),
     "other files": (

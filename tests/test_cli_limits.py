@@ -208,6 +208,18 @@ def test_a_forecast_adds_up() -> None:
     assert after_training(without, 2.0) == pytest.approx(rest - without.training_calls // 500 * 2.0)
 
 
+def test_a_forecast_holds_the_further_training_of_a_generator() -> None:
+    config = RunConfig("double-well", generator="shipped", further_calls=50_000).resolve(
+        double_well()
+    )
+    costs = Costs.from_step(2.0, config.batch_size)
+    stages = stage_seconds(config, costs)
+    assert stages["training"] == (50_000 + 150_000) // 512 * 2.0
+    # Hotter soft blocks are made after it
+    further = 50_000 // 512 * 2.0
+    assert after_training(config, 2.0) == pytest.approx(sum(stages.values()) - further)
+
+
 def test_a_forecast_of_flow_matching_weighs_both_kinds_of_steps() -> None:
     budget = {"energy_calls": 1_000_000, "n_samples": 1000, "batch_size": 500, "n_cvs": 0}
     config = RunConfig("double-well", decoder="flow-matching", **budget).resolve(double_well())

@@ -312,6 +312,75 @@ def test_without_training_the_budget_goes_to_what_comes_after(n_cvs, coverage, t
     assert again.joint_calls == config.joint_calls
 
 
+@pytest.mark.parametrize("n_cvs", ["auto", 0])
+@pytest.mark.parametrize("total", [None, 700_000, 10_000_000])
+def test_further_calls_come_before_what_the_other_stages_share(n_cvs, total) -> None:
+    given = RunConfig("alanine-dipeptide", generator="shipped", n_cvs=n_cvs, energy_calls=total)
+    config = dataclasses.replace(given, further_calls=200_000).resolve(alanine_dipeptide())
+    assert config.training_calls == 200_000
+    left = None if total is None else total - 200_000
+    without = dataclasses.replace(given, energy_calls=left).resolve(alanine_dipeptide())
+    assert without.training_calls == 0
+    assert config.energy_calls == without.energy_calls + 200_000
+    for stage in ("reheating", "covering", "joint", "mode"):
+        assert getattr(config, f"{stage}_calls") == getattr(without, f"{stage}_calls")
+    assert config.optimisation().learning_rate == pytest.approx(1e-3)
+    assert config.resolve(alanine_dipeptide()) == config
+    again = RunConfig.from_json(config.to_json())
+    assert again.differences(config) == []
+    assert without.differences(dataclasses.replace(without, further_calls=0)) == []
+    (told,) = dataclasses.replace(config, further_calls=None).differences(config)
+    assert told == "further_calls is 200000 there and None here"
+
+
+@pytest.mark.parametrize("n_cvs", ["auto", 0])
+def test_the_least_budget_holds_the_further_calls(n_cvs) -> None:
+    given = {"n_cvs": n_cvs, "generator": "shipped", "n_samples": 1000, "coverage_calls": 500}
+    match = "of training it further, samples and"
+    with pytest.raises(ValueError, match=match) as told:
+        RunConfig("double-well", **given, further_calls=2000, energy_calls=2100)
+    least = int(re.search(r"at least (\d+)", str(told.value))[1])
+    with pytest.raises(ValueError, match=match):
+        RunConfig("double-well", **given, further_calls=2000, energy_calls=least - 1)
+    config = RunConfig("double-well", **given, further_calls=2000, energy_calls=least)
+    assert config.training_calls == 2000
+    assert config.extra_calls(least) <= least - 2000
+    if config.discovers:
+        assert config.covering_calls >= 500
+        assert config.joint_calls >= 2 * config.batch_size
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (
+            {"generator": None},
+            "`further_calls` are for a generator .*got 5000 without.*--generator",
+        ),
+        ({"further_calls": 1000}, "`further_calls` must be at least 1024, two steps of 512, got 1"),
+        ({"further_calls": -1}, "`further_calls` must be a whole number of at least 0, got -1"),
+        ({"further_calls": 2.5}, "`further_calls` must be a whole number of at least 0, got 2.5"),
+        ({"decoder": "flow-matching"}, "`generator` goes with the spline decoder"),
+        ({"tempering": "ess"}, "`tempering` is of a training from hot to cold.*got ess; leave it"),
+        ({"start_temperature": 700.0}, "`start_temperature` is of a training from hot to cold"),
+    ],
+)
+def test_wrong_further_calls_are_refused(change, match) -> None:
+    given = {"generator": "shipped", "further_calls": 5000} | change
+    with pytest.raises(ValueError, match=match):
+        RunConfig("alanine-dipeptide", **given).resolve(alanine_dipeptide())
+
+
+def test_a_further_training_takes_rate_and_estimator() -> None:
+    config = RunConfig(
+        "alanine-dipeptide", generator="shipped", further_calls=5000, learning_rate=6e-3,
+        estimator="path",
+    ).resolve(alanine_dipeptide())  # fmt: skip
+    assert config.optimisation().learning_rate == pytest.approx(2e-3)
+    # None are none, with a generator and without
+    assert RunConfig("double-well", further_calls=0) == RunConfig("double-well")
+
+
 @pytest.mark.parametrize(
     "change",
     [{"learning_rate": 1e-3}, {"tempering": "ess"}, {"estimator": "path"},

@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gencg import files
+from gencg import files, pretrained
 from gencg.drawn import Parts
 from gencg.ensemble import draw
 from gencg.export import read_samples
@@ -117,6 +117,30 @@ def test_a_kill_at_any_file_operation_loses_nothing(robustness, gencg, caplog) -
     assert gencg(*TINY, "--seed", 1, "--out", "other")[0] == 0
     differ = compare.differences(Path("watched"), Path("other"))
     assert {line.partition(".")[0] for line in differ} >= {"checkpoint", "samples", "metrics"}
+
+
+def test_a_kill_while_a_generator_is_trained_further_loses_nothing(
+    robustness, gencg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = importlib.import_module("experiments.robustness.kill")
+    assert gencg(*TINY, "--out", "source")[0] == 0
+    folder = RunFolder.open("source")
+    monkeypatch.setattr(pretrained, "FOLDER", Path())
+    about = {"command": "gencg run double-well", "seed": 0, "energy_calls": 3600, "ess": 0.1}
+    pretrained.write(execute.trained(folder.system(), folder), "double-well.pt", about=about)
+    # The generator of a file is heated, too, in twenty steps of each temperature
+    words = [*TINY, "--batch-size", "20", "--energy-calls", "1600", "--coverage-calls", "0",
+             "--generator", "shipped", "--further-calls", "200"]  # fmt: skip
+    left = []
+
+    def call(arguments: list[str]) -> None:
+        left.append({path.name for path in Path(arguments[-1]).iterdir()})
+        assert gencg(*arguments)[0] == 0
+
+    found = kill.operations(words, Path(), every=40, call=call)
+    assert found["wrong"] == []
+    assert any("further.pt" in names and "reheating0.pt" not in names for names in left)
+    assert any({"further.pt", "reheating0.pt"} <= names for names in left)
 
 
 @pytest.mark.parametrize("at", [0, 5, 9])

@@ -250,6 +250,27 @@ def test_methods_tell_what_is_known(settings, summary, words) -> None:
     )
 
 
+def test_methods_tell_a_further_training() -> None:
+    system = double_well()
+    config = RunConfig(
+        "double-well", generator="runs/a", further_calls=50_000, learning_rate=6e-3, batch_size=64,
+        seed=7,
+    ).resolve(system)  # fmt: skip
+    summary = {"generator": {"source": "runs/a", "energy_calls": 1234}, "energy_calls": 70_000,
+               "wall_seconds": 1.0}  # fmt: skip
+    section = methods_section(
+        system, replace(ensemble_of(system), temperature=300.0), summary,
+        settings=dataclasses.asdict(config), history=HISTORY, optimisation=config.optimisation(),
+    )  # fmt: skip
+    assert "taken over from runs/a, trained with 1,234 energy calls. It was trained further at " \
+        "300 K by path gradients" in section  # fmt: skip
+    calls = f"({HISTORY[-1].energy_calls:,} energy calls; Muon"
+    assert f"in {len(HISTORY):,} steps of 64 configurations {calls}" in section
+    assert "learning rate 0.002, seed 7)." in section
+    assert "The temperature" not in section
+    assert "All from the further training on took 70,000 energy calls" in section
+
+
 def test_methods_name_the_program_of_the_energy() -> None:
     versions = dict.fromkeys(("torch", "openmm", "rdkit", "tblite"), "1")
     peptide = alanine_dipeptide()

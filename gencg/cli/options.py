@@ -65,8 +65,8 @@ TRAINING = (
     click.option(
         "--learning-rate",
         type=float,
-        help="Rate of the optimiser; decoders of one stage take a third of it, and flow-matching "
-        "three times as much.  [0.003]",
+        help="Rate of the optimiser; decoders of one stage and --further-calls take a third of it, "
+        "and flow-matching three times as much.  [0.003]",
     ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
@@ -74,6 +74,11 @@ TRAINING = (
         "--generator",
         metavar="shipped|RUN",
         help="Take a trained one: that of TARGET in gencg, or of another run.  [train one]",
+    ),
+    click.option(
+        "--further-calls",
+        type=COUNT,
+        help="Energy calls spent first on training that of --generator further.  [0]",
     ),
     click.option(
         "--decoder", metavar="KIND", help="spline, flow-matching, gaussian or unimodal.  [spline]"

@@ -18,7 +18,7 @@ class Budget:
     """Energy evaluations of each stage.
 
     Attributes:
-        training: Of the generator, in steps of a batch.
+        training: Of the generator, in steps of a batch; of one that was taken over, further.
         reheating: Of a generator that was taken over; see `gencg.discover.reheat`.
         covering: Samples that cover barriers.
         joint: Training of the joint model.
@@ -64,7 +64,7 @@ def share_out(
 
 
 def share_out_without_training(
-    total: int | None, *, n_samples: int, discovers: bool, modes: int | None
+    total: int | None, *, n_samples: int, discovers: bool, modes: int | None, further: int = 0
 ) -> Budget:
     """The budget of a run whose generator is there: each stage its most, or the same share of it.
 
@@ -73,24 +73,26 @@ def share_out_without_training(
         n_samples: As in `share_out`.
         discovers: As in `share_out`.
         modes: As in `share_out`.
+        further: Of training it further, in full before all other stages.
     """
     samples = n_samples * (1 + discovers)
     most = [REHEATING_CALLS, *((COVERING_CALLS, JOINT_CALLS) if discovers else (0, 0))]
     most.append(COVERAGE_CALLS if modes is None else 0)
-    left = math.inf if total is None else total - samples - (modes or 0)
+    left = math.inf if total is None else total - samples - (modes or 0) - further
     scale = max(0.0, min(1.0, left / sum(most)))
     reheating, covering, joint, looking = (int(scale * calls) for calls in most)
-    return Budget(0, reheating, covering, joint, looking if modes is None else modes, samples)
+    looking = looking if modes is None else modes
+    return Budget(further, reheating, covering, joint, looking, samples)
 
 
 def least_without_training(
-    *, n_samples: int, discovers: bool, modes: int | None, batch_size: int
+    *, n_samples: int, discovers: bool, modes: int | None, batch_size: int, further: int = 0
 ) -> int:
     """The smallest total with which `share_out_without_training` leaves no stage too little."""
     if not discovers:
-        return n_samples + (modes or 0)
+        return further + n_samples + (modes or 0)
     most = REHEATING_CALLS + COVERING_CALLS + JOINT_CALLS
     most += COVERAGE_CALLS if modes is None else 0
     # Two steps of the joint training, and of one more for rounding
     scale = max((FEWEST_COVERING + 1) / COVERING_CALLS, (2 * batch_size + 1) / JOINT_CALLS)
-    return 2 * n_samples + (modes or 0) + math.ceil(scale * most)
+    return further + 2 * n_samples + (modes or 0) + math.ceil(scale * most)

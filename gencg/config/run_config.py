@@ -77,12 +77,14 @@ class RunConfig:
         coverage_calls: Energy evaluations spent on looking for modes that training lost; 0 does
             not look.
         batch_size: Configurations per training step.
-        learning_rate: Rate of the optimiser after warm-up; a decoder of one stage takes a third,
-            one that is matched three times as much.
+        learning_rate: Rate of the optimiser after warm-up; a decoder of one stage, and a generator
+            that is trained further, takes a third, one that is matched three times as much.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
         generator: Where a trained generator is taken from in place of training one: "shipped" for
             that which comes with gencg, or the folder of a run.
+        further_calls: Energy evaluations for training a generator that is taken over further;
+            None or 0 for none.
         decoder: "spline" or "flow-matching", or one stage: "gaussian" for the model of 2020,
             "unimodal" for a flow with one peak for each z.
         estimator: "covering", "path" or "plain" gradient; see `gencg.fit`.
@@ -109,6 +111,7 @@ class RunConfig:
     tempering: str = "geometric"
     start_temperature: float | None = None
     generator: str | None = None
+    further_calls: int | None = None
     decoder: str = "spline"
     estimator: str = "covering"
     threads: int | None = field(default=None, metadata=BENIGN)
@@ -150,6 +153,8 @@ class RunConfig:
         check_integer(self, "threads", 1, optional=True)
         check_integer(self, "energy_calls", 1, optional=True)
         check_integer(self, "coverage_calls", 0, optional=True)
+        check_integer(self, "further_calls", 0, optional=True)
+        object.__setattr__(self, "further_calls", self.further_calls or None)
         for name, known in (
             ("tempering", TEMPERINGS), ("estimator", ESTIMATORS), ("decoder", DECODERS),
             ("descriptors", DESCRIPTORS),
@@ -195,6 +200,11 @@ class RunConfig:
             )
         if self.generator is not None:
             return self._check_without_training()
+        if self.further_calls is not None:
+            raise ValueError(
+                f"`further_calls` are for a generator that is there, got {self.further_calls} "
+                "without one; give it with --generator, or raise --energy-calls to train longer"
+            )
         if self.energy_calls is not None and self.training_calls < 2 * self.batch_size:
             raise ValueError(
                 f"`energy_calls` must leave two steps of {self.batch_size} for training beside "
@@ -216,30 +226,50 @@ class RunConfig:
             raise ValueError(
                 f"`generator` goes with the spline decoder, got {self.decoder}; leave one out"
             )
+        further = self.further_calls or 0
+        if 0 < further < 2 * self.batch_size:
+            raise ValueError(
+                f"`further_calls` must be at least {2 * self.batch_size}, two steps of "
+                f"{self.batch_size}, got {further}; raise it, or leave it out to take the "
+                "generator as it is"
+            )
         least = least_without_training(
             n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size, further=further,
         )  # fmt: skip
         if self.energy_calls is not None and self.energy_calls < least:
+            training = f"{further} of training it further, " if further else ""
             raise ValueError(
                 f"`energy_calls` must be at least {least} with a generator that is there, for "
-                f"samples and collective variables, got {self.energy_calls}; raise it, draw fewer "
-                "--samples or leave the CVs out with --cvs 0"
+                f"{training}samples and collective variables, got {self.energy_calls}; raise it, "
+                "draw fewer --samples or leave the CVs out with --cvs 0"
             )
 
     def _check_no_training(self, start: float) -> None:
-        """Refuse settings of a training, other than their defaults, where there is none."""
+        """Refuse settings of a training, other than their defaults, where they decide nothing.
+
+        A generator that is trained further has one without a ladder.
+        """
         if self.generator is None:
             return
+        further = self.further_calls is not None
         defaults = {item.name: item.default for item in dataclasses.fields(self)}
         defaults["start_temperature"] = start
-        for name in ("estimator", "learning_rate", "tempering", "start_temperature"):
+        of_ladder, of_any = ("tempering", "start_temperature"), ("estimator", "learning_rate")
+        for name in of_ladder if further else (*of_any, *of_ladder):
             value = getattr(self, name)
-            if value is not None and value != defaults[name]:
+            if value is None or value == defaults[name]:
+                continue
+            if further:
                 raise ValueError(
-                    f"`{name}` is of a training, and with a generator there is none, got "
-                    f"{value}; leave it out"
+                    f"`{name}` is of a training from hot to cold, and a generator is trained "
+                    f"further at the temperature of the run, got {value}; leave it out"
                 )
+            cure = ", or train it with --further-calls" if name in of_any else ""
+            raise ValueError(
+                f"`{name}` is of a training, and with a generator there is none, got "
+                f"{value}; leave it out{cure}"
+            )
 
     def resolve(
         self, system: System, *, inputs: tuple[tuple[str, str, str], ...] | None = None
@@ -307,7 +337,7 @@ class RunConfig:
 
     @property
     def training_calls(self) -> int:
-        """Energy evaluations left for training once the samples are paid for."""
+        """Energy evaluations for training: what all else leaves, or the further ones."""
         if self.energy_calls is None:
             raise ValueError("`energy_calls` is not known before `resolve`")
         return self._budget(self.energy_calls).training
@@ -345,8 +375,9 @@ class RunConfig:
         """Of so many energy evaluations; None, without training, for the most of each stage."""
         if self.generator is not None:
             return share_out_without_training(
-                total, n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls
-            )
+                total, n_samples=self.n_samples, discovers=self.discovers,
+                modes=self.coverage_calls, further=self.further_calls or 0,
+            )  # fmt: skip
         assert total is not None
         return share_out(
             total, n_samples=self.n_samples, discovers=self.discovers, modes=self.coverage_calls,
@@ -354,9 +385,10 @@ class RunConfig:
         )  # fmt: skip
 
     def _recommended_calls(self, training: int) -> int:
-        """Everything, where training takes so many energy evaluations or there is none."""
+        """Everything, where training takes so many energy evaluations or the generator is there."""
         if self.generator is not None:
-            return self._budget(None).extra
+            budget = self._budget(None)
+            return budget.training + budget.extra
         return training + self.extra_calls(training)
 
     def schedule(self) -> TemperingSchedule:
@@ -376,6 +408,9 @@ class RunConfig:
             # In one stage a rare well is lost with the faster optimiser; a third of the rate is
             # what suits Adam
             return Optimisation(learning_rate=self.learning_rate / 3, optimiser="adam")
+        if self.generator is not None:
+            # It begins at a good place, which the full rate would leave
+            return Optimisation(learning_rate=self.learning_rate / 3)
         faster = MATCHING_RATE if self.decoder == "flow-matching" else 1.0
         return Optimisation(learning_rate=faster * self.learning_rate)
 

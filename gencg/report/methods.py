@@ -77,7 +77,7 @@ def methods_section(
         " ".join(_training(system, ensemble, summary, settings, history, optimisation)),
         " ".join(_samples(system, ensemble, summary)),
         " ".join(_variables(summary, settings)),
-        " ".join(_costs(system, summary, versions or {})),
+        " ".join(_costs(system, summary, settings, versions or {})),
     ]
     cited: list[str] = []
     body = "".join(f"<p>{numbered(html.escape(text), cited)}</p>" for text in texts if text)
@@ -142,7 +142,8 @@ def _training(
     if taken:
         calls = number(taken.get("energy_calls"), "{:,}")
         yield f"It was taken over from {taken.get('source')}, trained with {calls} energy calls."
-        return
+        if not settings.get("further_calls"):
+            return
     estimator = _estimator(system, str(settings.get("decoder")), str(settings.get("estimator")))
     if estimator is None or not history:
         return
@@ -150,13 +151,14 @@ def _training(
     if optimisation is not None:
         optimiser = OPTIMISERS[optimisation.optimiser]
         moved = f"{optimiser}, learning rate {optimisation.learning_rate:g}, "
+    further = f" further at {ensemble.temperature:g} K" if taken else ""
     yield (
-        f"It was trained {estimator}, in {len(history):,} steps of {settings['batch_size']} "
-        f"configurations ({history[-1].energy_calls:,} energy calls; {moved}"
-        f"seed {settings['seed']})."
+        f"It was trained{further} {estimator}, in {len(history):,} steps of "
+        f"{settings['batch_size']} configurations ({history[-1].energy_calls:,} energy calls; "
+        f"{moved}seed {settings['seed']})."
     )
     hot = settings.get("start_temperature")
-    if hot is not None:
+    if hot is not None and not taken:
         ladder = "none" if hot == ensemble.temperature else str(settings.get("tempering"))
         yield f"The temperature {TEMPERINGS[ladder].format(hot=hot)}."
 
@@ -225,11 +227,16 @@ def _variables(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Itera
 
 
 def _costs(
-    system: System, summary: Mapping[str, Any], versions: Mapping[str, Any]
+    system: System,
+    summary: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    versions: Mapping[str, Any],
 ) -> Iterator[str]:
     calls, seconds = summary.get("energy_calls"), summary.get("wall_seconds")
     if calls is not None:
         what = "All after that" if summary.get("generator") else "All of it"
+        if settings.get("further_calls"):
+            what = "All from the further training on"
         yield f"{what} took {calls:,} energy calls and {duration(seconds)}."
     programs = ("gencg", "torch", PROGRAMS.get(type(system.energy).__name__), "python")
     known = [f"{name} {versions[name]}" for name in programs if name and versions.get(name)]

@@ -27,7 +27,7 @@ from gencg.run.collective import Discovery, discover, discovered
 from gencg.run.explain import explain_slow, explained, forget_explanations
 from gencg.run.folder import RunFolder
 from gencg.run.forecast import Costs, stage_seconds
-from gencg.run.generator import find_generator, take_over
+from gencg.run.generator import find_generator, forget_trainings, take_over
 from gencg.run.metrics import MetricsWriter
 from gencg.run.record import summarise, summarise_cvs, versions, write_json
 from gencg.systems.base import System
@@ -59,13 +59,13 @@ def train(
     folder.check_current()
     # A damaged checkpoint is refused here, before anything is written
     if is_trained(folder):
+        # Killed right after its checkpoint, they are still there
+        forget_trainings(folder)
         return _fit(system, folder, ())
     count_lost(folder)
     write_json(folder.path / "versions.json", versions())
-    if folder.config.generator is not None:
-        return _taken(system, folder, deadline=deadline, announce=announce)
     with MetricsWriter(folder.path / "metrics.csv") as metrics:
-        return _fit(system, folder, [metrics, *reporters], deadline)
+        return _fit(system, folder, [metrics, *reporters], deadline, announce)
 
 
 def check_generator(system: System, config: RunConfig) -> None:
@@ -106,12 +106,13 @@ def count_lost(folder: RunFolder) -> None:
     The table of metrics has a line for every step, the checkpoint is older.
     """
     history = folder.history()
-    if not history or not folder.checkpoint.exists():
+    path = folder.checkpoint if folder.config.generator is None else folder.further
+    if not history or not path.exists():
         return
-    last, content = history[-1], load_checkpoint(folder.checkpoint)
+    last, content = history[-1], load_checkpoint(path)
     if last.energy_calls > content["energy_calls"]:
         names = ("energy_calls", "gradient_calls", "seconds")
-        save_checkpoint(folder.checkpoint, content | {n: getattr(last, n) for n in names})
+        save_checkpoint(path, content | {n: getattr(last, n) for n in names})
 
 
 def _fit(
@@ -119,12 +120,16 @@ def _fit(
     folder: RunFolder,
     reporters: Sequence[Reporter],
     deadline: Deadline | None = None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
     config = folder.config
+    stop = None if deadline is None else deadline.due
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.generator is not None:
-        return _taken(system, folder)
+        return take_over(
+            system, folder, trained=trained, reporters=reporters, stop=stop, announce=announce
+        )
     return fit(
         system,
         **fit_options(system, config),
@@ -132,25 +137,7 @@ def _fit(
         checkpoint=folder.checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
-        stop=None if deadline is None else deadline.due,
-    )
-
-
-def _taken(
-    system: System,
-    folder: RunFolder,
-    *,
-    deadline: Deadline | None = None,
-    announce: Callable[[str], None] = lambda text: None,
-) -> FitResult:
-    if folder.config.threads is not None:
-        torch.set_num_threads(folder.config.threads)
-    return take_over(
-        system,
-        folder,
-        trained=trained,
-        stop=None if deadline is None else deadline.due,
-        announce=announce,
+        stop=stop,
     )
 
 

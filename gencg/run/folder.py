@@ -40,9 +40,9 @@ from gencg.training import StepInfo
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
-    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "origin.json", "metrics.csv",
-    "tensorboard", "structures.pdb",
-    "versions.json", "structure.pdb", "structure.cif", INPUTS, "config.json",
+    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "further.pt", "origin.json",
+    "metrics.csv", "tensorboard", "structures.pdb", "versions.json", "structure.pdb",
+    "structure.cif", INPUTS, "config.json",
 )  # fmt: skip
 """What a run writes, the settings last; `--override` removes these and nothing else."""
 FOLDERS = ("figures", "drawing", "draws", "export", "basins", "states", "tensorboard", INPUTS)
@@ -56,7 +56,7 @@ DRAWN = (
 """What other processes than the first do without."""
 WRITTEN_ONCE = ("generator.json", "origin.json")
 """What no later start writes again."""
-BEGUN = ("metrics.csv", "checkpoint.pt", "summary.json")
+BEGUN = ("metrics.csv", "further.pt", "checkpoint.pt", "summary.json")
 """What shows that a run has something to lose."""
 
 
@@ -258,6 +258,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The training state."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def further(self) -> Path:
+        """The state of training a generator further that was taken over; gone once it is done."""
+        return self.path / "further.pt"
 
     @property
     def cvs(self) -> Path:

@@ -97,8 +97,12 @@ def stage_seconds(config: RunConfig, costs: Costs) -> dict[str, float]:
 
 
 def after_training(config: RunConfig, step_seconds: float) -> float:
-    """Seconds of everything after the training, for the time of one of its first steps."""
+    """Seconds of everything after the training, for the time of one of its first steps.
+
+    Hotter soft blocks of a generator that was trained further are made after it.
+    """
     matched = matches(config)
     average = step_seconds * (OF_MATCHING if matched else 1.0)
     costs = Costs.from_step(average, config.batch_size, matched=matched)
-    return sum(stage_seconds(config, costs).values()) - stage_seconds(config, costs)["training"]
+    training = config.training_calls // config.batch_size * costs.step
+    return sum(stage_seconds(config, costs).values()) - training

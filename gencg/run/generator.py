@@ -1,6 +1,7 @@
 """A run whose generator is taken over: the one that comes with gencg, or that of another run."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,13 +9,15 @@ import torch
 from gencg import parallel, pretrained
 from gencg.config import SHIPPED, RunConfig
 from gencg.discover import REHEATING, reheat
-from gencg.fit import FitResult, as_result
+from gencg.fit import FitResult, as_result, fit
 from gencg.models.build import build_model
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
 from gencg.systems.base import System
 from gencg.systems.registry import default_force_field
 from gencg.target import BoltzmannTarget
+from gencg.tempering import NoTempering
+from gencg.training import Reporter
 
 SAME_ENERGY = 1e-3
 """Deviation in kJ/mol up to which two force fields are the same."""
@@ -27,18 +30,21 @@ def take_over(
     folder: RunFolder,
     *,
     trained: Trained,
+    reporters: Sequence[Reporter] = (),
     stop: Callable[[], bool] | None = None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
     """The generator that a run's settings name, as a training of no steps in its folder.
 
-    Soft blocks of hotter stages come with that of a run. The file of a shipped one holds none,
-    so that they are made (`reheat`), and counted as the run's own energy calls.
+    Where they ask for it, it is first trained further. Soft blocks of hotter stages come with
+    that of a run. The file of a shipped one holds none, so that they are made (`reheat`). Both
+    are counted as the run's own energy calls.
 
     Args:
         system: What the run samples.
         folder: The run; if it has a checkpoint, all is read from it.
         trained: Gives the generator of another run.
+        reporters: As in `fit`, of the further training.
         stop: As in `fit`.
         announce: Called with a line of text for each thing done.
 
@@ -61,7 +67,10 @@ def take_over(
         f"{origin['energy_calls']:,} energy calls"
     )
     result = as_result(system, source.model, target=target, seed=config.seed)
-    snapshots, spent = source.state.snapshots, (0, 0)
+    if config.further_calls is not None:
+        announce(f"training it further with {config.further_calls:,} energy calls")
+        result = train_further(result, folder, reporters=reporters, stop=stop)
+    snapshots, spent = source.state.snapshots, (result.energy_calls, result.gradient_calls)
     if not snapshots and config.reheating_calls:
         announce(f"heating its soft coordinates with {config.reheating_calls:,} energy calls")
         hot = reheat(
@@ -73,23 +82,70 @@ def take_over(
             checkpoint_seconds=config.checkpoint_seconds,
             stop=stop,
         )
-        snapshots, spent = hot.snapshots, (hot.energy_calls, hot.gradient_calls)
+        snapshots = hot.snapshots
+        spent = spent[0] + hot.energy_calls, spent[1] + hot.gradient_calls
     write_json(folder.path / "origin.json", origin)
     result = as_result(
         system,
-        source.model,
+        result.model,
         target=target,
         seed=config.seed,
         checkpoint=folder.checkpoint,
         snapshots=snapshots,
         ladder=source.ladder,
+        history=result.history,
         energy_calls=spent[0],
         gradient_calls=spent[1],
     )
-    if parallel.rank() == 0:
-        for name in REHEATING:
-            (folder.path / name).unlink(missing_ok=True)
+    forget_trainings(folder)
     return result
+
+
+def train_further(
+    result: FitResult,
+    folder: RunFolder,
+    *,
+    reporters: Sequence[Reporter] = (),
+    stop: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Train a copy of a generator further at its temperature, with the further calls of a run.
+
+    The rate rises to a third of that of the settings: the generator begins at a good place, which
+    the full one would leave. There is no ladder from hot to cold, which is what finds states.
+
+    Args:
+        result: The generator, which stays as it is.
+        folder: The run, which keeps the training until `forget_trainings`.
+        reporters: As in `fit`.
+        stop: As in `fit`.
+
+    Raises:
+        TrainingError: If training cannot go on.
+        TimeIsUp: If `stop` said so; the same call goes on.
+    """
+    config = folder.config
+    return fit(
+        result.system,
+        temperature=config.temperature,
+        energy_calls=config.training_calls,
+        batch_size=config.batch_size,
+        tempering=NoTempering(),
+        optimisation=config.optimisation(),
+        estimator=config.estimator,
+        model=copy.deepcopy(result.model),
+        seed=config.seed,
+        checkpoint=folder.further,
+        checkpoint_seconds=config.checkpoint_seconds,
+        reporters=reporters,
+        stop=stop,
+    )
+
+
+def forget_trainings(folder: RunFolder) -> None:
+    """Remove what led to the checkpoint of a generator that was taken over."""
+    if parallel.rank() == 0:
+        for path in (folder.further, *(folder.path / name for name in REHEATING)):
+            path.unlink(missing_ok=True)
 
 
 def find_generator(

@@ -52,7 +52,7 @@ def fit(target: str, **options: Any) -> None:
         return
     numbers = {
         "out": str(path),
-        "steps": result.state.step,
+        "steps": result.steps,
         "energy_calls": result.energy_calls,
         "gradient_calls": result.gradient_calls,
         "seconds": result.seconds,
