@@ -325,8 +325,7 @@ class Trainer:
         for group in state.optimiser.param_groups:
             group["lr"] = rate
         with torch.random.fork_rng(enabled=True):
-            # A stream per step: a resumed run needs no memory of the streams before it
-            torch.manual_seed(_mix(state.seed, state.step))
+            torch.manual_seed(step_seed(state.seed, state.step))
             parameter = next(state.model.parameters())
             rounded = self.optimisation.products(parameter) if self.objective.rounds else None
             with products_in(rounded):
@@ -514,8 +513,15 @@ def _info(
     )
 
 
-def _mix(seed: int, step: int) -> int:
-    """One 63-bit seed out of two numbers (splitmix64)."""
+def step_seed(seed: int, step: int) -> int:
+    """One 63-bit seed out of two numbers (splitmix64).
+
+    A stream for each step: a resumed run needs no memory of the streams before it.
+
+    Args:
+        seed: Seed of the run.
+        step: Steps done.
+    """
     value = (seed * 0x9E3779B97F4A7C15 + step + 1) & 0xFFFFFFFFFFFFFFFF
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF

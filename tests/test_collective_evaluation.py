@@ -6,6 +6,7 @@ themselves.
 
 import dataclasses
 import importlib
+import json
 import math
 import subprocess
 import sys
@@ -18,15 +19,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cv_samples import made_up_ensemble
 from torch.testing import assert_close
 
 import gencg
+from gencg.analysis import candidate_terms, explain
+from gencg.config import RunConfig
 from gencg.energies.base import Energy
 from gencg.systems.registry import FORCE_FIELDS
 from gencg.units import BOLTZMANN_CONSTANT
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["dynamics", "score", "metadynamics", "batched", "run", "table"]
+SCRIPTS = ["dynamics", "score", "metadynamics", "batched", "run", "table", "explained"]
 KT = BOLTZMANN_CONSTANT * 300.0
 
 
@@ -331,6 +335,35 @@ def test_features_do_not_see_which_hydrogen_is_which(dipeptide) -> None:
         torch.exp(1j * features.soft_torsions(dipeptide, x)),
     )
     assert_close(features.quad_torsions(quads, turned), features.quad_torsions(quads, x))
+
+
+# --- Formulas ------------------------------------------------------------------------------------
+
+
+def test_formulas_of_slow_functions_are_told_run_by_run(dipeptide, tmp_path: Path) -> None:
+    table = module("explained").table
+    ensemble = made_up_ensemble(dipeptide, 3000)
+    terms = candidate_terms(ensemble, coordinates=dipeptide.coordinates)
+    names = [term.name for term in terms.candidates]
+    step = terms.values([names.index("cos phi(ALA2)")])[:, 0]
+    noise = np.random.default_rng(0).standard_normal(len(step))
+    found = [
+        explain(terms, values, name=name, n_bootstraps=10).numbers()
+        for name, values in (("slow 1", 3 * step), ("slow 2", noise), ("cos phi(ALA2)", step))
+    ]
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "config.json").write_text(RunConfig("butane").to_json())
+    with pytest.raises(ValueError, match="holds no explanation of a slow function"):
+        table([tmp_path])
+    (tmp_path / "figures" / "explain.json").write_text(json.dumps({"explanations": found}))
+    _, _, *rows = (
+        [c.strip() for c in line.split("|")][1:-1] for line in table([tmp_path]).splitlines()
+    )
+    # Collective variables are not slow functions
+    assert [row[:2] for row in rows] == [[tmp_path.name, "slow 1"], [tmp_path.name, "slow 2"]]
+    assert rows[0][2:6] == ["1", "3.00 cos phi(ALA2)", "1.000 ± 0.000", "1.00 / 1.00"]
+    assert rows[1][3] == "no short formula"
+    assert all(rows[1][k].startswith("(") for k in (2, 4, 5))
 
 
 # --- Metadynamics --------------------------------------------------------------------------------

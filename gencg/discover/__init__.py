@@ -1,6 +1,7 @@
 """From a trained generator to slow collective variables and the joint model."""
 
 from gencg.discover.covering import covering_samples as covering_samples
+from gencg.discover.joint import REFIT as REFIT
 from gencg.discover.joint import fit_joint as fit_joint
 from gencg.discover.reheating import REHEATING as REHEATING
 from gencg.discover.reheating import Reheated as Reheated

@@ -1,5 +1,6 @@
 """The joint model of prior, decoder and encoder, around a generator and its slow CVs."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gencg import parallel
 from gencg.checkpoint import load_checkpoint
 from gencg.discover.refit import refit_soft
 from gencg.discover.slow_cvs import SlowCVs
@@ -14,6 +16,9 @@ from gencg.fit import FitResult, as_result, fit
 from gencg.models.collective import collective_model
 from gencg.tempering import NoTempering
 from gencg.training import Optimisation, Reporter
+
+REFIT = "refit.pt"
+"""Name of the checkpoint of the forward fit, beside that of the joint training."""
 
 
 def fit_joint(
@@ -53,12 +58,14 @@ def fit_joint(
         batch_size: Configurations per step.
         optimisation: Learning rate and averaging of the joint training.
         seed: Decides everything random.
-        checkpoint: As in `fit`.
-        checkpoint_seconds: As in `fit`.
+        checkpoint: As in `fit`; beside it the forward fit keeps itself as `REFIT`, which goes
+            when the joint training is done.
+        checkpoint_seconds: As in `fit`, and of the forward fit.
         reporters: As in `fit`.
         stop: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
+    fitted = None if checkpoint is None else Path(checkpoint).with_name(REFIT)
     there = checkpoint is not None and Path(checkpoint).exists()
     if checkpoint is not None and there:
         # Of a model that is there it is not to be chosen; its decoder is of that width
@@ -76,13 +83,23 @@ def fit_joint(
         announce("fitting prior and decoder to the generator's soft coordinates")
         k = slow.map.n_soft
         n_steps = n_refit_steps or (200 * max(4, k) if k <= 8 else 500 * k)
-        refit(model, result.model, n_steps=n_steps, seed=seed, stop=stop)
+        refit(
+            model,
+            result.model,
+            n_steps=n_steps,
+            seed=seed,
+            checkpoint=fitted,
+            checkpoint_seconds=checkpoint_seconds,
+            stop=stop,
+        )
     if energy_calls == 0:
-        return as_result(
+        joint = as_result(
             result.system, model, target=result.target, seed=seed + 1, checkpoint=checkpoint
         )
+        _forget(fitted)
+        return joint
     announce("training the joint model")
-    return fit(
+    joint = fit(
         result.system,
         temperature=result.target.temperature,
         energy_calls=energy_calls,
@@ -98,3 +115,13 @@ def fit_joint(
         reporters=reporters,
         stop=stop,
     )
+    _forget(fitted)
+    return joint
+
+
+def _forget(fitted: Path | None) -> None:
+    """Remove the forward fit, which the checkpoint of the joint model has taken up."""
+    if fitted is not None and parallel.rank() == 0 and fitted.exists():
+        # A finished run may be one to read only
+        with contextlib.suppress(OSError):
+            fitted.unlink()

@@ -1,21 +1,29 @@
 """Prior and soft decoder of a joint model, fitted to the soft block of the generator."""
 
 import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gencg import parallel
+from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.deadline import TimeIsUp
 from gencg.importance import effective_sample_size
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import CollectiveDecoder
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.optimisers import MuonAdam
+from gencg.training import MAX_SKIPPED, TrainingError, step_seed
 
 LARGEST = 3.0
 """Deviation of a log ratio in kT that is the largest to pull in the fit of the variance."""
+MAX_GRADIENT_NORM = 10.0
+"""Gradients are clipped to this norm."""
 
 
 def refit_soft(
@@ -28,6 +36,8 @@ def refit_soft(
     optimiser: str = "muon",
     finish: float = 0.5,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
     stop: Callable[[], bool] | None = None,
 ) -> float:
     r"""Forward KL of prior and soft decoder to the generator's soft coordinates.
@@ -51,15 +61,21 @@ def refit_soft(
         learning_rate: Rate at the beginning; it falls to zero along a cosine.
         optimiser: "adam", or "muon" (`MuonAdam`).
         finish: Share of the steps, at the end, that fit the variance.
-        seed: Decides everything random.
+        seed: Decides everything random; step k draws from a stream of its own.
+        checkpoint: File to write the fit to; if it exists, the fit goes on from it and ends with
+            the same parameters as one that was not interrupted.
+        checkpoint_seconds: Wall time between two checkpoints.
         stop: Asked before every step whether to stop.
 
     Raises:
         ValueError: If `finish` is outside [0, 1] or there is no such optimiser.
-        TimeIsUp: If `stop` said so; the fit then begins again.
+        TrainingError: If the loss or its gradient is not finite in `MAX_SKIPPED` steps in a row;
+            fewer are skipped.
+        CheckpointError: If `checkpoint` is damaged or of a fit with other settings.
+        TimeIsUp: If `stop` said so; the fit goes on from `checkpoint`, and begins again without.
 
     Returns:
-        The mean log ratio of the last batch: the divergence left, in kT.
+        The mean log ratio of the last batch that was finite: the divergence left, in kT.
 
     References:
         | VarGrad: a low-variance gradient estimator for variational inference (Richter et al.,
@@ -72,31 +88,131 @@ def refit_soft(
     decoder = model.decoder
     assert isinstance(decoder, CollectiveDecoder)
     trained = nn.ModuleList([model.prior, decoder.flow.near, decoder.flow.rest])
-    parameters = list(trained.parameters())
     moving: torch.optim.Optimizer = (
-        torch.optim.Adam(parameters, lr=learning_rate)
+        torch.optim.Adam(trained.parameters(), lr=learning_rate)
         if optimiser == "adam"
         else MuonAdam(trained, lr=learning_rate)
     )
-    last = math.nan
+    settings = {
+        "n_steps": n_steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "optimiser": optimiser,
+        "finish": finish,
+        "seed": seed,
+        "resolution": float(decoder.flow.resolution),
+    }
+    state = _State(trained, moving, settings)
+    path = None if checkpoint is None else Path(checkpoint)
+    # Process 0 alone writes the file; the others read it before the first step, which needs all
+    if path is not None and parallel.agree(path.exists()):
+        state.read(path)
+    saved, begun = time.monotonic(), state.step
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for step in range(n_steps):
-            if stop is not None and parallel.agree(stop()):
-                raise TimeIsUp("time is up in the fit of prior and decoder, which begins again")
+        while state.step < n_steps:
+            late = stop is not None and parallel.agree(stop())
+            if late or time.monotonic() - saved > checkpoint_seconds:
+                state.write(path)
+                saved = time.monotonic()
+            if late:
+                goes_on = "begins again" if path is None else f"goes on from {path}"
+                raise TimeIsUp(
+                    f"time is up at step {state.step} of {n_steps} in the fit of prior and "
+                    f"decoder, which {goes_on}"
+                )
             for group in moving.param_groups:
-                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * state.step / n_steps))
+            torch.manual_seed(step_seed(seed, state.step))
             ratio = log_ratio(model, generator, batch_size)
-            loss = ratio.mean()
-            last = float(loss.detach())
-            if step >= (1 - finish) * n_steps:
+            if state.step < (1 - finish) * n_steps:
+                loss = ratio.mean()
+            else:
                 deviation = (ratio - ratio.mean()).detach().clamp(-LARGEST, LARGEST)
                 loss = (deviation * ratio).mean()
-            moving.zero_grad(set_to_none=True)
+            state.advance(loss, float(ratio.detach().mean()))
+    if state.step > begun:
+        state.write(path)
+    return state.divergence
+
+
+@dataclass
+class _State:
+    """What the next step of the fit needs; saved whole, it is the checkpoint.
+
+    Args:
+        trained: The modules that move.
+        optimiser: Moves them.
+        settings: Plain values that decide the course of the fit.
+        step: Steps done, skipped ones too.
+        n_skipped: Steps in a row that were skipped.
+        divergence: Mean log ratio of the last batch that was finite.
+    """
+
+    trained: nn.Module
+    optimiser: torch.optim.Optimizer
+    settings: dict[str, Any]
+    step: int = 0
+    n_skipped: int = 0
+    divergence: float = math.nan
+
+    def advance(self, loss: Tensor, divergence: float) -> None:
+        """One step down a loss; none where it or its gradient is not finite."""
+        self.optimiser.zero_grad(set_to_none=True)
+        norm = math.nan
+        if torch.isfinite(loss):
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-            moving.step()
-    return last
+            parameters = self.trained.parameters()
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM))
+        self.step += 1
+        if math.isfinite(norm):
+            self.optimiser.step()
+            self.n_skipped, self.divergence = 0, divergence
+            return
+        self.n_skipped += 1
+        if self.n_skipped >= MAX_SKIPPED:
+            raise TrainingError(
+                "the fit of prior and decoder cannot go on: its loss or gradient was not finite "
+                f"in {MAX_SKIPPED} steps in a row, up to step {self.step} of "
+                f"{self.settings['n_steps']}; lower `learning_rate`, or check that samples of the "
+                "generator are finite"
+            )
+
+    def write(self, path: Path | None) -> None:
+        """Save it; process 0 does."""
+        if path is not None and parallel.rank() == 0:
+            save_checkpoint(
+                path,
+                {
+                    "settings": self.settings,
+                    "step": self.step,
+                    "n_skipped": self.n_skipped,
+                    "divergence": self.divergence,
+                    "model": self.trained.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                },
+            )
+
+    def read(self, path: Path) -> None:
+        """Continue exactly where a file was written."""
+        content = load_checkpoint(path)
+        cure = "remove that file alone, and the fit of prior and decoder begins again"
+        theirs = content.get("settings", {})
+        for name, value in self.settings.items():
+            if theirs.get(name) != value:
+                raise CheckpointError(
+                    f"checkpoint {path} is of a fit with {name}={theirs.get(name)}, asked is "
+                    f"{value}; {cure}"
+                )
+        try:
+            self.trained.load_state_dict(content["model"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            self.step, self.n_skipped = content["step"], content["n_skipped"]
+            self.divergence = content["divergence"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"checkpoint {path} does not fit this model ({reason}); {cure}"
+            ) from None
 
 
 def log_ratio(model: CoarseGrainedModel, generator: CoarseGrainedModel, n: int) -> Tensor:

@@ -1,6 +1,8 @@
 """PLUMED itself on the file that was written for it, where it is installed."""
 
 import importlib.util
+import logging
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,8 @@ import numpy as np
 
 from gencg.export.checks import Array, ExportError, Quantities
 from gencg.export.plumed_driver import NOT_HERE
+
+logger = logging.getLogger("gencg")
 
 DRIVER = Path(__file__).with_name("plumed_driver.py")
 
@@ -25,7 +29,7 @@ def plumed_itself(path: Path, nodes: Mapping[str, str], x: Array) -> Quantities 
 
     Returns:
         The quantities; None where PLUMED's Python interface is not installed, finds no kernel,
-        or the kernel has no PYTORCH_MODEL or breaks down.
+        or the kernel has no PYTORCH_MODEL; and, which is told, where it breaks down.
 
     Raises:
         ExportError: If PLUMED refuses the file.
@@ -42,8 +46,16 @@ def plumed_itself(path: Path, nodes: Mapping[str, str], x: Array) -> Quantities 
             [sys.executable, "-P", str(DRIVER), str(given), str(found)],
             cwd=path.parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        # Two LibTorch in one process, or one that does not fit, end it by a signal
-        if run.returncode == NOT_HERE or run.returncode < 0:
+        if run.returncode == NOT_HERE:
+            return None
+        if run.returncode < 0:
+            logger.warning(
+                "PLUMED broke down on %s (%s), so that it was not checked by PLUMED itself; its "
+                "LibTorch may be another than the one it was built with: run PLUMED on the file "
+                "before you rely on it",
+                path,
+                _signal_name(-run.returncode),
+            )
             return None
         if run.returncode:
             reason = (run.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -51,3 +63,11 @@ def plumed_itself(path: Path, nodes: Mapping[str, str], x: Array) -> Quantities 
         with np.load(found) as arrays:
             pairs = zip(arrays["values"], arrays["gradients"], strict=True)
             return dict(zip(nodes, pairs, strict=True))
+
+
+def _signal_name(number: int) -> str:
+    """SIGSEGV for 11, for instance."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -29,7 +29,7 @@ from gencg.config import (
     read_object,
     read_small,
 )
-from gencg.discover import REHEATING
+from gencg.discover import REFIT, REHEATING
 from gencg.files import FULL, drafts, write_atomically
 from gencg.run.lock import holding
 from gencg.run.metrics import read_metrics
@@ -40,7 +40,8 @@ from gencg.training import StepInfo
 OWN = (
     "summary.json", "generator.json", "report.html", "figures", "frames.csv", "samples.xtc",
     "samples.dcd", "samples.h5", "topology.pdb", "drawing", "draws", "export", "basins", "states",
-    "joint.pt", "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "further.pt", "origin.json",
+    "joint.pt", REFIT, "cvs.pt", "probes.pt", "checkpoint.pt", *REHEATING, "further.pt",
+    "origin.json",
     "metrics.csv", "tensorboard", "structures.pdb", "versions.json", "structure.pdb",
     "structure.cif", INPUTS, "config.json",
 )  # fmt: skip

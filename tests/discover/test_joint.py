@@ -3,13 +3,18 @@
 Cannot detect how well the fit went; that takes steps and an energy.
 """
 
+import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from gencg.checkpoint import CheckpointError, load_checkpoint
 from gencg.coordinates.base import Cartesian
-from gencg.discover import fit_joint
+from gencg.deadline import TimeIsUp
+from gencg.discover import REFIT, fit_joint
+from gencg.discover import refit as refitting
 from gencg.discover.refit import log_ratio, refit_soft, soft_ess
 from gencg.distributions.solvers import FixedSteps
 from gencg.fit import FitResult, fit
@@ -19,6 +24,7 @@ from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.cv_map import CollectiveMap
 from gencg.models.decoders import SplineDecoder
 from gencg.systems import double_well
+from gencg.training import MAX_SKIPPED, TrainingError
 
 STEPS = FixedSteps(3)
 DECODERS = {
@@ -119,6 +125,129 @@ def test_refit_takes_either_optimiser_and_refuses_others() -> None:
         refit_soft(model, result.model, optimiser="sgd")
     with pytest.raises(ValueError, match=r"`finish` must lie in \[0, 1\], got 2"):
         refit_soft(model, result.model, finish=2)
+
+
+def _same(one: CoarseGrainedModel, other: CoarseGrainedModel) -> bool:
+    others = other.state_dict()
+    return all(torch.equal(value, others[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_a_fit_in_slices_is_the_whole_one(tmp_path, optimiser) -> None:
+    result, path = _bent(), tmp_path / REFIT
+    options = {"n_steps": 12, "batch_size": 50, "optimiser": optimiser}
+    whole = _joint(result)
+    left = refit_soft(whole, result.model, **options)
+    # Stopped on the way through the divergence, then through the variance; then killed
+    for step, more in ((4, 4), (9, 5)):
+        stop = iter([False] * more + [True]).__next__
+        words = f"time is up at step {step} of 12 .* prior and decoder, which goes on from .*refit"
+        with pytest.raises(TimeIsUp, match=words):
+            refit_soft(_joint(result), result.model, checkpoint=path, stop=stop, **options)
+
+    def killed() -> bool:
+        if load_checkpoint(path)["step"] == 10:
+            raise KeyboardInterrupt
+        return False
+
+    refit = partial(refit_soft, checkpoint=path, checkpoint_seconds=0.0, **options)
+    with pytest.raises(KeyboardInterrupt):
+        refit(_joint(result), result.model, stop=killed)
+    sliced = _joint(result)
+    assert not _same(sliced, whole)
+    assert refit(sliced, result.model) == left
+    assert _same(sliced, whole)
+    # Once more nothing is left to do, and nothing is written
+    written = path.stat().st_mtime_ns
+    again = _joint(result)
+    assert refit(again, result.model) == left
+    assert _same(again, whole)
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
+    result, path = _bent(), tmp_path / REFIT
+    options = {"n_steps": 2, "batch_size": 50, "checkpoint": path}
+    refit_soft(_joint(result), result.model, **options)
+    for other in (
+        {"n_steps": 3},
+        {"batch_size": 60},
+        {"learning_rate": 0.1},
+        {"optimiser": "adam"},
+        {"finish": 0.0},
+        {"seed": 1},
+    ):
+        ((name, value),) = other.items()
+        words = rf"refit.pt is of a fit with {name}=.*, asked is {value}; remove that file alone"
+        with pytest.raises(CheckpointError, match=words):
+            refit_soft(_joint(result), result.model, **options | other)
+    wider = collective_model(
+        result.model, CollectiveMap(torch.eye(2), n_cvs=1, periodic=False, n_steps=0), width=24
+    )
+    with pytest.raises(CheckpointError, match=r"refit.pt does not fit this model \(.*begins again"):
+        refit_soft(wider.double(), result.model, **options)
+
+
+def _planted(monkeypatch: pytest.MonkeyPatch, broken: set[int]) -> None:
+    """NaN in the log ratios of some steps."""
+    calls = iter(range(10**6))
+
+    def ratio(*args) -> torch.Tensor:
+        found = log_ratio(*args)
+        return found * torch.nan if next(calls) in broken else found
+
+    monkeypatch.setattr(refitting, "log_ratio", ratio)
+
+
+def test_a_step_that_is_not_finite_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _bent()
+    before = _joint(result)
+    _planted(monkeypatch, {0, 1})
+    model = _joint(result)
+    assert math.isnan(refit_soft(model, result.model, n_steps=2, batch_size=50))
+    assert _same(model, before)
+    _planted(monkeypatch, {1, 3})
+    assert math.isfinite(refit_soft(model, result.model, n_steps=4, batch_size=50))
+    assert not _same(model, before)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_too_many_in_a_row_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    result, path = _bent(), tmp_path / REFIT
+    _planted(monkeypatch, set(range(3, 3 + MAX_SKIPPED)))
+    refit = partial(refit_soft, n_steps=40, batch_size=50, checkpoint=path, checkpoint_seconds=0.0)
+    words = (
+        f"fit of prior and decoder .* in {MAX_SKIPPED} steps in a row, up to step 23 of 40; lower"
+    )
+    with pytest.raises(TrainingError, match=words):
+        refit(_joint(result), result.model)
+    # The file holds the steps up to the last one; how many were skipped is not forgotten
+    assert load_checkpoint(path)["n_skipped"] == MAX_SKIPPED - 1
+    _planted(monkeypatch, {0})
+    with pytest.raises(TrainingError):
+        refit(_joint(result), result.model)
+
+
+@pytest.mark.parametrize("energy_calls", [0, 64])
+def test_the_forward_fit_is_kept_until_the_joint_model_is(tmp_path, energy_calls) -> None:
+    result = _generator("spline")
+    cv_map = CollectiveMap(torch.eye(2), n_cvs=1, periodic=False, n_steps=0).double()
+    joint = partial(
+        fit_joint, result, SimpleNamespace(map=cv_map), energy_calls=energy_calls, batch_size=16,
+        n_refit_steps=3,
+    )  # fmt: skip
+    folder, path = tmp_path / "run", tmp_path / "run" / "joint.pt"
+    folder.mkdir()
+    with pytest.raises(TimeIsUp, match="at step 2 of 3 in the fit of prior and decoder"):
+        joint(checkpoint=path, stop=iter([False, False, True]).__next__)
+    assert [file.name for file in folder.iterdir()] == [REFIT]
+    found = joint(checkpoint=path)
+    assert [file.name for file in folder.iterdir()] == ["joint.pt"]
+    assert _same(found.model, joint(checkpoint=tmp_path / "joint.pt").model)
+    # One that a kill left goes with the next start
+    (folder / REFIT).touch()
+    joint(checkpoint=path)
+    assert [file.name for file in folder.iterdir()] == ["joint.pt"]
 
 
 def test_around_a_continuous_flow_the_joint_model_trains_on() -> None:

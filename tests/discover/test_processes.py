@@ -4,16 +4,19 @@ Cannot detect samples that miss a state: the form knows what was drawn.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from angle_wells import wells
+from torch import Tensor
 from torch.testing import assert_close
 
 from gencg.discover.choose import choose_on_torus
 from gencg.discover.covering import flat_groups
-from gencg.discover.processes import MAX_FUNCTIONS, Coupling, couplings, find_processes
-from gencg.objectives.dirichlet import SoftSamples
+from gencg.discover.processes import MAX_FUNCTIONS, ORDERS, Coupling, couplings, find_processes
+from gencg.objectives.dirichlet import GAP, FourierBasis, SoftSamples, spectrum
 
 SLOW, FAST = 3.0, 0.2
 
@@ -90,3 +93,58 @@ def test_the_basis_of_many_pairs_stays_small(monkeypatch: pytest.MonkeyPatch) ->
     assert 4 * sum(n * n for n in basis.pair_orders) <= MAX_FUNCTIONS
     assert basis.pair_orders[0] >= basis.pair_orders[-1]
     assert basis.pairs[0] == every[0].pair
+
+
+def _exact(log_p: Callable[..., Tensor], k: int, *, n_grid: int, order: int) -> Tensor:
+    """Eigenvalues of a density of one or two angles on a grid, whose weights are exact."""
+    line = torch.linspace(-math.pi, math.pi, n_grid + 1)[:-1]
+    s = torch.cartesian_prod(*[line] * k).reshape(-1, k)
+    samples = SoftSamples(s, torch.eye(k).expand(len(s), k, k), log_p(*s.T), True)
+    return spectrum(samples, FourierBasis(torch.eye(k), order=order), n_bootstraps=0).eigenvalues
+
+
+def _well(s: Tensor, barrier: float) -> Tensor:
+    return -barrier * (1 + torch.cos(2 * s)) / 2
+
+
+def _aligned_wells(a: Tensor, b: Tensor) -> Tensor:
+    """Double wells of two angles that prefer to be on the same side."""
+    return _well(a, 3.0) + _well(b, 3.0) + 2 * a.sin() * b.sin()
+
+
+def test_slow_ones_among_twenty_angles_are_found_in_order_with_a_small_basis() -> None:
+    """Fifteen CPU seconds; a product basis would have 25 to the power 20 functions."""
+    n, flat = 5_000, 0.4
+    barriers = [0.2 + 0.02 * (i % 10) for i in range(18)]
+    barriers[6], barriers[11] = 7.0, 4.0
+    others = wells(n, tuple(barriers), flat=flat)
+    line = torch.linspace(-math.pi, math.pi, 301)[:-1]
+    grid = torch.cartesian_prod(line, line)
+    p = torch.softmax(_aligned_wells(*grid.T), 0)
+    q = (1 - flat) * p + flat / len(grid)
+    generator = torch.Generator().manual_seed(1)
+    at = torch.multinomial(q, n, replacement=True, generator=generator)
+    # The pair takes places 3 and 16; barriers of 7 and 4 are then at 7 and 12
+    columns = [others.s[:, :3], grid[at, :1], others.s[:, 3:15], grid[at, 1:], others.s[:, 15:]]
+    log_weights = others.log_weights + (p / q).log()[at]
+    samples = SoftSamples(torch.cat(columns, 1), torch.eye(20).expand(n, -1, -1), log_weights, True)
+
+    choice = choose_on_torus(samples, "auto", 1e-3)
+    found = choice.processes
+    assert found is not None
+    exact = [
+        float(_exact(partial(_well, barrier=7.0), 1, n_grid=500, order=16)[0]),
+        float(_exact(_aligned_wells, 2, n_grid=120, order=8)[0]),
+        float(_exact(partial(_well, barrier=4.0), 1, n_grid=500, order=16)[0]),
+    ]
+    assert exact == sorted(exact)
+    # The pair's other process, at 0.64, is as fast as the rest: the gap is before it
+    assert found.n == 3
+    assert found.gap > GAP
+    assert found.eigenvalues.tolist() == pytest.approx(exact, rel=0.2)
+    shares = found.shares[found.slow]
+    assert (shares[[0, 1, 2, 1], [7, 3, 12, 16]] > torch.tensor([0.95, 0.4, 0.95, 0.4])).all()
+    assert found.basis.pairs == ((3, 16),)
+    assert len(found.basis) <= 2 * 20 * max(ORDERS[1]) + 4 * max(ORDERS[2]) ** 2
+    assert set(choice.matrix[: choice.n_cvs].argmax(1).tolist()) == {3, 7, 12, 16}
+    assert int(choice.matrix[0].argmax()) == 7

@@ -272,7 +272,10 @@ KINDS = {
 
 @pytest.mark.parametrize("what", KINDS.values(), ids=KINDS.keys())
 def test_plumed_itself_is_asked_where_it_is(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A PLUMED that takes the sum of squares for everything."""
     (tmp_path / "plumed.py").write_text(PLUMED.format(what=what))
@@ -288,6 +291,12 @@ def test_plumed_itself_is_asked_where_it_is(
         assert_allclose(got["first"][1], 2 * x)
     else:
         export(network(), tmp_path / "there", formats=["plumed"])
+    # One that is not there is no news, one that breaks down is
+    told = [record.getMessage() for record in caplog.records if "PLUMED" in record.getMessage()]
+    assert len(told) == ("os.kill" in what)
+    for message in told:
+        assert f"broke down on {tmp_path / 'there' / 'plumed.dat'} (SIGSEGV)" in message
+        assert "not checked by PLUMED itself" in message
     (tmp_path / "plumed.py").write_text(PLUMED.format(what="raise RuntimeError('a line')"))
     with pytest.raises(ExportError, match=r"refused by PLUMED: a line"):
         export(network(), tmp_path / "again", formats=["plumed"])
