@@ -215,6 +215,22 @@ def test_score_on_held_out_walks_is_that_of_the_chain_within_its_error() -> None
         vamp.pair_counts(states, 2000, 3)
 
 
+def test_a_replica_in_a_state_that_none_leaves_takes_no_function() -> None:
+    vamp = module("vamp")
+    assert vamp.largest_connected(np.array([[5, 1, 0], [1, 9, 0], [0, 0, 99]])).tolist() == [
+        False, False, True,
+    ]  # fmt: skip
+    # The way back is missing
+    assert vamp.largest_connected(np.array([[5, 1], [0, 9]])).tolist() == [False, True]
+    states = walks(CHAIN, 100, 2000)
+    given = {"lag": 1, "n_functions": 3, "weights": np.ones((1, 50))}
+    train = np.arange(100) < 50
+    plain = vamp.held_out_scores(states, train, n_states=3, **given)
+    states[0] = 3
+    trapped = vamp.held_out_scores(states, train, n_states=4, **given)
+    assert trapped == pytest.approx(plain, abs=0.02)
+
+
 def test_score_is_that_of_deeptime() -> None:
     decomposition = pytest.importorskip("deeptime.decomposition")
     covariance = importlib.import_module("deeptime.covariance")

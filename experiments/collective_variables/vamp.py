@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 Array = NDArray[np.float64]
 States = NDArray[np.int64]
@@ -93,6 +94,13 @@ def vamp2(moments: Array) -> Array:
     return np.asarray(np.einsum("...ij,...jk,...kl,...il->...", now, joint, later, joint))
 
 
+def largest_connected(counts: Array) -> NDArray[np.bool_]:
+    """States ``(k,)`` of the strongly connected set that holds most counts ``(k, k)``."""
+    n, label = connected_components(counts > 0, directed=True, connection="strong")
+    held = [counts[np.ix_(label == c, label == c)].sum() for c in range(n)]
+    return np.asarray(label == int(np.argmax(held)))
+
+
 def bootstrap_weights(n_replicas: int, n_draws: int, *, seed: int) -> Array:
     """How often each replica is drawn: once each in the first row, at random in the others."""
     generator = np.random.default_rng(seed)
@@ -106,6 +114,11 @@ def held_out_scores(
 ) -> Array:  # fmt: skip
     """VAMP-2 of the Markov model of some replicas on all the others.
 
+    As is usual for Markov models, only the largest set of states counts that are connected both
+    ways in the replicas trained on: of what does not exchange, dynamics say nothing. A replica in a
+    state that none enters or leaves would take one of the functions to itself, for a constant
+    on the others.
+
     Args:
         states: State of every frame, ``(n_replicas, n_frames)``.
         train: Replicas that the singular functions are taken from, ``(n_replicas,)``.
@@ -118,6 +131,8 @@ def held_out_scores(
         Shape ``(n_draws,)``.
     """
     counts = pair_counts(states, lag, n_states)
+    inside = largest_connected(counts[train].sum(0))
+    counts = counts * (inside[:, None] & inside)
     functions = SingularFunctions.of(counts[train].sum(0), n_functions)
     moments = functions.moments(counts[~train])
     return vamp2(np.tensordot(weights, moments, 1))
