@@ -201,7 +201,7 @@ def test_a_forecast_adds_up() -> None:
     assert stages["training"] == config.training_calls // 500 * 2.0
     assert stages["lost modes"] == pytest.approx(50_000 * 0.3)
     assert stages["samples"] == pytest.approx(2 * 1000 * 0.1)
-    assert stages["collective variables"] == pytest.approx(50_000 * 0.1 + 5 + 800 + 200 * 4.0)
+    assert stages["collective variables"] == pytest.approx(50_000 * 0.1 + 5 + 1 + 200 * 4.0)
     without = RunConfig("x", n_cvs=0, energy_calls=1_000_000, n_samples=1000, batch_size=500)
     assert "collective variables" not in stage_seconds(without, costs)
     rest = sum(stage_seconds(without, Costs.from_step(2.0, 500)).values())

@@ -96,7 +96,7 @@ def from_samples(angles: Array, log_weights: Array, temperature: float) -> Refer
 
 
 def compare(results: dict[str, list[dict[str, Any]]], reference: Reference) -> dict[str, Any]:
-    """Crossings, times and last errors of all replicas, and the ratios of median times.
+    """Crossings, times and last errors of all replicas, and the ratios of times.
 
     Args:
         results: Of each choice of variables, an entry per replica with ``ps``, ``crossings``,
@@ -113,22 +113,21 @@ def compare(results: dict[str, list[dict[str, Any]]], reference: Reference) -> d
     found: dict[str, Any] = {
         "reference": vars(reference), "tolerance": TOLERANCE, "variables": {}, "ratios": {},
     }  # fmt: skip
-    medians: dict[str, dict[str, tuple[float, Array]]] = {}
+    found_times: dict[str, dict[str, tuple[float, Array]]] = {}
     for name, replicas in results.items():
         row: dict[str, Any] = {
             "replicas": len(replicas),
             "ps": [r["ps"] for r in replicas],
             "crossings": [r["crossings"] for r in replicas],
         }
-        medians[name] = {}
+        found_times[name] = {}
         for quantity, value in reference.values.items():
             times = np.array([settled(r["times"], r[quantity], value, TOLERANCE) for r in replicas])
             errors = np.array([r[quantity] for r in replicas]) - value
-            last = errors[:, -1]
-            at = replicas[0]["times"]
-            right = settled(at, np.median(np.abs(errors), axis=0), 0.0, TOLERANCE)
-            drawn = _drawn_settled(at, np.abs(errors))
-            medians[name][quantity] = (right, drawn)
+            at, last, sizes = replicas[0]["times"], errors[:, -1], np.abs(errors)
+            median = np.median(sizes, axis=0)
+            right, drawn = settled(at, median, 0.0, TOLERANCE), _drawn_settled(at, sizes)
+            found_times[name][quantity] = (right, drawn)
             row[quantity] = {
                 "right_ps": right,
                 "right_error_ps": _spread(drawn),
@@ -137,23 +136,23 @@ def compare(results: dict[str, list[dict[str, Any]]], reference: Reference) -> d
                 "quartiles_ps": [_quantile(times, q) for q in (0.25, 0.75)],
                 "arrived": float(np.isfinite(times).mean()),
                 "last_error": last.tolist(),
-                "course": _course(replicas, quantity, value),
+                "course": [[t, float(size)] for t, size in zip(at, median, strict=True)],
             }
         found["variables"][name] = row
-    base = medians.get(BASELINE)
-    for name, own in medians.items():
+    base = found_times.get(BASELINE)
+    for name, own in found_times.items():
         if base is None or name == BASELINE:
             continue
         # Where neither arrives there is nothing to compare
         found["ratios"][name] = {
             quantity: {
-                "ratio": median / base[quantity][0] if np.isfinite(base[quantity][0]) else np.nan,
-                "error": _spread(drawn / base[quantity][1]),
+                "ratio": time / base[quantity][0] if np.isfinite(base[quantity][0]) else np.nan,
+                "error": _spread_of_ratio(drawn, base[quantity][1]),
                 "reaches_bar": bool(
-                    np.isfinite(base[quantity][0]) and median <= BAR * base[quantity][0]
+                    np.isfinite(base[quantity][0]) and time <= BAR * base[quantity][0]
                 ),
             }
-            for quantity, (median, drawn) in own.items()
+            for quantity, (time, drawn) in own.items()
         }
     return found
 
@@ -174,15 +173,17 @@ def _spread(drawn: Array) -> float:
     return float(drawn[finite].std()) if len(drawn) > 1 else np.nan
 
 
+def _spread_of_ratio(drawn: Array, base: Array) -> float:
+    """The same of the ratio of two times; infinite where either may never come."""
+    both = np.isfinite(drawn) & np.isfinite(base)
+    ratios = np.full(len(drawn), np.inf)
+    ratios[both] = drawn[both] / base[both]
+    return _spread(ratios)
+
+
 def _quantile(times: Array, q: float) -> float:
     """Of times that may be infinite: one of them, never a mean."""
     return float(np.quantile(times, q, method="higher"))
-
-
-def _course(replicas: Sequence[dict[str, Any]], quantity: str, value: float) -> list[list[float]]:
-    """Time, and median of the error's size over replicas, at each look."""
-    size = np.abs(np.array([r[quantity] for r in replicas]) - value)
-    return [[t, float(np.median(row))] for t, row in zip(replicas[0]["times"], size.T, strict=True)]
 
 
 def plain(value: Any) -> Any:

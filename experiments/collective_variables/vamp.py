@@ -10,6 +10,10 @@ Array = NDArray[np.float64]
 States = NDArray[np.int64]
 
 
+MOST_LEFT_OUT = 0.05
+"""Share of held-out pairs outside of the connected states that may be left out."""
+
+
 def pair_counts(states: States, lag: int, n_states: int) -> Array:
     """Pairs (state, state `lag` frames later) of each replica, ``(n_replicas, k, k)``.
 
@@ -129,10 +133,21 @@ def held_out_scores(
 
     Returns:
         Shape ``(n_draws,)``.
+
+    Raises:
+        ValueError: If more than `MOST_LEFT_OUT` of the held-out pairs are left out by this.
     """
     counts = pair_counts(states, lag, n_states)
     inside = largest_connected(counts[train].sum(0))
+    all_held_out = counts[~train].sum()
     counts = counts * (inside[:, None] & inside)
+    left_out = 1 - counts[~train].sum() / all_held_out
+    if left_out > MOST_LEFT_OUT:
+        raise ValueError(
+            f"{left_out:.0%} of the held-out pairs lie in states that the dynamics do not connect, "
+            f"more than {MOST_LEFT_OUT:.0%}: scores would be of other data for each choice of CVs; "
+            "make the dynamics longer or take fewer clusters"
+        )
     functions = SingularFunctions.of(counts[train].sum(0), n_functions)
     moments = functions.moments(counts[~train])
     return vamp2(np.tensordot(weights, moments, 1))

@@ -23,7 +23,7 @@ MAX_CVS = 6
 """The most collective variables that "auto" chooses."""
 SAME = 1.15
 """Processes within this factor of their eigenvalue in all soft angles are reached."""
-BENT = 1.5
+STRAIGHT = 1.5
 """The same on the line before the directions are bent: what is beyond takes one direction more."""
 COARSE = 4
 """Highest harmonic by which sets of angles are compared."""
@@ -165,7 +165,7 @@ def choose_on_line(samples: SoftSamples, n_cvs: int | str, min_population: float
     Args:
         samples: Weighted samples in random sequence.
         n_cvs: Number of directions; "auto" takes one, and more while functions of all that are
-            taken are faster than a slow process by more than `BENT`.
+            taken are faster than a slow process by more than `STRAIGHT`.
         min_population: Processes that move less are not counted.
     """
     found = spectrum(samples, KernelBasis.around(samples), n_bootstraps=0)
@@ -195,7 +195,7 @@ def choose_on_line(samples: SoftSamples, n_cvs: int | str, min_population: float
     reference = found.eigenvalues[slow]
     for d in range(1, samples.n_soft + 1) if n_cvs == "auto" else [int(n_cvs)]:
         directions = _turned(directions, d, slowest)
-        if d == MAX_CVS or not len(_missed(slowest(directions[:d]), reference, BENT)):
+        if d == MAX_CVS or not len(_missed(slowest(directions[:d]), reference, STRAIGHT)):
             break
     return Choice(directions, d, n_processes, gap, float(reference.max()))
 

@@ -82,12 +82,12 @@ def fit_joint(
     if not there:
         announce("fitting prior and decoder to the generator's soft coordinates")
         k = slow.map.n_soft
-        n_steps = n_refit_steps or (200 * max(4, k) if k <= 8 else 500 * k)
+        n_steps = n_refit_steps or refit_steps(k)
         refit(
             model,
             result.model,
             n_steps=n_steps,
-            seed=seed,
+            seed=seed + 2,
             checkpoint=fitted,
             checkpoint_seconds=checkpoint_seconds,
             stop=stop,
@@ -117,6 +117,11 @@ def fit_joint(
     )
     _forget(fitted)
     return joint
+
+
+def refit_steps(n_soft: int) -> int:
+    """Steps of the forward fit for so many soft coordinates; see `fit_joint`."""
+    return 200 * max(4, n_soft) if n_soft <= 8 else 500 * n_soft
 
 
 def _forget(fitted: Path | None) -> None:

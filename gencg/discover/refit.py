@@ -1,5 +1,6 @@
 """Prior and soft decoder of a joint model, fitted to the soft block of the generator."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import CollectiveDecoder
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.optimisers import MuonAdam
-from gencg.training import MAX_SKIPPED, TrainingError, step_seed
+from gencg.training import MAX_BROKEN, MAX_SKIPPED, TrainingError, step_seed
 
 LARGEST = 3.0
 """Deviation of a log ratio in kT that is the largest to pull in the fit of the variance."""
@@ -70,7 +71,7 @@ def refit_soft(
     Raises:
         ValueError: If `finish` is outside [0, 1] or there is no such optimiser.
         TrainingError: If the loss or its gradient is not finite in `MAX_SKIPPED` steps in a row;
-            fewer are skipped.
+            fewer are skipped. Rows that are not finite are left out up to a share `MAX_BROKEN`.
         CheckpointError: If `checkpoint` is damaged or of a fit with other settings.
         TimeIsUp: If `stop` said so; the fit goes on from `checkpoint`, and begins again without.
 
@@ -101,12 +102,14 @@ def refit_soft(
         "finish": finish,
         "seed": seed,
         "resolution": float(decoder.flow.resolution),
+        "around": _digest(decoder.flow.map, generator.decoder),
     }
     state = _State(trained, moving, settings)
     path = None if checkpoint is None else Path(checkpoint)
-    # Process 0 alone writes the file; the others read it before the first step, which needs all
+    # Process 0 alone writes the file, not before the others have read it
     if path is not None and parallel.agree(path.exists()):
         state.read(path)
+        parallel.wait()
     saved, begun = time.monotonic(), state.step
     with torch.random.fork_rng():
         while state.step < n_steps:
@@ -124,6 +127,9 @@ def refit_soft(
                 group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * state.step / n_steps))
             torch.manual_seed(step_seed(seed, state.step))
             ratio = log_ratio(model, generator, batch_size)
+            finite = torch.isfinite(ratio.detach())
+            if finite.double().mean() > 1 - MAX_BROKEN:
+                ratio = ratio[finite]
             if state.step < (1 - finish) * n_steps:
                 loss = ratio.mean()
             else:
@@ -173,8 +179,8 @@ class _State:
             raise TrainingError(
                 "the fit of prior and decoder cannot go on: its loss or gradient was not finite "
                 f"in {MAX_SKIPPED} steps in a row, up to step {self.step} of "
-                f"{self.settings['n_steps']}; lower `learning_rate`, or check that samples of the "
-                "generator are finite"
+                f"{self.settings['n_steps']}; lower `learning_rate`, choose another `seed` or "
+                "fewer CVs, or leave them out with --cvs 0"
             )
 
     def write(self, path: Path | None) -> None:
@@ -197,6 +203,10 @@ class _State:
         content = load_checkpoint(path)
         cure = "remove that file alone, and the fit of prior and decoder begins again"
         theirs = content.get("settings", {})
+        if "around" in theirs and theirs["around"] != self.settings["around"]:
+            raise CheckpointError(
+                f"checkpoint {path} is of a fit around another CV map or generator; {cure}"
+            )
         for name, value in self.settings.items():
             if theirs.get(name) != value:
                 raise CheckpointError(
@@ -213,6 +223,16 @@ class _State:
             raise CheckpointError(
                 f"checkpoint {path} does not fit this model ({reason}); {cure}"
             ) from None
+
+
+def _digest(*around: nn.Module) -> str:
+    """What the fit is around: another map or generator of the same shapes is another fit."""
+    digest = hashlib.sha256()
+    for module in around:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def log_ratio(model: CoarseGrainedModel, generator: CoarseGrainedModel, n: int) -> Tensor:

@@ -142,12 +142,13 @@ class SlowCVs:
                 f"{short} of {len(self.reference)} slow processes of all soft torsions are not "
                 "functions of these CVs; more of them would reach these (--cvs)"
             )
-        for k in [] if self.network is None else self.network.beyond(BEYOND):
-            assert self.network is not None
-            out.append(
-                f"networks find process {k + 1} slower by a factor of "
-                f"{float(self.network.gains[k]):.2g} than the basis holds"
-            )
+        if self.network is not None:
+            gains = self.network.gains.tolist()
+            out += [
+                f"networks find process {k + 1} slower by a factor of {gains[k]:.2g} than the "
+                "basis holds"
+                for k in self.network.beyond(BEYOND)
+            ]
         return tuple(out)
 
     @property

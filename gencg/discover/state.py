@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from gencg.discover.slow_cvs import SlowCVs
-from gencg.models.cv_map import CollectiveMap
+from gencg.models.cv_map import BENT, CollectiveMap
 from gencg.objectives.dirichlet import Basis, FourierBasis, KernelBasis, Spectrum
 from gencg.objectives.pair_basis import PairBasis
 from gencg.objectives.slow_modes import SlowFunctions, SpectralHeads
@@ -62,7 +62,11 @@ def restore_slow(state: dict[str, Any]) -> SlowCVs:
     empty = torch.zeros(0, m, dtype=torch.float64)
     return SlowCVs(
         functions=SlowFunctions(cv_map, heads),
-        names=tuple(state["names"]),
+        names=tuple(
+            # Earlier versions did not say so
+            name if state["linear"] or name.startswith(BENT) else f"{BENT}{name}"
+            for name in state["names"]
+        ),
         spectrum=Spectrum(
             functions=empty, slopes=empty[..., None].expand(0, m, cv_map.n_cvs), **state["spectrum"]
         ),
@@ -94,6 +98,6 @@ def _basis(state: dict[str, Any]) -> Basis:
     if state["kind"] != "normalised kernel":
         raise ValueError(
             f"slow CVs in a basis of kind {state['kind']!r} are of an earlier version; delete "
-            "cvs.pt and joint.pt of the run folder and run again"
+            "cvs.pt, joint.pt and refit.pt of the run folder and run again"
         )
     return KernelBasis(state["centres"], width=state["width"])

@@ -21,6 +21,7 @@ from gencg.export.torchscript import (
     Ranges,
     check_contract,
     column_ranges,
+    column_values,
     columns_and_slopes,
     load_torchscript,
     write_torchscript,
@@ -137,7 +138,7 @@ def export_cvs(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(samples.shape, generator=generator, dtype=torch.float64)
     x = torch.cat([samples, samples + NOISE * noise])
-    ranges = ranges or column_ranges(function, samples)
+    ranges = ranges or column_ranges(function, column_values(function, samples))
     job = _Job(
         function, folder, x.numpy(), model_quantities(function, x.numpy()), ranges, molecule,
         temperature, title,

@@ -51,20 +51,32 @@ def _columns(function: CVFunction, x: Tensor) -> Tensor:
     return columns
 
 
-def column_ranges(function: CVFunction, x: Tensor, weights: Tensor | None = None) -> Ranges:
-    """Ranges of the columns over structures ``(n, n_atoms, 3)`` of an ensemble.
-
-    Args:
-        function: The collective variables.
-        x: The structures, in nm.
-        weights: Of each, ``(n,)``, for the standard deviation; equal by default.
+def column_values(function: CVFunction, x: Tensor) -> Tensor:
+    """Columns ``(n, n_columns)`` of structures ``(n, n_atoms, 3)`` in nm, some thousands at a time.
 
     Raises:
         ExportError: If the module has another number of columns than names.
     """
     with torch.no_grad():
-        columns = torch.cat([_columns(function, part).double() for part in torch.split(x, 5000)])
-    weights = torch.ones(len(x)) if weights is None else weights
+        return torch.cat([_columns(function, part).double() for part in torch.split(x, 5000)])
+
+
+def column_ranges(function: CVFunction, columns: Tensor, weights: Tensor | None = None) -> Ranges:
+    """Ranges of the columns over an ensemble.
+
+    Args:
+        function: The collective variables.
+        columns: Their values, ``(n, n_columns)``; rows that are not finite do not count.
+        weights: Of each row, ``(n,)``, for the standard deviation; equal by default.
+
+    Raises:
+        ExportError: If no row is finite.
+    """
+    weights = torch.ones(len(columns)) if weights is None else weights
+    finite = torch.isfinite(columns).all(1)
+    if not bool(finite.any()):
+        raise ExportError(f"none of {len(columns)} structures has finite values of the columns")
+    columns, weights = columns[finite], weights[finite]
     weights = weights.to(columns) / weights.sum()
     spread = (weights @ (columns - weights @ columns).square()).sqrt()
     rows = torch.stack([columns.amin(0), columns.amax(0), spread], dim=1).tolist()
@@ -95,7 +107,10 @@ def write_torchscript(
     module = _Exported(copy.deepcopy(function.module).cpu(), arguments.shape[1]).eval()
     with _quietly(), replacing(path) as draft:
         traced = torch.jit.trace(module, arguments, check_trace=False)  # type: ignore[no-untyped-call]
-        about = json.dumps(_about(function, ranges or column_ranges(function, x)), indent=1)
+        about = json.dumps(
+            _about(function, ranges or column_ranges(function, column_values(function, x))),
+            indent=1,
+        )
         torch.jit.save(torch.jit.freeze(traced), str(draft), _extra_files={ABOUT: about})
     return path
 

@@ -105,9 +105,8 @@ class NetworkCheck:
     def beyond(self, factor: float) -> list[int]:
         """Functions that networks find slower by a factor, and by two standard errors."""
         log = self.gains.log()
-        # Of one fold there is no error
-        errors = self.errors.nan_to_num(0.0)
-        return torch.nonzero((log > math.log(factor)) & (log > 2 * errors))[:, 0].tolist()
+        # False where either is no number
+        return torch.nonzero((log > math.log(factor)) & (log > 2 * self.errors))[:, 0].tolist()
 
 
 def network_check(

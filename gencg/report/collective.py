@@ -137,9 +137,13 @@ def _certainty(slow: SlowCVs) -> str:
         share = "all" if least == 1 else f"{least:.0%} or more of"
         text += f", and each variable is chosen again in {share} disjoint parts of the samples"
     if slow.network is not None:
-        gain = slow.network.gain
+        gains, errors = slow.network.gains, slow.network.errors
+        k = int(gains.argmax())
+        gain, error = float(gains[k]), float(gains[k] * errors[k])
         slower = (
-            f"functions slower by a factor of {gain:.3f}" if gain > 1.0005 else "nothing slower"
+            f"no process slower by more than a factor of {gain:.3f} ± {error:.3f}"
+            if gain > 1.0005
+            else "nothing slower"
         )
         text += f". Networks of all soft torsions find {slower}"
     return f"{text}."

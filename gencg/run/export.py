@@ -15,8 +15,9 @@ from gencg.export.exporting import CV_FORMATS, check_formats, export_cvs
 from gencg.export.loading import load_trajectory
 from gencg.export.plumed import plumed_nodes
 from gencg.export.soft_cvs import soft_cv_function
-from gencg.export.torchscript import Ranges, column_ranges
+from gencg.export.torchscript import Ranges, column_ranges, column_values
 from gencg.export.trajectory import read_samples
+from gencg.importance import resample_indices
 from gencg.models.collective import MapEncoder
 from gencg.run.folder import RunFolder
 from gencg.run.use import CollectiveRun, with_cvs
@@ -150,18 +151,18 @@ def _seen(
             _, y, _ = run.result.model.sample(N_FRESH)
         x, _ = run.result.system.coordinates.inverse(y.double().cpu())
         weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
-    counts = weights >= LEAST_WEIGHT * weights.max()
-    x, weights = x[counts], weights[counts]
-    ranges = column_ranges(function, x, weights)
-    with torch.no_grad():
-        columns = torch.cat([function(part).double() for part in torch.split(x, 5000)])
+    columns = column_values(function, x)
+    counts = (weights >= LEAST_WEIGHT * weights.max()) & torch.isfinite(columns).all(1)
+    if not bool(counts.any()):
+        raise ExportError(f"no sample of {folder.path} has weight and finite CVs")
+    x, columns, weights = x[counts], columns[counts], weights[counts]
+    ranges = column_ranges(function, columns, weights)
     each = max(2, N_STRUCTURES // 2 // columns.shape[1])
     low, high, _ = torch.tensor([ranges[name] for name in function.columns]).double().T
     share = torch.linspace(0, 1, each, dtype=torch.float64)[:, None]
     levels = low + share * (high - low)
     spread = torch.cat([(columns - level).abs().argmin(0) for level in levels])
-    generator = torch.Generator().manual_seed(seed)
-    likely = torch.multinomial(weights, N_STRUCTURES // 2, replacement=True, generator=generator)
+    likely = resample_indices(weights.log(), N_STRUCTURES // 2, seed=seed)
     return x[torch.cat([likely, spread])], ranges
 
 

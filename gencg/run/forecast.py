@@ -19,7 +19,8 @@ for 0.33 ms a row, in development."""
 OF_MATCHING = MATCHING + (1 - MATCHING) * THROUGH
 """A training step of both kinds on average, in steps that match."""
 REFIT_STEPS, REFIT_ROWS = 800, 1024
-"""Steps of the forward fit before the joint training, and its batch."""
+"""Steps of the forward fit before the joint training where the molecule is not known, and its
+batch; `refit_steps` has them by the number of soft coordinates."""
 REFIT = 0.12
 """A row of that fit, in rows of a training step."""
 SEARCH_SECONDS, REPORT_SECONDS = 20.0, 10.0
@@ -36,7 +37,7 @@ class Costs:
         sample: A sample, drawn and weighed.
         chain: An energy call of the search for lost modes.
         joint: A step of the joint training.
-        refit: A step of the fit before it.
+        refit: The forward fit before it, from beginning to end.
         search: Eigenproblems of the search for slow motion.
         report: Figures and page.
     """
@@ -64,7 +65,7 @@ class Costs:
             sample=(SAMPLE_MATCHED / OF_MATCHING if matched else SAMPLE) * row,
             chain=CHAIN * row,
             joint=JOINT * seconds,
-            refit=REFIT * REFIT_ROWS * row,
+            refit=REFIT_STEPS * REFIT * REFIT_ROWS * row,
         )
 
     @classmethod
@@ -87,7 +88,7 @@ def stage_seconds(config: RunConfig, costs: Costs) -> dict[str, float]:
         found["collective variables"] = (
             config.covering_calls * costs.sample
             + costs.search
-            + REFIT_STEPS * costs.refit
+            + costs.refit
             + config.joint_calls // config.batch_size * costs.joint
         )
     found["lost modes"] = config.mode_calls * costs.chain

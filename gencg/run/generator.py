@@ -180,7 +180,10 @@ def find_generator(
                 f"{folder.config.decoder}; choose another run"
             )
         theirs = folder.system()
+        # Opening it sets the threads that its own settings ask for
+        threads = torch.get_num_threads()
         result = trained(theirs, folder)
+        torch.set_num_threads(threads)
         summary = folder.before_cvs or folder.summary or {}
         before = folder.origin or {}
         origin = {

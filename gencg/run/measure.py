@@ -15,6 +15,7 @@ import torch
 from gencg.analysis.probes import FEWEST_STEPS, STEPS_PER_SOFT, probe_modes
 from gencg.checkpoint import checkpoint_size
 from gencg.config import RunConfig
+from gencg.discover.joint import refit_steps
 from gencg.discover.refit import refit_soft
 from gencg.fit import MATCHING, FitResult, fit
 from gencg.models.collective import collective_model
@@ -188,7 +189,7 @@ def _chain_seconds(result: FitResult) -> float | None:
 
 
 def _joint_seconds(result: FitResult, config: RunConfig) -> tuple[float, float]:
-    """A step of the fit before the joint training, and one of that, around any CVs."""
+    """The fit before the joint training, and a step of that, around any CVs."""
     n_soft = int(result.system.coordinates.soft.sum())
     n_cvs = min(2, n_soft) if config.n_cvs == "auto" else int(config.n_cvs)
     index = result.system.coordinates.soft
@@ -209,7 +210,7 @@ def _joint_seconds(result: FitResult, config: RunConfig) -> tuple[float, float]:
         model=model,
         reporters=[clock],
     )
-    return refit / n_refit, clock.median(FIRST, STEPS)
+    return refit_steps(n_soft) * refit / n_refit, clock.median(FIRST, STEPS)
 
 
 def _bytes_of_sample(system: System) -> int:

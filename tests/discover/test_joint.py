@@ -181,9 +181,14 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
         words = rf"refit.pt is of a fit with {name}=.*, asked is {value}; remove that file alone"
         with pytest.raises(CheckpointError, match=words):
             refit_soft(_joint(result), result.model, **options | other)
-    wider = collective_model(
-        result.model, CollectiveMap(torch.eye(2), n_cvs=1, periodic=False, n_steps=0), width=24
+    # Of the same shapes, and another fit
+    turned = collective_model(
+        result.model, CollectiveMap(torch.eye(2).flip(0), n_cvs=1, periodic=False, n_steps=0)
     )
+    with pytest.raises(CheckpointError, match="around another CV map or generator; remove that"):
+        refit_soft(turned.double(), result.model, **options)
+    own = _joint(result).decoder.flow.map
+    wider = collective_model(result.model, own, width=24)
     with pytest.raises(CheckpointError, match=r"refit.pt does not fit this model \(.*begins again"):
         refit_soft(wider.double(), result.model, **options)
 

@@ -34,7 +34,7 @@ from gencg.export.openmm_check import _loaded
 from gencg.export.plumed_reader import plumed_quantities
 from gencg.export.plumed_run import plumed_itself
 from gencg.export.soft_cvs import soft_cv_function
-from gencg.export.torchscript import column_ranges, load_torchscript
+from gencg.export.torchscript import column_ranges, column_values, load_torchscript
 from gencg.geometry import wrap
 from gencg.models.cv_map import CollectiveMap
 from gencg.run import CollectiveRun, cv_function
@@ -434,7 +434,7 @@ def test_ranges_are_those_of_the_whole_ensemble(tmp_path: Path) -> None:
     values = function(x)[:, 0].double()
     weights = torch.where(values >= values.max() - 1e-6, 1.0, 0.0).double()
     weights = torch.where(weights > 0, rare / weights.sum(), (1 - rare) / (1 - weights).sum())
-    low, high, spread = column_ranges(function, x, weights)["cv"]
+    low, high, spread = column_ranges(function, column_values(function, x), weights)["cv"]
     assert (low, high) == (float(values.min()), float(values.max()))
     mean = float(weights @ values)
     assert spread == pytest.approx(float((weights @ (values - mean) ** 2).sqrt()), rel=1e-5)
