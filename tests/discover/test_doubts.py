@@ -62,6 +62,15 @@ def test_what_they_do_not_is_told(slow, change: dict, words: str) -> None:
     assert doubt in repr(replace(slow, **change))
 
 
+def test_held_out_samples_and_all_torsions_are_told_apart(slow) -> None:
+    (faster,) = replace(slow, eigenvalues=2 * slow.eigenvalues).doubts
+    assert faster.startswith("2 of 2 slow functions are faster by half or more on held-out")
+    own = slow.spectrum.eigenvalues[slow.places]
+    (short,) = replace(slow, reference=torch.cat([own[:1], own[1:] / 2])).doubts
+    assert short.startswith("1 of 2 slow processes of all soft torsions are not functions of")
+    assert replace(slow, reference=own).doubts == ()
+
+
 def test_functions_that_change_or_that_few_carry_are_told(slow) -> None:
     few = slow.spectrum.n_transition.clone()
     few[slow.places[0]] = 20.0
