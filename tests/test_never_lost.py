@@ -27,7 +27,7 @@ from gencg.run import RunFolder, execute
 ROOT = Path(__file__).parents[1]
 TINY = ["run", "double-well", "--energy-calls", "3600", "--samples", "100", "--batch-size", "400",
         "--coverage-calls", "1300", "--cvs", "0", "--threads", "1", "--quiet",
-        "--checkpoint-seconds", "1e-3"]  # fmt: skip
+        "--checkpoint-seconds", "1e-9"]  # fmt: skip
 
 KILLS = """
 import os, random, signal, sys, time
