@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, LogNorm
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from gencg.analysis.basins import Basin
 from gencg.analysis.collective import SlowMaps
@@ -37,6 +37,7 @@ def plot_spectrum(
     populations: Any,
     *,
     n_processes: int,
+    processes: Sequence[int] | None = None,
     min_population: float = 1e-3,
     unit: str = RATE_UNIT,
     ax: Axes | None = None,
@@ -48,6 +49,8 @@ def plot_spectrum(
         errors: Their standard errors; two are drawn, none where NaN.
         populations: Probability that each process moves, ``(m,)``.
         n_processes: Number of slow processes, those below `min_population` not counted.
+        processes: Their places in the spectrum, where others, such as products of slower ones,
+            lie between them; the gap is then marked only where it is in this spectrum.
         min_population: Processes that move less are drawn hollow.
         unit: Unit of the eigenvalues; "" for a toy.
         ax: Axes to draw on.
@@ -62,10 +65,11 @@ def plot_spectrum(
     down = np.clip(error, 0, 0.9 * np.maximum(values, 0))
     rare = share < min_population
     wanted = np.flatnonzero(~rare)
-    slow = np.isin(at - 1, wanted[:n_processes])
+    slow = np.isin(at - 1, wanted[:n_processes] if processes is None else list(processes))
+    between = bool((~slow & ~rare)[: int(at[slow].max(initial=0))].any())
     styles = [
         (slow, REWEIGHTED, REWEIGHTED, "slow process"),
-        (~slow & ~rare, EXACT, EXACT, "faster"),
+        (~slow & ~rare, EXACT, EXACT, "faster, or a product" if between else "faster"),
         (rare, RAW, "white", f"rare: moves less than {100 * min_population:g} %"),
     ]
     for kind, edge, face, label in styles:
@@ -83,11 +87,11 @@ def plot_spectrum(
     ax.set_yscale("log")
     low, high = float((values - down)[shown].min()), float((values + error)[shown].max())
     ax.set_ylim(low / 1.6, high * 1.6)
-    if n_processes < len(wanted) and shown[wanted[n_processes - 1]]:
+    if not between and n_processes < len(wanted) and shown[wanted[n_processes - 1]]:
         _mark_gap(ax, *values[wanted[n_processes - 1 : n_processes + 1]])
     _few_decimals(ax)
     ax.set_xlim(0.4, len(values) + 0.6)
-    ax.set_xticks(at)
+    ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
     ax.set_xlabel("process")
     ax.set_ylabel(r"eigenvalue $\lambda$" + (f" ({unit})" if unit else ""))
     ax.legend(loc="lower right")

@@ -125,6 +125,7 @@ def _spectrum_panel(system: System, slow: SlowCVs, gap: BoundGap | None) -> Pane
         found.errors,
         found.populations,
         n_processes=slow.n_processes,
+        processes=slow.places,
         min_population=MIN_POPULATION,
         unit="" if system.molecule is None else RATE_UNIT,
         ax=axes[0],

@@ -48,6 +48,18 @@ def test_the_spectrum_marks_gap_and_rare_processes() -> None:
     assert points[(2,)].get_markerfacecolor() == "white"
 
 
+def test_a_product_between_slow_processes_is_none_of_them() -> None:
+    ax = plots.plot_spectrum(VALUES, ERRORS, [0.5] * 4, n_processes=2, processes=[0, 2])
+    points = {tuple(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"}
+    assert points == {(1, 3), (2, 4)}
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["slow process", "faster, or a product"]
+    assert not any("gap" in text.get_text() for text in ax.texts)
+    # The same as the lowest two where nothing lies between
+    ax = plots.plot_spectrum(VALUES, ERRORS, [0.5] * 4, n_processes=2, processes=[0, 1])
+    assert any("gap" in text.get_text() for text in ax.texts)
+
+
 def test_a_spectrum_without_gap_or_with_a_zero_is_drawn() -> None:
     near = plots.plot_spectrum([1.0, 1.1], [0.1, 0.1], [0.5, 0.1], n_processes=1)
     assert not any("gap" in text.get_text() for text in near.texts)
