@@ -12,6 +12,8 @@ from gencg.molecule import Molecule
 
 FARTHEST = 4
 """Bonds between two atoms from which on their distance is more than one torsion."""
+POLAR = ("N", "O", "S")
+"""Elements whose hydrogens take part in hydrogen bonds."""
 MAX_DISTANCES = 16
 """Most distances that stand for all."""
 
@@ -19,13 +21,24 @@ IntArray = NDArray[np.int64]
 Pair = tuple[int, int]
 
 
-def far_pairs(coordinates: InternalCoordinates) -> list[Pair]:
-    """Pairs of heavy atoms four bonds apart or more; atoms that trade places are left out."""
+def far_pairs(coordinates: InternalCoordinates, *, polar: bool = False) -> list[Pair]:
+    """Pairs of heavy atoms four bonds apart or more; atoms that trade places are left out.
+
+    Args:
+        coordinates: Of the molecule.
+        polar: Count hydrogens on nitrogen, oxygen and sulphur among the atoms.
+    """
     molecule = coordinates.molecule
     steps = bonds_between(molecule)
     equal = {k for rotor in coordinates.rotors for orbit in rotor.orbits for k in orbit}
-    heavy = [k for k, e in enumerate(molecule.elements) if e != "H" and k not in equal]
-    return [pair for pair in combinations(heavy, 2) if steps[pair] >= FARTHEST]
+
+    def counts(k: int) -> bool:
+        if molecule.elements[k] != "H":
+            return True
+        return polar and any(molecule.elements[j] in POLAR for j in molecule.neighbours[k])
+
+    atoms = [k for k in range(molecule.n_atoms) if counts(k) and k not in equal]
+    return [pair for pair in combinations(atoms, 2) if steps[pair] >= FARTHEST]
 
 
 def describing_pairs(coordinates: InternalCoordinates, *, n: int = MAX_DISTANCES) -> Tensor:

@@ -1,5 +1,7 @@
 """The default models of a coordinate map: in two stages, and in one."""
 
+from collections.abc import Iterable
+
 from gencg.coordinates.base import CoordinateMap
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.collective import FlowPrior
@@ -9,24 +11,61 @@ from gencg.models.encoders import GaussianEncoder, SoftEncoder
 from gencg.models.priors import GaussianPrior
 from gencg.models.unimodal import UnimodalFlowDecoder
 
+CONTACTS = "decoder.flow.stiff.contacts."
+"""Names of the parameters of contacts begin with this."""
 
-def build_model(coordinates: CoordinateMap, *, n_cvs: int = 0) -> CoarseGrainedModel:
+
+def build_model(
+    coordinates: CoordinateMap, *, n_cvs: int = 0, contacts: bool | None = None
+) -> CoarseGrainedModel:
     """The recommended model: the spline decoder; with CVs, the Gaussian model of 2020.
 
     Args:
         coordinates: Coordinates of the molecule or toy.
         n_cvs: Number of collective variables.
+        contacts: See `SplineDecoder`.
     """
     if n_cvs < 0:
         raise ValueError(f"`n_cvs` must not be negative, got {n_cvs}")
     if n_cvs == 0:
-        return CoarseGrainedModel(SplineDecoder(coordinates))
+        return CoarseGrainedModel(SplineDecoder(coordinates, contacts=contacts))
     return CoarseGrainedModel(
         GaussianDecoder(coordinates, n_cvs=n_cvs),
         prior=GaussianPrior(n_cvs),
         encoder=GaussianEncoder(coordinates, n_cvs=n_cvs),
         n_cvs=n_cvs,
     )
+
+
+def sees_contacts(parameters: Iterable[str]) -> bool:
+    """Whether parameters of these names are of a stiff block that sees contacts."""
+    return any(name.startswith(CONTACTS) for name in parameters)
+
+
+def with_contacts(model: CoarseGrainedModel, coordinates: CoordinateMap) -> CoarseGrainedModel:
+    """The model as it is, of the same density, with contacts for its stiff block to learn from.
+
+    Weights of what the contacts become are zero at first. A model that has contacts, or for which
+    the recommended one has none, is given back itself.
+
+    Args:
+        model: A recommended model without collective variables.
+        coordinates: Its coordinates.
+    """
+    theirs = model.state_dict()
+    grown = build_model(coordinates)
+    if sees_contacts(theirs) or not sees_contacts(ours := grown.state_dict()):
+        return model
+    for name, value in ours.items():
+        if name.startswith(CONTACTS):
+            continue
+        if (given := theirs[name]).shape == value.shape:
+            value.copy_(given)
+        else:
+            # The first layer of a network, which sees contacts last
+            value.zero_()
+            value[:, : given.shape[1]] = given
+    return grown
 
 
 def flow_matching_model(coordinates: CoordinateMap) -> CoarseGrainedModel:

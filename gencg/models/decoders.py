@@ -7,14 +7,18 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor
 
 from gencg.coordinates.base import CoordinateMap
+from gencg.coordinates.internal import InternalCoordinates
 from gencg.distributions.flow import FlowDistribution
 from gencg.distributions.networks import MLP
 from gencg.distributions.torus import TorusNormal
 from gencg.models.base import ConditionalDistribution
+from gencg.models.contacts import Contacts, has_contacts
 from gencg.models.locality import Locality
 from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
 
 DEFAULT_LOCALITY = Locality()
+FEW_SOFT = 8
+"""Soft coordinates up to which the soft block is narrow and the stiff one sees no contacts."""
 
 
 class TwoBlockDecoder(ConditionalDistribution):
@@ -58,10 +62,14 @@ class SplineDecoder(TwoBlockDecoder):
         n_stiff_layers: Coupling layers of the stiff block.
         stiff_hidden: Hidden widths in the stiff block.
         locality: Windows of the blocks of a long molecule; None lets every entry see all.
+        contacts: Whether the stiff block sees which atoms the soft coordinates bring near each
+            other (`Contacts`); None takes yes for molecules beyond 8 soft coordinates whose stiff
+            block is one window.
         seed: Chooses the fixed permutations.
 
     Raises:
-        ValueError: If soft coordinates are partly on the circle and partly on the line.
+        ValueError: If soft coordinates are partly on the circle and partly on the line, or
+            `contacts` are asked for where there can be none.
     """
 
     def __init__(
@@ -75,10 +83,22 @@ class SplineDecoder(TwoBlockDecoder):
         n_stiff_layers: int = 10,
         stiff_hidden: Sequence[int] = (160, 160),
         locality: Locality | None = DEFAULT_LOCALITY,
+        contacts: bool | None = None,
         seed: int = 0,
     ) -> None:
         space = SoftSpace(coordinates)
-        width = 64 if space.n_soft <= 8 else 128
+        width = 64 if space.n_soft <= FEW_SOFT else 128
+        one_window = locality is None or locality.n_stiff_windows(space.n_stiff) == 1
+        if contacts is None:
+            contacts = space.n_soft > FEW_SOFT and one_window and has_contacts(coordinates)
+        near = None
+        if contacts:
+            if not isinstance(coordinates, InternalCoordinates):
+                raise ValueError(
+                    f"`contacts` must be left out for coordinates that are no molecule's, got "
+                    f"{type(coordinates).__name__}"
+                )
+            near = Contacts(coordinates)
         soft = SoftBlock(
             space,
             n_context=n_cvs,
@@ -94,6 +114,7 @@ class SplineDecoder(TwoBlockDecoder):
             n_layers=n_stiff_layers,
             hidden=stiff_hidden,
             locality=locality,
+            contacts=near,
             generator=torch.Generator().manual_seed(seed),
         )
         super().__init__(TwoBlockFlow(soft, stiff))

@@ -22,6 +22,7 @@ from gencg.distributions.couplings import (
 from gencg.distributions.flow import Chain
 from gencg.distributions.networks import pullback
 from gencg.models.chain_order import chain_positions
+from gencg.models.contacts import Contacts
 from gencg.models.locality import Locality
 
 
@@ -162,7 +163,8 @@ class StiffBlock(nn.Module):
     r"""Flow :math:`q(v|s, c)` of the stiff coordinates around the reference structure.
 
     Affine coupling layers, one triangular matrix, and a shift and scale chosen by the soft
-    coordinates, unless another `chain` is given.
+    coordinates, unless another `chain` is given. With `contacts` all networks see which atoms the
+    soft coordinates bring near each other, where the block is one window.
     """
 
     space: SoftSpace
@@ -179,10 +181,11 @@ class StiffBlock(nn.Module):
         hidden: Sequence[int] = (160, 160),
         locality: Locality | None = None,
         chain: Chain | None = None,
+        contacts: Contacts | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.contacts = space, contacts
         self.register_buffer("centre", coordinates.centre[space.stiff_index].float())
         self.register_buffer("scale", coordinates.scale[space.stiff_index].float())
         if chain is not None:
@@ -190,6 +193,8 @@ class StiffBlock(nn.Module):
             return
         n, halves = space.n_stiff, _halves(space.n_stiff, n_layers, generator)
         if locality is not None and locality.n_stiff_windows(n) > 1:
+            if contacts is not None:
+                raise ValueError("`contacts` must be None where the block has several windows")
             layers = locality.stiff_layers(
                 halves,
                 position=space.stiff_position,
@@ -197,7 +202,8 @@ class StiffBlock(nn.Module):
                 n_context=n_context,
             )
         else:
-            layers = _stiff_layers(n, halves, space.n_features + n_context, hidden)
+            n_context += space.n_features + (0 if contacts is None else contacts.n_out)
+            layers = _stiff_layers(n, halves, n_context, hidden)
         self.chain = Chain(layers)
 
     def _load_from_state_dict(
@@ -213,9 +219,16 @@ class StiffBlock(nn.Module):
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def inputs(self, s: Tensor, context: Tensor) -> Tensor:
+        """What the layers see of soft coordinates ``(n, n_soft)``, and the context behind it."""
+        seen = [self.space.features(s)]
+        if self.contacts is not None:
+            seen.append(self.contacts(s))
+        return torch.cat([*seen, context], dim=-1)
+
     def forward(self, eps: Tensor, s: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """All coordinates y from noise and soft coordinates, and the log-determinant."""
-        v, log_det = self.chain(eps, torch.cat([self.space.features(s), context], dim=-1))
+        v, log_det = self.chain(eps, self.inputs(s, context))
         y = torch.cat([s, v * self.scale + self.centre], dim=-1)[:, self.space.order]
         return y, log_det + self.scale.log().sum()
 
@@ -228,19 +241,23 @@ class StiffBlock(nn.Module):
             y, the log-determinant, :math:`\nabla_v \log q`, and what the block adds to the
             gradients by soft coordinates and by the context.
         """
-        features = self.space.features(s)
-        inputs = torch.cat([features, context], dim=-1)
-        v, log_det, score, added = self.chain.forward_with_score(eps, inputs, score)
+        seen = [self.space.features(s), context]
+        if self.contacts is not None:
+            near, pull_near = self.contacts.with_pullback(s)
+            seen.insert(1, near)
+        v, log_det, score, added = self.chain.forward_with_score(eps, torch.cat(seen, -1), score)
         y = torch.cat([s, v * self.scale + self.centre], dim=-1)[:, self.space.order]
-        n = features.shape[-1]
-        of_soft = pullback(self.space.features, s, added[:, :n])
-        return y, log_det + self.scale.log().sum(), score / self.scale, of_soft, added[:, n:]
+        widths = [part.shape[-1] for part in seen]
+        of_features, *of_near, of_context = torch.split(added, widths, dim=-1)
+        of_soft = pullback(self.space.features, s, of_features)
+        if of_near:
+            of_soft = of_soft + pull_near(of_near[0])
+        return y, log_det + self.scale.log().sum(), score / self.scale, of_soft, of_context
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Soft coordinates and noise of the stiff ones, and the log-determinant of the inverse."""
         s, v = y[:, self.space.soft_index], y[:, self.space.stiff_index]
-        features = torch.cat([self.space.features(s), context], dim=-1)
-        eps, log_det = self.chain.inverse((v - self.centre) / self.scale, features)
+        eps, log_det = self.chain.inverse((v - self.centre) / self.scale, self.inputs(s, context))
         return s, eps, log_det - self.scale.log().sum()
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from gencg import parallel, pretrained
+from gencg.checkpoint import load_checkpoint
 from gencg.config import SHIPPED, RunConfig
 from gencg.discover import REHEATING, reheat
 from gencg.fit import FitResult, as_result, fit
-from gencg.models.build import build_model
+from gencg.models.build import build_model, sees_contacts, with_contacts
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
 from gencg.systems.base import System
@@ -57,7 +58,8 @@ def take_over(
     target = BoltzmannTarget(system.energy, system.coordinates, config.temperature)
     if folder.checkpoint.exists():
         with torch.random.fork_rng():
-            model = build_model(system.coordinates)
+            parameters = load_checkpoint(folder.checkpoint)["average"]
+            model = build_model(system.coordinates, contacts=sees_contacts(parameters))
         return as_result(
             system, model, target=target, seed=config.seed, checkpoint=folder.checkpoint
         )
@@ -132,7 +134,7 @@ def train_further(
         tempering=NoTempering(),
         optimisation=config.optimisation(),
         estimator=config.estimator,
-        model=copy.deepcopy(result.model),
+        model=with_contacts(copy.deepcopy(result.model), result.system.coordinates),
         seed=config.seed,
         checkpoint=folder.further,
         checkpoint_seconds=config.checkpoint_seconds,
