@@ -20,14 +20,16 @@ import pytest
 import torch
 from cv_samples import made_up_ensemble
 
-from gencg import cli, pretrained
+from gencg import cli, pretrained, systems
 from gencg.checkpoint import load_checkpoint
 from gencg.deadline import Deadline
 from gencg.discover import find_slow_cvs, fit_joint
 from gencg.export import read_colvar, read_samples, write_samples
 from gencg.fit import as_result, fit
+from gencg.models.build import build_model, sees_contacts
 from gencg.notebook import explore
 from gencg.run import RunFolder, collective, trained
+from gencg.target import BoltzmannTarget
 
 BUDGET = ["--energy-calls", "14e3", "--samples", "1000", "--batch-size", "200", "--quiet"]
 SHORT = """
@@ -297,6 +299,29 @@ def test_a_generator_is_trained_further(well: Path, gencg) -> None:
     found = json.loads(out)
     assert found["n_steps"] == (3000 + 150_000) // 100
     assert found["stages"]["training"] == pytest.approx(found["costs"]["step"] * found["n_steps"])
+
+
+def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch, gencg) -> None:
+    monkeypatch.chdir(tmp_path)
+    system = systems.alanine_tetrapeptide()
+    model = build_model(system.coordinates, contacts=False)
+    target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
+    before = as_result(system, model, target=target)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    about = {"command": "gencg run", "seed": 0, "energy_calls": 1, "ess": 0.5}
+    pretrained.write(before, tmp_path / "alanine-tetrapeptide.pt", about=about)
+    words = ["fit", "alanine-tetrapeptide", "--cvs", "0", "--batch-size", "16", "--seed", "4",
+             "--generator", "shipped", "--samples", "1000", "--energy-calls", "1500"]  # fmt: skip
+    for out, further in (("as-it-is", []), ("a", ["48"]), ("b", ["48"])):
+        more = ["--further-calls", *further] if further else []
+        code, _, err = gencg(*words, *more, "--out", out)
+        assert code == 0, err
+        parameters = load_checkpoint(f"{out}/checkpoint.pt")["average"]
+        assert sees_contacts(parameters) == bool(further)
+        # Opened again as what it is
+        folder = RunFolder.open(out)
+        assert trained(folder.system(), folder).model.state_dict().keys() == parameters.keys()
+    assert same_parameters("a", "b")
 
 
 def test_a_poor_generator_is_better_when_it_was_trained_further(gencg) -> None:

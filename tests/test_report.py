@@ -155,7 +155,7 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
                 "learning_rate": 0.003, "tempering": "geometric",
                 "start_temperature": 1200.0}  # fmt: skip
     checks = [{"name": "Samples of the hot flows", "n_energy_calls": 1000}]
-    summary = SUMMARY | {"mode_checks": checks, "cv_names": ["phi(ALA2)"]}
+    summary = SUMMARY | {"mode_checks": checks, "cv_names": ["phi(ALA2)"], "n_contacts": 17}
     path = write_report(
         tmp_path, ensemble_of(system), system=system, summary=summary, history=HISTORY,
         settings=settings, versions={"gencg": "1.2", "torch": "2.6", "openmm": None},
@@ -169,7 +169,7 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
         "drawn, of which 1 was without weight",
         "hotter stages of the generator (1,000 energy calls)",
         "The collective variable φ(ALA2) is that", "4,900,000 energy calls and 12 min 5 s",
-        "Programs: gencg 1.2, torch 2.6.",
+        "Programs: gencg 1.2, torch 2.6.", "and the 17 distances between atoms that follow.",
     ):  # fmt: skip
         assert words in text
     # Numbered in the order of the text, each with its article

@@ -190,6 +190,8 @@ VARIANTS: dict[str, Variant] = {
     "soft-layers-4": partial(sized, n_soft_layers=4),
     "soft-layers-8": partial(sized, n_soft_layers=8),
     "stiff-splines": stiff_splines,
+    "contacts": partial(sized, contacts=True),
+    "contacts-none": partial(sized, contacts=False),
     "reverse-kl-conditioned": conditioned,
     "alpha-1-half": partial(replaying, kind=AlphaDivergence, alpha=1.0, n_replayed=0),
     "forward-kl": partial(replaying, kind=WeightedForwardKL),

@@ -73,7 +73,7 @@ def methods_section(
     """
     settings = settings or {}
     texts = [
-        " ".join(_target(system, ensemble, settings)),
+        " ".join(_target(system, ensemble, summary, settings)),
         " ".join(_training(system, ensemble, summary, settings, history, optimisation)),
         " ".join(_samples(system, ensemble, summary)),
         " ".join(_variables(summary, settings)),
@@ -85,7 +85,12 @@ def methods_section(
     return f'<section><h2>Methods</h2>{body}<ol class="note">{items}</ol></section>'
 
 
-def _target(system: System, ensemble: Ensemble, settings: Mapping[str, Any]) -> Iterator[str]:
+def _target(
+    system: System,
+    ensemble: Ensemble,
+    summary: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Iterator[str]:
     molecule, coordinates = system.molecule, system.coordinates
     what = system.description or system.name
     size = "" if molecule is None else f" ({molecule.n_atoms} atoms)"
@@ -108,12 +113,13 @@ def _target(system: System, ensemble: Ensemble, settings: Mapping[str, Any]) -> 
         if getattr(coordinates, "rotors", ()):
             yield "Equivalent orientations of rotors are folded onto one."
         yield "The handedness of atoms and double bonds is kept."
-    generator = _generator(system, str(settings.get("decoder")))
+    contacts = summary.get("n_contacts") or 0
+    generator = _generator(system, str(settings.get("decoder")), n_contacts=contacts)
     if generator is not None:
         yield f"The generator is {generator}."
 
 
-def _generator(system: System, decoder: str) -> str | None:
+def _generator(system: System, decoder: str, *, n_contacts: int) -> str | None:
     """The decoder in words; of two blocks only those that the system has."""
     soft, periodic = system.coordinates.soft, system.coordinates.periodic
     if decoder == "spline":
@@ -127,7 +133,8 @@ def _generator(system: System, decoder: str) -> str | None:
         return f"{second} for all coordinates"
     if soft.all():
         return f"{first} for all coordinates, which are soft"
-    return f"{first} for the soft coordinates and {second} for all others given these"
+    seen = f" and the {n_contacts} distances between atoms that follow" if n_contacts else ""
+    return f"{first} for the soft coordinates and {second} for all others given these{seen}"
 
 
 def _training(

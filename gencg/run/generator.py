@@ -113,7 +113,8 @@ def train_further(
     """Train a copy of a generator further at its temperature, with the further calls of a run.
 
     The rate rises to a third of that of the settings: the generator begins at a good place, which
-    the full one would leave. There is no ladder from hot to cold, which is what finds states.
+    the full one would leave. There is no ladder from hot to cold, which is what finds states. One
+    that was made before stiff blocks saw contacts sees them from then on (`with_contacts`).
 
     Args:
         result: The generator, which stays as it is.
@@ -126,6 +127,9 @@ def train_further(
         TimeIsUp: If `stop` said so; the same call goes on.
     """
     config = folder.config
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = with_contacts(copy.deepcopy(result.model), result.system.coordinates)
     return fit(
         result.system,
         temperature=config.temperature,
@@ -134,7 +138,7 @@ def train_further(
         tempering=NoTempering(),
         optimisation=config.optimisation(),
         estimator=config.estimator,
-        model=with_contacts(copy.deepcopy(result.model), result.system.coordinates),
+        model=model,
         seed=config.seed,
         checkpoint=folder.further,
         checkpoint_seconds=config.checkpoint_seconds,

@@ -21,6 +21,8 @@ from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
 from gencg.files import write_atomically
 from gencg.fit import FitResult
+from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import TwoBlockDecoder
 from gencg.run.collective import Discovery
 from gencg.systems.base import System
 
@@ -71,6 +73,7 @@ def summarise(
         "n_clashes": ensemble.n_clashes,
         **_broken(result.system, ensemble),
         "n_soft": int(result.system.coordinates.soft.sum()),
+        "n_contacts": _n_contacts(result.model),
         "seed": config.seed,
         "bound_gap": None,
         "populations": populations,
@@ -79,6 +82,14 @@ def summarise(
         "verdict": verdict.text,
         "verdict_level": verdict.level,
     }
+
+
+def _n_contacts(model: CoarseGrainedModel) -> int:
+    """How many distances the stiff block sees."""
+    if not isinstance(model.decoder, TwoBlockDecoder):
+        return 0
+    contacts = model.decoder.flow.stiff.contacts
+    return 0 if contacts is None else contacts.pairs.shape[1]
 
 
 def _broken(system: System, ensemble: Ensemble) -> dict[str, int]:
