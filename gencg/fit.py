@@ -219,7 +219,7 @@ def fit(
     if objective is not None and parallel.size() > 1:
         raise ValueError("`objective` is for one process; several share the batch of `estimator`")
     if model is None:
-        contacts = _contacts_of(checkpoint)
+        contacts = parallel.agree(_contacts_of(checkpoint))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build_model(system.coordinates, n_cvs=n_cvs, contacts=contacts)

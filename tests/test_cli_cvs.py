@@ -323,6 +323,19 @@ def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch,
         assert trained(folder.system(), folder).model.state_dict().keys() == parameters.keys()
     assert same_parameters("a", "b")
 
+    def killed(*args, **options):
+        fit(*args, **options)
+        raise KeyboardInterrupt
+
+    # A further training that was begun without them ends without
+    with monkeypatch.context() as patch:
+        patch.setattr("gencg.run.generator.with_contacts", lambda model, coordinates: model)
+        patch.setattr("gencg.run.generator.fit", killed)
+        assert gencg(*words, "--further-calls", "48", "--out", "old")[0] == 130
+    code, _, err = gencg(*words, "--further-calls", "48", "--out", "old")
+    assert code == 0, err
+    assert not sees_contacts(load_checkpoint("old/checkpoint.pt")["average"])
+
 
 def test_a_poor_generator_is_better_when_it_was_trained_further(gencg) -> None:
     few = ["--energy-calls", "4e3"]

@@ -98,7 +98,7 @@ def stiff_splines(setting: Setting, *, n_bins: int = 8) -> Options:
                 layers[k] = Coupling(
                     LineSpline(n_bins=n_bins),
                     moved,
-                    n_context=stiff.space.n_features,
+                    n_context=stiff.n_inputs,
                     hidden=(160, 160),
                 )
     return {"model": CoarseGrainedModel(decoder)}

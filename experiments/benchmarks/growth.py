@@ -3,7 +3,7 @@
 Per sample: CPU seconds on one thread, drawn alone and in a training step (value and gradient), the
 least of several repeats, and the peak memory of a training step. The peak is that of a forked
 process; from one batch to a larger one it grows by the samples alone. "full" is the flow without
-windows, every coordinate seeing all. Steps multiply matrices in bfloat16 where training does.
+windows, every coordinate seeing all; neither sees contacts (`gencg.models.contacts`). Steps multiply matrices in bfloat16 where training does.
 
 The exponent a of t = c n^a is fitted to the logarithms from 102 atoms on, where both blocks of the
 flow have windows. The energy visits all pairs of atoms and is quadratic: no cut is made, so that it
@@ -150,7 +150,9 @@ def main(arguments: Any) -> None:
     for n, residues in zip(n_atoms, arguments.residues, strict=True):
         target = build(residues)
         for name, locality in FLOWS.items():
-            model = CoarseGrainedModel(SplineDecoder(target.coordinates, locality=locality))
+            model = CoarseGrainedModel(
+                SplineDecoder(target.coordinates, locality=locality, contacts=False)
+            )
             row = measure(target, model, arguments.batch_size, arguments.repeats)
             found[name].append(row)
             share = f"{100 * row[5] / row[6]:.0f} %"

@@ -22,11 +22,11 @@ Pair = tuple[int, int]
 
 
 def far_pairs(coordinates: InternalCoordinates, *, polar: bool = False) -> list[Pair]:
-    """Pairs of heavy atoms four bonds apart or more; atoms that trade places are left out.
+    """Pairs of atoms four bonds apart or more; atoms that trade places are left out.
 
     Args:
         coordinates: Of the molecule.
-        polar: Count hydrogens on nitrogen, oxygen and sulphur among the atoms.
+        polar: Of heavy atoms and hydrogens on nitrogen, oxygen and sulphur; else of heavy ones.
     """
     molecule = coordinates.molecule
     steps = bonds_between(molecule)

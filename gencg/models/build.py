@@ -51,20 +51,32 @@ def with_contacts(model: CoarseGrainedModel, coordinates: CoordinateMap) -> Coar
     Args:
         model: A recommended model without collective variables.
         coordinates: Its coordinates.
+
+    Raises:
+        ValueError: If the model is another one.
     """
     theirs = model.state_dict()
-    grown = build_model(coordinates)
-    if sees_contacts(theirs) or not sees_contacts(ours := grown.state_dict()):
+    if sees_contacts(theirs):
         return model
+    grown = build_model(coordinates).to(model.rows(0))
+    ours = {k: v for k, v in grown.state_dict().items() if not k.startswith(CONTACTS)}
+    if len(ours) == len(grown.state_dict()):
+        return model
+    if ours.keys() != theirs.keys():
+        raise ValueError("`model` must be that of build_model, got one of other layers")
+    n_new = grown.decoder.flow.stiff.contacts.n_out  # type: ignore[union-attr]
     for name, value in ours.items():
-        if name.startswith(CONTACTS):
-            continue
-        if (given := theirs[name]).shape == value.shape:
+        given = theirs[name]
+        if given.shape == value.shape:
             value.copy_(given)
-        else:
+        elif given.ndim == 2 and (len(given), given.shape[1] + n_new) == value.shape:
             # The first layer of a network, which sees contacts last
             value.zero_()
             value[:, : given.shape[1]] = given
+        else:
+            raise ValueError(
+                f"`model` must be that of build_model, got {name} of shape {tuple(given.shape)}"
+            )
     return grown
 
 

@@ -1,6 +1,7 @@
 """Which atoms come near each other for given soft coordinates, as features of a network."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -14,12 +15,12 @@ from gencg.distributions.networks import MLP
 
 LENGTH = 0.25
 """How fast a contact fades with the distance, in nm."""
-N_DRAWN = 4096
+N_DRAWN = 1024
 """Draws of the soft coordinates that say how each contact varies."""
 LEAST_SPREAD = 1e-3
-"""A contact that varies less than this, of at most one, is no feature."""
+"""A contact that varies less is scaled as if it varied so much."""
 SATURATES = 4.0
-"""Standard deviations at which a contact stops to grow."""
+"""Spreads at which a contact stops growing."""
 
 
 class Contacts(nn.Module):
@@ -30,10 +31,15 @@ class Contacts(nn.Module):
         f_{ij} = b \tanh\frac{e^{-d_{ij}(s)/\ell} - \mu_{ij}}{b\,\sigma_{ij}}
 
     with the distances d between heavy atoms and polar hydrogens four bonds apart or more when all
-    stiff coordinates are those of the reference structure, mean and spread :math:`\mu, \sigma` of
-    uniform soft coordinates, and a small network h. What pushes and pulls a stiff coordinate are
-    atoms that come near, and a network that sees nothing but torsions has to learn how they
-    multiply along the chain. It costs a placement of the atoms and no energy.
+    stiff coordinates are those of the reference structure, :math:`\ell` = 0.25 nm, b = 4, mean and
+    spread :math:`\mu, \sigma` of uniform soft coordinates, and a small network h. Atoms that trade
+    places in a rotor are left out. What pushes and pulls a stiff coordinate are atoms that come
+    near, and a network that sees nothing but torsions has to learn how they multiply along the
+    chain. It costs a placement of the atoms and no energy.
+
+    They are smooth but where the placement is not: at the ends of the window of a small ring's
+    torsion, where the coordinate wraps and the ring does not. The reference structure is kept with
+    the parameters, so that a generator stays what it is when a molecule gets another one.
 
     Args:
         coordinates: Of a molecule.
@@ -41,7 +47,7 @@ class Contacts(nn.Module):
         hidden: Hidden widths of the network.
 
     Raises:
-        ValueError: If no two atoms can come near each other.
+        ValueError: If the molecule has no such atoms (`has_contacts`).
     """
 
     pairs: Tensor
@@ -55,26 +61,26 @@ class Contacts(nn.Module):
     ) -> None:
         super().__init__()
         if not has_contacts(coordinates):
-            raise ValueError("`coordinates` must let atoms come near each other, got none that do")
-        pairs = torch.tensor(far_pairs(coordinates, polar=True))
-        self._coordinates = coordinates
+            raise ValueError(
+                "`coordinates` must have soft torsions and two atoms four bonds apart, got "
+                f"{coordinates!r}"
+            )
+        self._coordinates, self.n_out = coordinates, n_out
+        pairs = torch.tensor(far_pairs(coordinates, polar=True)).T.contiguous()
+        self.register_buffer("pairs", pairs, persistent=False)
         self.register_buffer("soft_index", coordinates.soft.nonzero()[:, 0], persistent=False)
-        self.register_buffer("centre", coordinates.centre.float(), persistent=False)
-        self.register_buffer("pairs", pairs.T.contiguous(), persistent=False)
+        self.register_buffer("centre", coordinates.centre.clone())
         generator = torch.Generator().manual_seed(0)
-        turned = 2 * torch.pi * torch.rand(N_DRAWN, len(self.soft_index), generator=generator)
-        near = self._near(turned - torch.pi)
-        varies = near.std(0) > LEAST_SPREAD
-        self.register_buffer("pairs", self.pairs[:, varies], persistent=False)
-        self.register_buffer("middle", near.mean(0)[varies])
-        self.register_buffer("spread", near.std(0)[varies])
-        self.net = MLP(int(varies.sum()), n_out, hidden=hidden)
+        turns = torch.rand(N_DRAWN, len(self.soft_index), generator=generator, dtype=torch.float64)
+        near = self._near(2 * math.pi * turns - math.pi).to(torch.get_default_dtype())
+        self.register_buffer("middle", near.mean(0))
+        self.register_buffer("spread", near.std(0).clamp_min(LEAST_SPREAD))
+        self.net = MLP(len(pairs[0]), n_out, hidden=hidden)
         # A last layer of zeros would show the layers behind it nothing at first
         nn.init.normal_(cast(nn.Linear, self.net.layers[-1]).weight, std=0.1)
-        self.n_out = n_out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Contacts":
-        """A copy that shares the coordinates, which nothing changes."""
+        """A copy that shares the coordinates."""
         memo[id(self._coordinates)] = self._coordinates
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -83,7 +89,7 @@ class Contacts(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """Features ``(n, n_out)`` of soft coordinates ``(n, n_soft)``."""
-        out: Tensor = self.net(self.contacts(s))
+        out: Tensor = self.net(self.scaled(s))
         return out
 
     def with_pullback(self, s: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -94,16 +100,17 @@ class Contacts(nn.Module):
         """
         with torch.enable_grad():
             leaf = s.detach().requires_grad_()
-            placed = self.contacts(leaf)
-        out, pull = self.net.with_pullback(_Joined.apply(s, leaf, placed))  # type: ignore[no-untyped-call]
+            scaled = self.scaled(leaf)
+        seen = _Joined.apply(s, leaf, scaled) if s.requires_grad else scaled.detach()  # type: ignore[no-untyped-call]
+        out, pull = self.net.with_pullback(seen)
 
         def pulled(v: Tensor) -> Tensor:
-            return torch.autograd.grad(placed, leaf, pull(v), retain_graph=True)[0]
+            return torch.autograd.grad(scaled, leaf, pull(v), retain_graph=True)[0]
 
         return out, pulled
 
-    def contacts(self, s: Tensor) -> Tensor:
-        """What the network sees, ``(n, n_pairs)``."""
+    def scaled(self, s: Tensor) -> Tensor:
+        """What the network sees, f of each pair, ``(n, n_pairs)``."""
         near = (self._near(s) - self.middle) / (SATURATES * self.spread)
         return SATURATES * torch.tanh(near)
 
@@ -122,18 +129,18 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, leaf: Tensor, value: Tensor) -> Tensor:
-        ctx.of = leaf, value
+        ctx.leaf, ctx.value = leaf, value
         return value.detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        leaf, value = ctx.of
-        return torch.autograd.grad(value, leaf, v, retain_graph=True)[0], None, None
+        of_x = torch.autograd.grad(ctx.value, ctx.leaf, v, retain_graph=True)[0]
+        return of_x, None, None
 
 
 def has_contacts(coordinates: CoordinateMap) -> bool:
-    """Whether soft coordinates are torsions of a molecule that bring atoms near each other."""
+    """Whether they are a molecule's, with soft torsions and atoms far enough apart by bonds."""
     if not isinstance(coordinates, InternalCoordinates) or not coordinates.soft.any():
         return False
     return len(far_pairs(coordinates, polar=True)) > 0

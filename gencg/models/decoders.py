@@ -63,8 +63,8 @@ class SplineDecoder(TwoBlockDecoder):
         stiff_hidden: Hidden widths in the stiff block.
         locality: Windows of the blocks of a long molecule; None lets every entry see all.
         contacts: Whether the stiff block sees which atoms the soft coordinates bring near each
-            other (`Contacts`); None takes yes for molecules beyond 8 soft coordinates whose stiff
-            block is one window.
+            other (`Contacts`); None takes yes beyond 8 soft coordinates, where there are such
+            atoms, up to 200 stiff ones in one window.
         seed: Chooses the fixed permutations.
 
     Raises:
@@ -88,17 +88,20 @@ class SplineDecoder(TwoBlockDecoder):
     ) -> None:
         space = SoftSpace(coordinates)
         width = 64 if space.n_soft <= FEW_SOFT else 128
-        one_window = locality is None or locality.n_stiff_windows(space.n_stiff) == 1
         if contacts is None:
-            contacts = space.n_soft > FEW_SOFT and one_window and has_contacts(coordinates)
+            cuts = [DEFAULT_LOCALITY if locality is None else locality, DEFAULT_LOCALITY]
+            whole = all(cut.n_stiff_windows(space.n_stiff) == 1 for cut in cuts)
+            contacts = space.n_soft > FEW_SOFT and whole and has_contacts(coordinates)
         near = None
         if contacts:
             if not isinstance(coordinates, InternalCoordinates):
                 raise ValueError(
-                    f"`contacts` must be left out for coordinates that are no molecule's, got "
-                    f"{type(coordinates).__name__}"
+                    "`contacts` are for coordinates of a molecule, got True for "
+                    f"{type(coordinates).__name__}; leave them out"
                 )
-            near = Contacts(coordinates)
+            # What the other networks begin with does not depend on it
+            with torch.random.fork_rng():
+                near = Contacts(coordinates)
         soft = SoftBlock(
             space,
             n_context=n_cvs,

@@ -1,7 +1,7 @@
 """The two blocks of a molecule's flow: soft coordinates, and everything stiff given them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -164,7 +164,8 @@ class StiffBlock(nn.Module):
 
     Affine coupling layers, one triangular matrix, and a shift and scale chosen by the soft
     coordinates, unless another `chain` is given. With `contacts` all networks see which atoms the
-    soft coordinates bring near each other, where the block is one window.
+    soft coordinates bring near each other; the block must then be one window, and the chain its
+    own.
     """
 
     space: SoftSpace
@@ -188,13 +189,17 @@ class StiffBlock(nn.Module):
         self.space, self.contacts = space, contacts
         self.register_buffer("centre", coordinates.centre[space.stiff_index].float())
         self.register_buffer("scale", coordinates.scale[space.stiff_index].float())
+        n_windows = 1 if locality is None else locality.n_stiff_windows(space.n_stiff)
+        if contacts is not None and (n_windows > 1 or chain is not None):
+            raise ValueError(
+                "`contacts` are for layers of the block's own in one window, got "
+                f"{'a `chain`' if n_windows == 1 else f'{n_windows} windows'}; leave them out"
+            )
         if chain is not None:
             self.chain = chain
             return
         n, halves = space.n_stiff, _halves(space.n_stiff, n_layers, generator)
-        if locality is not None and locality.n_stiff_windows(n) > 1:
-            if contacts is not None:
-                raise ValueError("`contacts` must be None where the block has several windows")
+        if locality is not None and n_windows > 1:
             layers = locality.stiff_layers(
                 halves,
                 position=space.stiff_position,
@@ -202,14 +207,19 @@ class StiffBlock(nn.Module):
                 n_context=n_context,
             )
         else:
-            n_context += space.n_features + (0 if contacts is None else contacts.n_out)
-            layers = _stiff_layers(n, halves, n_context, hidden)
+            layers = _stiff_layers(n, halves, self.n_inputs + n_context, hidden)
         self.chain = Chain(layers)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Refuse the parameters of other windows or widths, in words."""
+        """Refuse the parameters of other windows or widths, or of other inputs, in words."""
+        theirs = any(name.startswith(f"{prefix}contacts.") for name in state_dict)
+        if theirs != (self.contacts is not None):
+            raise ValueError(
+                f"the parameters are those of a stiff block {'with' if theirs else 'without'} "
+                f"contacts; build it with contacts={theirs}"
+            )
         for name, parameter in self.named_parameters():
             given = state_dict.get(prefix + name)
             if given is None or given.shape != parameter.shape:
@@ -219,12 +229,31 @@ class StiffBlock(nn.Module):
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    @property
+    def n_inputs(self) -> int:
+        """Number of what the layers see of the soft coordinates."""
+        return self.space.n_features + (0 if self.contacts is None else self.contacts.n_out)
+
     def inputs(self, s: Tensor, context: Tensor) -> Tensor:
         """What the layers see of soft coordinates ``(n, n_soft)``, and the context behind it."""
-        seen = [self.space.features(s)]
+        near = [] if self.contacts is None else [self.contacts(s)]
+        return torch.cat([self.space.features(s), *near, context], dim=-1)
+
+    def inputs_with_pullback(
+        self, s: Tensor, context: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        r"""As `inputs`, and the function :math:`v \mapsto v^T \partial/\partial s`."""
+        features, parts = self.space.features(s), []
         if self.contacts is not None:
-            seen.append(self.contacts(s))
-        return torch.cat([*seen, context], dim=-1)
+            near, pull_near = self.contacts.with_pullback(s)
+            parts.append(near)
+        n = features.shape[-1]
+
+        def pull(v: Tensor) -> Tensor:
+            of_soft = pullback(self.space.features, s, v[:, :n])
+            return of_soft + pull_near(v[:, n : self.n_inputs]) if parts else of_soft
+
+        return torch.cat([features, *parts, context], dim=-1), pull
 
     def forward(self, eps: Tensor, s: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """All coordinates y from noise and soft coordinates, and the log-determinant."""
@@ -241,18 +270,11 @@ class StiffBlock(nn.Module):
             y, the log-determinant, :math:`\nabla_v \log q`, and what the block adds to the
             gradients by soft coordinates and by the context.
         """
-        seen = [self.space.features(s), context]
-        if self.contacts is not None:
-            near, pull_near = self.contacts.with_pullback(s)
-            seen.insert(1, near)
-        v, log_det, score, added = self.chain.forward_with_score(eps, torch.cat(seen, -1), score)
+        inputs, pull = self.inputs_with_pullback(s, context)
+        v, log_det, score, added = self.chain.forward_with_score(eps, inputs, score)
         y = torch.cat([s, v * self.scale + self.centre], dim=-1)[:, self.space.order]
-        widths = [part.shape[-1] for part in seen]
-        of_features, *of_near, of_context = torch.split(added, widths, dim=-1)
-        of_soft = pullback(self.space.features, s, of_features)
-        if of_near:
-            of_soft = of_soft + pull_near(of_near[0])
-        return y, log_det + self.scale.log().sum(), score / self.scale, of_soft, of_context
+        log_det = log_det + self.scale.log().sum()
+        return y, log_det, score / self.scale, pull(added), added[:, self.n_inputs :]
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Soft coordinates and noise of the stiff ones, and the log-determinant of the inverse."""

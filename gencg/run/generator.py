@@ -127,9 +127,11 @@ def train_further(
         TimeIsUp: If `stop` said so; the same call goes on.
     """
     config = folder.config
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = with_contacts(copy.deepcopy(result.model), result.system.coordinates)
+    model, further = copy.deepcopy(result.model), folder.further
+    if not further.exists() or sees_contacts(load_checkpoint(further)["model"]):
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            model = with_contacts(model, result.system.coordinates)
     return fit(
         result.system,
         temperature=config.temperature,
@@ -140,7 +142,7 @@ def train_further(
         estimator=config.estimator,
         model=model,
         seed=config.seed,
-        checkpoint=folder.further,
+        checkpoint=further,
         checkpoint_seconds=config.checkpoint_seconds,
         reporters=reporters,
         stop=stop,

@@ -154,7 +154,7 @@ def test_a_checkpoint_from_before_the_windows_is_refused(tmp_path) -> None:
     path = tmp_path / "checkpoint.pt"
 
     def resume(locality: Locality | None) -> None:
-        decoder = SplineDecoder(system.coordinates, locality=locality, **SMALL)
+        decoder = SplineDecoder(system.coordinates, locality=locality, contacts=False, **SMALL)
         target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
         as_result(system, CoarseGrainedModel(decoder), target=target, checkpoint=path)
 
