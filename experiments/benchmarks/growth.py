@@ -3,7 +3,8 @@
 Per sample: CPU seconds on one thread, drawn alone and in a training step (value and gradient), the
 least of several repeats, and the peak memory of a training step. The peak is that of a forked
 process; from one batch to a larger one it grows by the samples alone. "full" is the flow without
-windows, every coordinate seeing all; neither sees contacts (`gencg.models.contacts`). Steps multiply matrices in bfloat16 where training does.
+windows, every coordinate seeing all; neither sees contacts. Steps multiply matrices in bfloat16
+where training does.
 
 The exponent a of t = c n^a is fitted to the logarithms from 102 atoms on, where both blocks of the
 flow have windows. The energy visits all pairs of atoms and is quadratic: no cut is made, so that it
