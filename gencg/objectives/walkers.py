@@ -284,14 +284,17 @@ class Walkers:
 
     def _log_g(self, flow: TwoBlockFlow, s: Tensor, moved: Tensor) -> Tensor:
         """Log-density of the coordinates `moved`, ``(n,)``."""
-        periodic, scale = flow.stiff.space.periodic, self._scale(flow)
-        apart = s[:, None] - self.remembered
+        periodic = flow.stiff.space.periodic
+        # Of the others nothing is asked: each row looks at its own few
+        weight, index = moved.to(s).topk(int(moved.sum(1).max()), dim=1)
+        scale, weight = self._scale(flow)[index][..., None], weight[..., None]
+        apart = s.gather(1, index)[..., None] - self.remembered.T[index]
         apart = wrap(apart) if periodic else apart
-        near = _log_normals(apart, scale, moved)
+        near = _log_normals(apart, scale, weight)
         if periodic:
             anywhere = -moved.sum(-1) * math.log(2 * math.pi)
         else:
-            anywhere = _log_normals(apart, WIDER / SPREAD * scale, moved)
+            anywhere = _log_normals(apart, WIDER / SPREAD * scale, weight)
         return torch.logaddexp(math.log(1 - WIDE) + near, math.log(WIDE) + anywhere)
 
 
@@ -331,14 +334,15 @@ def _neighbours(space: SoftSpace, n: int, *, device: torch.device) -> Tensor:
     return candidate & (distance.argsort(1).argsort(1) < counts[:, None])
 
 
-def _log_normals(apart: Tensor, scale: Tensor, moved: Tensor) -> Tensor:
-    """Log of the mean normal density of `moved` at ``(n, m, n_soft)`` distances, ``(n,)``.
+def _log_normals(apart: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """Log of the mean normal density at ``(n, k, m)`` distances from m values, ``(n,)``.
 
-    On the circle the tails beyond half a turn are cut, which is the same both ways of a move.
+    Coordinates of weight zero, ``(n, k, 1)``, do not count. On the circle the tails beyond half a
+    turn are cut, which is the same both ways of a move.
     """
     each = -0.5 * (apart / scale).square() - (scale * math.sqrt(2 * math.pi)).log()
-    each = (each * moved[:, None]).sum(-1)
-    return torch.logsumexp(each, 1) - math.log(each.shape[1])
+    total = (each * weight).sum(1)
+    return torch.logsumexp(total, 1) - math.log(total.shape[1])
 
 
 def _pull(stiff: StiffBlock, y: Tensor, score: Tensor, slope: Tensor, share: Tensor) -> Tensor:

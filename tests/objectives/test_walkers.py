@@ -14,7 +14,9 @@ from torch.testing import assert_close
 from gencg.coordinates.base import Cartesian
 from gencg.energies.base import Energy
 from gencg.energies.toy import DoubleWell
+from gencg.geometry import wrap
 from gencg.importance import truncated
+from gencg.models.build import build_model
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder
@@ -24,7 +26,14 @@ from gencg.objectives.build import build_objective
 from gencg.objectives.covering_kl import MOST_PULLED, CoveringKL, _log_mean
 from gencg.objectives.memory import SoftMemory
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import MOST_MISSED, Meeting, Walkers, _log_normals, two_blocks
+from gencg.objectives.walkers import (
+    MOST_MISSED,
+    WIDE,
+    Meeting,
+    Walkers,
+    _log_normals,
+    two_blocks,
+)
 from gencg.systems import alanine_dipeptide
 from gencg.target import BoltzmannTarget
 from gencg.units import temperature_of
@@ -173,12 +182,30 @@ def test_moves_are_drawn_from_the_density_they_are_weighed_with(periodic) -> Non
 
 
 def test_distances_are_normal_densities() -> None:
-    apart = torch.randn(5, 1, 3, dtype=torch.float64)
+    apart = torch.randn(5, 3, 1, dtype=torch.float64)
     scale = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
-    moved = torch.tensor([[True, False, True]]).expand(5, 3)
+    weight = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(5, 3)
     normal = torch.distributions.Normal(torch.zeros(3), scale)
-    expected = (normal.log_prob(apart[:, 0]) * moved).sum(-1)
-    assert_close(_log_normals(apart, scale, moved), expected)
+    expected = (normal.log_prob(apart[..., 0]) * weight).sum(-1)
+    assert_close(_log_normals(apart, scale[:, None], weight[..., None]), expected)
+
+
+def test_rows_that_redraw_different_numbers_have_each_its_density() -> None:
+    system = alanine_dipeptide()
+    flow = two_blocks(build_model(system.coordinates).double())
+    assert flow is not None
+    walkers, k = Walkers(64), flow.stiff.space.n_soft
+    walkers.remembered = 2 * math.pi * torch.rand(40, k, dtype=torch.float64) - math.pi
+    s = 2 * math.pi * torch.rand(6, k, dtype=torch.float64) - math.pi
+    moved = torch.tensor([[(row + i) % (row % 3 + 2) == 0 for i in range(k)] for row in range(6)])
+    assert len(set(moved.sum(1).tolist())) > 1
+    scale = walkers._scale(flow)
+    for row in range(6):
+        which = moved[row]
+        apart = wrap(s[row] - walkers.remembered)[:, which] / scale[which]
+        each = (-0.5 * apart.square()).exp() / (scale[which] * math.sqrt(2 * math.pi))
+        density = (1 - WIDE) * each.prod(1).mean() + WIDE / (2 * math.pi) ** int(which.sum())
+        assert_close(walkers._log_g(flow, s, moved)[row], density.log())
 
 
 def test_a_move_costs_one_call_and_a_meeting_none() -> None:
