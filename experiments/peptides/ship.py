@@ -4,19 +4,46 @@ gencg run alanine-dipeptide --cvs 0 --energy-calls 2.5e6 --threads 1 --out runs/
 gencg run alanine-tetrapeptide --cvs 0 --energy-calls 2e7 --batch-size 1024 --out runs/te
 gencg run alanine-hexapeptide --cvs 0 --energy-calls 2e7 --batch-size 1024 --out runs/he
 python -m experiments.peptides.ship runs/di runs/te runs/he
+
+A generator that was trained further has the calls and commands of both trainings:
+
+gencg run alanine-hexapeptide --cvs 0 --generator shipped --further-calls 8e6 --learning-rate 6e-3 \
+  --batch-size 1024 --threads 1 --samples 200000 --out runs/longer
+python -m experiments.peptides.ship runs/longer
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import gencg
 from gencg import pretrained
 from gencg.run import RunFolder, trained
 
 
+def how(folder: RunFolder, summary: dict[str, Any]) -> dict[str, Any]:
+    """How a run was made and what it reached, with the run that it began from."""
+    config, origin = folder.config, folder.origin or {}
+    command = f"gencg run {config.target} --cvs 0"
+    if config.generator is None:
+        command += f" --energy-calls {config.energy_calls:g}"
+    else:
+        command = f"{origin['command']}; {command} --generator {config.generator}"
+        command += f" --further-calls {config.further_calls or 0:g}"
+        command += f" --learning-rate {config.learning_rate:g}"
+    return {
+        "command": f"{command} --batch-size {config.batch_size} --threads 1 --seed {config.seed}",
+        "seed": config.seed,
+        "energy_calls": summary["energy_calls"] + (origin.get("energy_calls") or 0),
+        "ess": summary["ess"],
+        "log_z": summary["log_z"],
+        **{name: (folder.versions or {}).get(name) for name in ("gencg", "torch")},
+    }
+
+
 def main() -> None:
     """Write a file for each run, read it again and print what it reaches."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="finished run folders, --cvs 0")
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=pretrained.FOLDER)
@@ -27,17 +54,8 @@ def main() -> None:
         if summary is None:
             parser.error(f"{run} is not finished; run its command again")
         result = trained(system, folder)
-        about = {
-            "command": f"gencg run {config.target} --cvs 0 --energy-calls {config.energy_calls:g} "
-            f"--batch-size {config.batch_size} --threads 1 --seed {config.seed}",
-            "seed": config.seed,
-            "energy_calls": summary["energy_calls"],
-            "ess": summary["ess"],
-            "log_z": summary["log_z"],
-            **{name: (folder.versions or {}).get(name) for name in ("gencg", "torch")},
-        }
         path = given.out / f"{config.target}.pt"
-        pretrained.write(result, path, about=about)
+        pretrained.write(result, path, about=how(folder, summary))
         # As it is read: matrices are rounded to 16 bits
         if given.out == pretrained.FOLDER:
             result = pretrained.load(config.target)
