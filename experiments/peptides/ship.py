@@ -9,7 +9,10 @@ A generator that was trained further has the calls and commands of both training
 
 gencg run alanine-hexapeptide --cvs 0 --generator shipped --further-calls 8e6 --learning-rate 6e-3 \
   --batch-size 1024 --threads 1 --samples 200000 --out runs/longer
-python -m experiments.peptides.ship runs/longer
+python -m experiments.peptides.ship runs/longer --soft-block-before
+
+With `--soft-block-before` it has the stiff block of the further training and the soft block of the
+generator that the run began from, where rare states have more of their weight.
 """
 
 import argparse
@@ -19,9 +22,10 @@ from typing import Any
 import gencg
 from gencg import pretrained
 from gencg.run import RunFolder, trained
+from gencg.run.generator import find_generator
 
 
-def how(folder: RunFolder, summary: dict[str, Any]) -> dict[str, Any]:
+def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dict[str, Any]:
     """How a run was made and what it reached, with the run that it began from."""
     config, origin = folder.config, folder.origin or {}
     command = f"gencg run {config.target} --cvs 0"
@@ -31,8 +35,9 @@ def how(folder: RunFolder, summary: dict[str, Any]) -> dict[str, Any]:
         command = f"{origin['command']}; {command} --generator {config.generator}"
         command += f" --further-calls {config.further_calls or 0:g}"
         command += f" --learning-rate {config.learning_rate:g}"
+    command += f" --batch-size {config.batch_size} --threads 1 --seed {config.seed}"
     return {
-        "command": f"{command} --batch-size {config.batch_size} --threads 1 --seed {config.seed}",
+        "command": command + (", with the soft block of the first" if soft_before else ""),
         "seed": config.seed,
         "energy_calls": summary["energy_calls"] + (origin.get("energy_calls") or 0),
         "ess": summary["ess"],
@@ -46,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="finished run folders, --cvs 0")
     parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--soft-block-before", action="store_true", help="see above")
     parser.add_argument("--out", type=Path, default=pretrained.FOLDER)
     given = parser.parse_args()
     for run in given.runs:
@@ -54,8 +60,17 @@ def main() -> None:
         if summary is None:
             parser.error(f"{run} is not finished; run its command again")
         result = trained(system, folder)
+        about = how(folder, summary, soft_before=given.soft_block_before)
+        if given.soft_block_before:
+            before, _ = find_generator(config, system, trained=trained)
+            soft = before.model.decoder.flow.soft.state_dict()  # type: ignore[union-attr]
+            result.model.decoder.flow.soft.load_state_dict(soft)  # type: ignore[union-attr]
+            ensemble = gencg.draw(
+                result.model, result.target, given.samples, molecule=system.molecule, seed=1
+            )
+            about |= {"ess": ensemble.ess, "log_z": ensemble.log_z}
         path = given.out / f"{config.target}.pt"
-        pretrained.write(result, path, about=how(folder, summary))
+        pretrained.write(result, path, about=about)
         # As it is read: matrices are rounded to 16 bits
         if given.out == pretrained.FOLDER:
             result = pretrained.load(config.target)

@@ -18,7 +18,7 @@ from gencg.objectives.base import Evaluation
 from gencg.objectives.own_samples import OwnSamples, ask_energy, tame
 from gencg.target import BoltzmannTarget
 
-N_MOVED = (1, 2, 2, 3, 4)
+N_MOVED = (1, 2, 2, 3)
 """How many soft coordinates a move redraws, with equal chances; symmetric rotors go alone."""
 N_REMEMBERED = 256
 """Soft coordinates of a hotter stage that moves take their values from."""
