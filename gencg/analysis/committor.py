@@ -375,12 +375,13 @@ def _directions(form: Tensor) -> Tensor:
 def _least(
     first: Tensor, cross: Tensor, form: Tensor, mass: Tensor, counts: Tensor, directions: Tensor
 ) -> tuple[Tensor, float]:
-    """Coefficients of the least form on counted blocks, and its value."""
-    total = (counts * mass).sum()
+    """Coefficients of the least form on counted blocks, and its value; zeros where it is zero."""
+    total = (counts * mass).sum().clamp_min(1e-300)
     at_first, at_cross = (counts * first).sum() / total, counts @ cross / total
     at_form = (counts @ form.flatten(1)).reshape(form.shape[1:]) / total
     inner = directions.T @ at_form @ directions
-    ridge = 1e-9 * inner.diagonal().mean() * torch.eye(len(inner))
+    # A resampling may hold no sample between the sets
+    ridge = (1e-9 * inner.diagonal().mean()).clamp_min(1e-12) * torch.eye(len(inner))
     c = -directions @ torch.linalg.solve(inner + ridge.to(inner), directions.T @ at_cross)
     return c, float(_value(at_first, at_cross, at_form, c))
 

@@ -94,6 +94,18 @@ def test_the_error_of_the_flux_is_its_spread() -> None:
     assert np.std(fluxes) == pytest.approx(np.mean(errors), rel=0.6)
 
 
+def test_a_resampling_without_a_sample_between_the_sets_has_no_flux() -> None:
+    # All that lie between are in one block of forty, which two resamplings of five leave out
+    x = torch.cat([torch.full((390,), -1.5), torch.linspace(-0.5, 0.5, 10), torch.full((400,), 1.5)])
+    samples = SoftSamples(x[:, None], torch.ones(800, 1, 1), torch.zeros(800), False)
+    basis = KernelBasis(torch.linspace(-1, 1, 5)[:, None], width=0.5)
+    found = committor(samples, basis, below(-1.0), above(1.0))
+    alone = committor(samples, basis, below(-1.0), above(1.0), n_bootstraps=0)
+    assert found.flux == alone.flux > 0
+    # Blocks of equal mass: their number in a resampling is Poisson's, of variance one
+    assert found.error == pytest.approx(found.flux, rel=0.3)
+
+
 def test_nested_states_have_a_smaller_flux() -> None:
     basis, samples = KernelBasis(CENTRES, width=0.15), line(4000)
     fluxes = [
