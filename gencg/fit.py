@@ -20,7 +20,7 @@ from gencg import html, parallel
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.deadline import TimeIsUp
 from gencg.ensemble import decode
-from gencg.models.build import build_model, sees_contacts
+from gencg.models.build import build_model, choices_of
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.continuous import solvers_of
 from gencg.objectives.base import Objective
@@ -219,10 +219,10 @@ def fit(
     if objective is not None and parallel.size() > 1:
         raise ValueError("`objective` is for one process; several share the batch of `estimator`")
     if model is None:
-        contacts = parallel.agree(_contacts_of(checkpoint))
+        choices = parallel.agree(_choices_of(checkpoint))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = build_model(system.coordinates, n_cvs=n_cvs, contacts=contacts)
+            model = build_model(system.coordinates, n_cvs=n_cvs, **choices)
     model.to(device)
     parallel.make_equal(model)
     if objective is None:
@@ -255,11 +255,11 @@ def fit(
     return FitResult(model=state.average.eval(), target=target, system=system, state=state)
 
 
-def _contacts_of(checkpoint: str | Path | None) -> bool | None:
-    """Whether the model of a checkpoint sees contacts, which older ones of gencg do not."""
+def _choices_of(checkpoint: str | Path | None) -> dict[str, bool]:
+    """How the model of a checkpoint was built, which older ones of gencg were otherwise."""
     if checkpoint is None or not Path(checkpoint).exists():
-        return None
-    return sees_contacts(load_checkpoint(checkpoint).get("model", {}))
+        return {}
+    return choices_of(load_checkpoint(checkpoint).get("model", {}))
 
 
 def _optimisation_of(objective: Objective) -> Optimisation:

@@ -11,6 +11,7 @@ from gencg.plots.style import new_figure, style
 
 COLUMNS = {
     "ess": ("ESS", ".4f"),
+    "ess_cut": ("ESS, weights cut at ten", ".4f"),
     "reverse_kl": ("reverse KL (kT)", ".4f"),
     "log_z": ("log Z", ".4f"),
     "raw": ("rare state raw (%)", ".3f"),
@@ -22,7 +23,7 @@ COLUMNS = {
 }
 """Keys of a summary: head of the column and format."""
 PERCENT = {"raw", "reweighted"}
-SPREAD = {"ess", "reverse_kl", "log_z", "raw", "reweighted", "cpu_seconds"}
+SPREAD = {"ess", "ess_cut", "reverse_kl", "log_z", "raw", "reweighted", "cpu_seconds"}
 """Columns with a standard error over seeds."""
 
 Summary = Mapping[str, Any]

@@ -21,6 +21,7 @@ from typing import Any
 
 import gencg
 from gencg import pretrained
+from gencg.config import SHIPPED
 from gencg.run import RunFolder, trained
 from gencg.run.generator import find_generator
 
@@ -32,9 +33,11 @@ def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dic
     if config.generator is None:
         command += f" --energy-calls {config.energy_calls:g}"
     else:
-        command = f"{origin['command']}; {command} --generator {config.generator}"
-        command += f" --further-calls {config.further_calls or 0:g}"
-        command += f" --learning-rate {config.learning_rate:g}"
+        source = config.generator if config.generator == SHIPPED else Path(config.generator).name
+        command = f"{origin['command']}; {command} --generator {source}"
+        if config.further_calls:
+            command += f" --further-calls {config.further_calls:g}"
+            command += f" --learning-rate {config.learning_rate:g}"
     command += f" --batch-size {config.batch_size} --threads 1 --seed {config.seed}"
     return {
         "command": command + (", with the soft block of the first" if soft_before else ""),

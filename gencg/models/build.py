@@ -1,6 +1,8 @@
 """The default models of a coordinate map: in two stages, and in one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
 
 from gencg.coordinates.base import CoordinateMap
 from gencg.models.coarse_grained import CoarseGrainedModel
@@ -11,12 +13,18 @@ from gencg.models.encoders import GaussianEncoder, SoftEncoder
 from gencg.models.priors import GaussianPrior
 from gencg.models.unimodal import UnimodalFlowDecoder
 
+SOFT = "decoder.flow.soft."
+"""Names of the parameters of a soft block begin with this."""
 CONTACTS = "decoder.flow.stiff.contacts."
 """Names of the parameters of contacts begin with this."""
 
 
 def build_model(
-    coordinates: CoordinateMap, *, n_cvs: int = 0, contacts: bool | None = None
+    coordinates: CoordinateMap,
+    *,
+    n_cvs: int = 0,
+    contacts: bool | None = None,
+    autoregressive: bool | None = None,
 ) -> CoarseGrainedModel:
     """The recommended model: the spline decoder; with CVs, the Gaussian model of 2020.
 
@@ -24,11 +32,13 @@ def build_model(
         coordinates: Coordinates of the molecule or toy.
         n_cvs: Number of collective variables.
         contacts: See `SplineDecoder`.
+        autoregressive: See `SplineDecoder`.
     """
     if n_cvs < 0:
         raise ValueError(f"`n_cvs` must not be negative, got {n_cvs}")
     if n_cvs == 0:
-        return CoarseGrainedModel(SplineDecoder(coordinates, contacts=contacts))
+        decoder = SplineDecoder(coordinates, contacts=contacts, autoregressive=autoregressive)
+        return CoarseGrainedModel(decoder)
     return CoarseGrainedModel(
         GaussianDecoder(coordinates, n_cvs=n_cvs),
         prior=GaussianPrior(n_cvs),
@@ -40,6 +50,23 @@ def build_model(
 def sees_contacts(parameters: Iterable[str]) -> bool:
     """Whether parameters of these names are of a stiff block that sees contacts."""
     return any(name.startswith(CONTACTS) for name in parameters)
+
+
+def choices_of(parameters: Mapping[str, Tensor]) -> dict[str, bool]:
+    """What `build_model` has to be told to build the model that has these parameters.
+
+    What is recommended changes from version to version; a model that was trained stays as it is.
+
+    Args:
+        parameters: Of a model of `build_model`, by name.
+    """
+    dim = len(parameters[f"{SOFT}centre"]) if f"{SOFT}centre" in parameters else 0
+    kept = parameters.get(f"{SOFT}chain.layers.0.kept")
+    return {
+        "contacts": sees_contacts(parameters),
+        # The first entry that moves sees no other
+        "autoregressive": dim > 1 and kept is not None and len(kept) == 0,
+    }
 
 
 def with_contacts(model: CoarseGrainedModel, coordinates: CoordinateMap) -> CoarseGrainedModel:
@@ -58,7 +85,8 @@ def with_contacts(model: CoarseGrainedModel, coordinates: CoordinateMap) -> Coar
     theirs = model.state_dict()
     if sees_contacts(theirs):
         return model
-    grown = build_model(coordinates).to(model.rows(0))
+    autoregressive = choices_of(theirs)["autoregressive"]
+    grown = build_model(coordinates, autoregressive=autoregressive).to(model.rows(0))
     ours = {k: v for k, v in grown.state_dict().items() if not k.startswith(CONTACTS)}
     if len(ours) == len(grown.state_dict()):
         return model

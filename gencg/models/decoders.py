@@ -8,15 +8,23 @@ from torch import Tensor
 
 from gencg.coordinates.base import CoordinateMap
 from gencg.coordinates.internal import InternalCoordinates
-from gencg.distributions.flow import FlowDistribution
+from gencg.distributions.flow import Chain, FlowDistribution
 from gencg.distributions.networks import MLP
 from gencg.distributions.torus import TorusNormal
 from gencg.models.base import ConditionalDistribution
 from gencg.models.contacts import Contacts, has_contacts
 from gencg.models.locality import Locality
-from gencg.models.two_block import SoftBlock, SoftSpace, StiffBlock, TwoBlockFlow
+from gencg.models.two_block import (
+    SoftBlock,
+    SoftSpace,
+    StiffBlock,
+    TwoBlockFlow,
+    autoregressive_layers,
+)
 
 DEFAULT_LOCALITY = Locality()
+N_PASSES = 2
+"""Passes of an autoregressive soft block."""
 FEW_SOFT = 8
 """Soft coordinates up to which the soft block is narrow and the stiff one sees no contacts."""
 
@@ -56,7 +64,7 @@ class SplineDecoder(TwoBlockDecoder):
         n_cvs: Number of collective variables z, may be zero.
         n_soft_layers: Coupling layers of the soft block; None takes one for each soft coordinate,
             6 at least and 12 at most.
-        n_bins: Bins of each spline.
+        n_bins: Bins of each spline; None takes 12, and 16 where the soft block is autoregressive.
         soft_hidden: Hidden widths in the soft block; None takes 64 up to 8 soft coordinates, 128
             beyond.
         n_stiff_layers: Coupling layers of the stiff block.
@@ -65,11 +73,15 @@ class SplineDecoder(TwoBlockDecoder):
         contacts: Whether the stiff block sees which atoms the soft coordinates bring near each
             other (`Contacts`); None takes yes beyond 8 soft coordinates, where there are such
             atoms, up to 200 stiff ones in one window.
+        autoregressive: Whether the soft block moves one coordinate after the other
+            (`autoregressive_layers`) in place of half of them (`spline_layers`); None takes yes for
+            more than 8 torsions in one window.
         seed: Chooses the fixed permutations.
 
     Raises:
         ValueError: If soft coordinates are partly on the circle and partly on the line, or
-            `contacts` are asked for where there can be none.
+            `contacts` are asked for where there can be none, or `n_soft_layers` with
+            `autoregressive`.
     """
 
     def __init__(
@@ -78,16 +90,25 @@ class SplineDecoder(TwoBlockDecoder):
         *,
         n_cvs: int = 0,
         n_soft_layers: int | None = None,
-        n_bins: int = 12,
+        n_bins: int | None = None,
         soft_hidden: Sequence[int] | None = None,
         n_stiff_layers: int = 10,
         stiff_hidden: Sequence[int] = (160, 160),
         locality: Locality | None = DEFAULT_LOCALITY,
         contacts: bool | None = None,
+        autoregressive: bool | None = None,
         seed: int = 0,
     ) -> None:
         space = SoftSpace(coordinates)
         width = 64 if space.n_soft <= FEW_SOFT else 128
+        if autoregressive is None:
+            cut = DEFAULT_LOCALITY if locality is None else locality
+            autoregressive = (
+                space.periodic
+                and space.n_soft > FEW_SOFT
+                and n_soft_layers is None
+                and cut.n_soft_windows(space.n_soft) == 1
+            )
         if contacts is None:
             cuts = [DEFAULT_LOCALITY if locality is None else locality, DEFAULT_LOCALITY]
             whole = all(cut.n_stiff_windows(space.n_stiff) == 1 for cut in cuts)
@@ -102,13 +123,32 @@ class SplineDecoder(TwoBlockDecoder):
             # What the other networks begin with does not depend on it
             with torch.random.fork_rng():
                 near = Contacts(coordinates)
+        if autoregressive and n_soft_layers is not None:
+            raise ValueError(
+                f"`n_soft_layers` is of couplings, got {n_soft_layers} for an autoregressive soft "
+                "block; leave one of them out"
+            )
+        chain = None
+        if autoregressive:
+            chain = Chain(
+                autoregressive_layers(
+                    space.n_soft,
+                    periodic=space.periodic,
+                    n_passes=N_PASSES,
+                    n_bins=n_bins or 16,
+                    n_context=n_cvs,
+                    hidden=soft_hidden or (width, width),
+                    position=space.soft_position,
+                )
+            )
         soft = SoftBlock(
             space,
             n_context=n_cvs,
             n_layers=n_soft_layers or min(max(6, space.n_soft), 12),
-            n_bins=n_bins,
+            n_bins=n_bins or 12,
             hidden=soft_hidden or (width, width),
             locality=locality,
+            chain=chain,
         )
         stiff = StiffBlock(
             coordinates,

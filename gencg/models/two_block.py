@@ -320,6 +320,47 @@ class TwoBlockFlow(Flow):  # type: ignore[misc]
         return torch.cat([eps_s, eps_v], dim=-1), log_det_soft + log_det_stiff
 
 
+def autoregressive_layers(
+    dim: int,
+    *,
+    periodic: bool,
+    n_passes: int,
+    n_bins: int,
+    n_context: int,
+    hidden: Sequence[int],
+    position: Tensor,
+) -> list[Flow]:
+    r"""Splines that move one entry after the other along the chain, each by those before it.
+
+    .. math:: q(s) = \prod_k q(s_k \mid s_{<k})
+
+    in each pass, with rotations between passes on the torus. A density with many peaks is hard for
+    `spline_layers`, which have to tear the torus apart in all directions at once and leave
+    filaments behind; here each factor has peaks on one circle alone.
+
+    References:
+        | MADE: masked autoencoder for distribution estimation (Germain et al., 2015),
+          https://arxiv.org/abs/1502.03509
+        | Neural spline flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
+    """
+    transform: Transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
+    place = torch.argsort(torch.argsort(position, stable=True))
+    layers: list[Flow] = []
+    for k in range(n_passes if dim else 0):
+        layers += [
+            Coupling(transform, place == j, n_context=n_context, hidden=hidden, seen=place < j)
+            for j in range(dim)
+        ]
+        if periodic and k + 1 < n_passes:
+            layers.append(_golden(dim))
+    return layers
+
+
+def _golden(dim: int) -> Rotation:
+    """The golden angle, which never brings a seam back to where it was."""
+    return Rotation(torch.full((dim,), math.pi * (3 - math.sqrt(5))))
+
+
 def spline_layers(
     dim: int,
     *,
@@ -354,8 +395,7 @@ def spline_layers(
                 )
             )
         if periodic and k + 1 < n_layers:
-            # The golden angle never brings a seam back to where it was
-            layers.append(Rotation(torch.full((dim,), math.pi * (3 - math.sqrt(5)))))
+            layers.append(_golden(dim))
     return layers
 
 

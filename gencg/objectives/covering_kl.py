@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 from gencg import parallel
 from gencg.models.coarse_grained import CoarseGrainedModel
@@ -18,6 +19,8 @@ from gencg.target import BoltzmannTarget
 
 ORDER = 0.5
 """Order of the path gradients; see `ReverseKL`."""
+BEYOND = 1.5
+"""Deviation of a log-density from which on it counts linearly in place of squared."""
 MOST_PULLED = 5.0
 """A walker pulls by p/q - 1, with p/q cut here."""
 
@@ -74,6 +77,7 @@ class CoveringKL(Objective):
         n_samples: int = 512,
         order: float = ORDER,
         weight: float = 1.0,
+        variance: float = 1.0,
         moves: float = 0.25,
         n_walkers: int | None = None,
         n_kept: int | None = None,
@@ -83,7 +87,10 @@ class CoveringKL(Objective):
             raise ValueError(f"`moves` must lie in [0, 1), got {moves}")
         if not 0 <= weight < math.inf:
             raise ValueError(f"`weight` must not be negative or infinite, got {weight}")
+        if not 0 <= variance < math.inf:
+            raise ValueError(f"`variance` must not be negative or infinite, got {variance}")
         self.target, self.n_samples, self.weight, self.moves = target, n_samples, weight, moves
+        self.variance = variance
         self.n_moves = int(moves * n_samples)
         if self.n_moves and min(self.n_moves, n_samples // 4) < parallel.size():
             # Too few to be shared
@@ -108,6 +115,7 @@ class CoveringKL(Objective):
         """Plain values that decide the gradient."""
         own = {
             "weight": self.weight,
+            "variance": self.variance,
             "moves": self.moves,
             "n_walkers": self.walkers.n,
             "n_kept": self.memory.capacity,
@@ -127,12 +135,19 @@ class CoveringKL(Objective):
                 "variables for walkers; use ReverseKL"
             )
         found = self.reverse.evaluate(model, beta)
-        self.memory.add(found.y[:, flow.stiff.space.soft_index], found, beta)
+        s = found.y[:, flow.stiff.space.soft_index]
+        if self.variance > 0:
+            with torch.no_grad():
+                self.memory.add(s, found, beta, log_soft=log_soft(flow, s))
+        else:
+            self.memory.add(s, found, beta)
         pull = found.loss.new_zeros(())
         if self.n_moves:
             pull = pull + self._walk(model, flow, found, beta)
         if self.weight > 0 and len(self.memory):
             pull = pull + self.weight * self._remembered(flow, beta)
+        if self.variance > 0 and len(self.memory):
+            pull = pull + self.variance * self._apart(flow, beta)
         # No number on one process is none on all, which then skip the step together
         pull = parallel.summed(pull)
         return replace(found, loss=found.loss + pull - pull.detach())
@@ -155,6 +170,16 @@ class CoveringKL(Objective):
         share = torch.full_like(log_q, mass)
         share[len(log_q) // 2 :] = -mass
         return -_where_finite(share, log_q).sum() / n
+
+    def _apart(self, flow: TwoBlockFlow, beta: float) -> Tensor:
+        """How much the log-densities of the soft block and of what it should be vary apart."""
+        n = max(self.n_samples // 4, parallel.size())
+        s, log_p = self.memory.draw_any(n, beta)
+        own = parallel.share(n)
+        apart = log_soft(flow, s[own]) - log_p[own]
+        offset = parallel.gather(apart.detach(), n).nanmedian()
+        apart = _where_finite(torch.ones_like(apart), apart - offset)
+        return huber_loss(apart, torch.zeros_like(apart), reduction="sum", delta=BEYOND) / n
 
     def _walk(
         self, model: CoarseGrainedModel, flow: TwoBlockFlow, fresh: Evaluation, beta: float

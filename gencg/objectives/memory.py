@@ -34,30 +34,37 @@ class SoftMemory:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        # Coordinates, energy, and log-weight at beta zero
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
+        # Coordinates, energy, log-weight at beta zero, and log-density of the soft block
+        self._kept: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return 0 if self._kept is None else len(self._kept[0])
 
-    def add(self, s: Tensor, fresh: Evaluation, beta: float) -> None:
+    def add(
+        self, s: Tensor, fresh: Evaluation, beta: float, *, log_soft: Tensor | None = None
+    ) -> None:
         """Keep the finite ones of fresh samples drawn at inverse temperature `beta`.
 
         Args:
             s: Their coordinates, or those that count, ``(n, d)``.
             fresh: The samples.
             beta: Inverse temperature in mol/kJ.
+            log_soft: Log-density of `s` they were drawn with, ``(n,)``; zeros where `draw_any` is
+                not asked.
         """
-        parts = s, fresh.energy, fresh.log_weights + beta * fresh.energy
+        log_soft = torch.zeros_like(fresh.energy) if log_soft is None else log_soft
+        parts: tuple[Tensor, ...] = (
+            s,
+            fresh.energy,
+            fresh.log_weights + beta * fresh.energy,
+            log_soft,
+        )
         finite = torch.stack([torch.isfinite(part.reshape(len(s), -1)).all(1) for part in parts])
-        s, energy, log_rest = (part[finite.all(0)] for part in parts)
+        parts = tuple(part[finite.all(0)] for part in parts)
         if self._kept is not None:
-            old_s, old_energy, old_rest = self._kept
-            s, energy = torch.cat([old_s, s]), torch.cat([old_energy, energy])
-            log_rest = torch.cat([old_rest, log_rest])
-        n = self.capacity
+            parts = tuple(map(torch.cat, zip(self._kept, parts, strict=True)))
         # Copies: a view would be saved with all that it is a view of
-        self._kept = s[-n:].clone(), energy[-n:].clone(), log_rest[-n:].clone()
+        self._kept = tuple(part[-self.capacity :].clone() for part in parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors; empty while nothing is kept."""
@@ -66,9 +73,9 @@ class SoftMemory:
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         self._kept = None
-        if content:
-            s, energy, log_rest = (content[name] for name in _STATE)
-            self._kept = s, energy, log_rest
+        # That of a training from before densities were kept fills again
+        if content and "log_soft" in content:
+            self._kept = tuple(content[name] for name in _STATE)
 
     def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
         """Draw with replacement what there was too little of, and too much.
@@ -82,7 +89,7 @@ class SoftMemory:
             where all weights are equal.
         """
         assert self._kept is not None
-        s, energy, log_rest = self._kept
+        s, energy, log_rest, _ = self._kept
         excess = truncated(log_rest - beta * energy) * len(s) - 1
         kinds = excess.clamp(min=0), (-excess).clamp(min=0)
         mass = float(kinds[0].mean())
@@ -92,5 +99,21 @@ class SoftMemory:
         little, much = (s[torch.multinomial(kind, n, replacement=True)] for kind in kinds)
         return little, much, mass
 
+    def draw_any(self, n: int, beta: float) -> tuple[Tensor, Tensor]:
+        r"""Draw with replacement from all that is kept.
 
-_STATE = ("s", "energy", "log_rest")
+        Args:
+            n: How many.
+            beta: Inverse temperature in mol/kJ.
+
+        Returns:
+            Soft coordinates ``(n, n_soft)``, and an estimate each of
+            :math:`\log \tilde p_\beta(s)`, ``(n,)``: by the stiff coordinates drawn with them.
+        """
+        assert self._kept is not None
+        s, energy, log_rest, log_soft = self._kept
+        index = torch.randint(len(s), (n,), device=s.device)
+        return s[index], log_rest[index] - beta * energy[index] + log_soft[index]
+
+
+_STATE = ("s", "energy", "log_rest", "log_soft")

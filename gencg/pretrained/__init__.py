@@ -15,7 +15,7 @@ from torch import Tensor
 from gencg import systems
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.fit import FitResult, as_result
-from gencg.models.build import build_model, sees_contacts
+from gencg.models.build import build_model, choices_of
 from gencg.target import BoltzmannTarget
 
 FOLDER = Path(__file__).parent
@@ -56,8 +56,9 @@ def load(name: str) -> FitResult:
             f"the trained generator of {name} was made for other coordinates; train it again with "
             f"{content['about']['command']}"
         )
-    model = build_model(system.coordinates, contacts=sees_contacts(content["model"]))
-    model.load_state_dict({key: _unpacked(*value) for key, value in content["model"].items()})
+    parameters = {key: _unpacked(*value) for key, value in content["model"].items()}
+    model = build_model(system.coordinates, **choices_of(parameters))
+    model.load_state_dict(parameters)
     target = BoltzmannTarget(system.energy, system.coordinates, content["temperature"])
     return as_result(system, model, target=target, seed=content["about"]["seed"])
 

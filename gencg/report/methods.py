@@ -113,18 +113,18 @@ def _target(
         if getattr(coordinates, "rotors", ()):
             yield "Equivalent orientations of rotors are folded onto one."
         yield "The handedness of atoms and double bonds is kept."
-    contacts = summary.get("n_contacts") or 0
-    generator = _generator(system, str(settings.get("decoder")), n_contacts=contacts)
+    generator = _generator(system, str(settings.get("decoder")), summary)
     if generator is not None:
         yield f"The generator is {generator}."
 
 
-def _generator(system: System, decoder: str, *, n_contacts: int) -> str | None:
+def _generator(system: System, decoder: str, summary: Mapping[str, Any]) -> str | None:
     """The decoder in words; of two blocks only those that the system has."""
     soft, periodic = system.coordinates.soft, system.coordinates.periodic
     if decoder == "spline":
         space = "torus [splines] [tori]" if periodic[soft].any() else "line [splines]"
-        first, second = f"a spline flow on the {space}", "an affine flow [affine]"
+        kind = "an autoregressive" if summary.get("autoregressive") else "a"
+        first, second = f"{kind} spline flow on the {space}", "an affine flow [affine]"
     elif decoder == "flow-matching":
         first = second = "a continuous flow"
     else:
@@ -133,6 +133,7 @@ def _generator(system: System, decoder: str, *, n_contacts: int) -> str | None:
         return f"{second} for all coordinates"
     if soft.all():
         return f"{first} for all coordinates, which are soft"
+    n_contacts = summary.get("n_contacts") or 0
     seen = f" and the {n_contacts} distances between atoms that follow" if n_contacts else ""
     return f"{first} for the soft coordinates and {second} for all others given these{seen}"
 

@@ -11,7 +11,7 @@ from gencg.checkpoint import load_checkpoint
 from gencg.config import SHIPPED, RunConfig
 from gencg.discover import REHEATING, reheat
 from gencg.fit import FitResult, as_result, fit
-from gencg.models.build import build_model, sees_contacts, with_contacts
+from gencg.models.build import build_model, choices_of, sees_contacts, with_contacts
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
 from gencg.systems.base import System
@@ -59,7 +59,7 @@ def take_over(
     if folder.checkpoint.exists():
         with torch.random.fork_rng():
             parameters = load_checkpoint(folder.checkpoint)["average"]
-            model = build_model(system.coordinates, contacts=sees_contacts(parameters))
+            model = build_model(system.coordinates, **choices_of(parameters))
         return as_result(
             system, model, target=target, seed=config.seed, checkpoint=folder.checkpoint
         )

@@ -21,6 +21,7 @@ from gencg.coordinates.internal import InternalCoordinates
 from gencg.ensemble import Ensemble
 from gencg.files import write_atomically
 from gencg.fit import FitResult
+from gencg.models.build import choices_of
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.run.collective import Discovery
@@ -74,6 +75,7 @@ def summarise(
         **_broken(result.system, ensemble),
         "n_soft": int(result.system.coordinates.soft.sum()),
         "n_contacts": _n_contacts(result.model),
+        "autoregressive": choices_of(result.model.state_dict())["autoregressive"],
         "seed": config.seed,
         "bound_gap": None,
         "populations": populations,

@@ -96,7 +96,9 @@ def test_the_error_of_the_flux_is_its_spread() -> None:
 
 def test_a_resampling_without_a_sample_between_the_sets_has_no_flux() -> None:
     # All that lie between are in one block of forty, which two resamplings of five leave out
-    x = torch.cat([torch.full((390,), -1.5), torch.linspace(-0.5, 0.5, 10), torch.full((400,), 1.5)])
+    x = torch.cat(
+        [torch.full((390,), -1.5), torch.linspace(-0.5, 0.5, 10), torch.full((400,), 1.5)]
+    )
     samples = SoftSamples(x[:, None], torch.ones(800, 1, 1), torch.zeros(800), False)
     basis = KernelBasis(torch.linspace(-1, 1, 5)[:, None], width=0.5)
     found = committor(samples, basis, below(-1.0), above(1.0))

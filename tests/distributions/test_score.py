@@ -26,9 +26,14 @@ SMALL = {
 }
 
 
-def _decoder(coordinates: CoordinateMap, n_cvs: int) -> SplineDecoder:
+def _decoder(
+    coordinates: CoordinateMap, n_cvs: int, *, autoregressive: bool = False
+) -> SplineDecoder:
     torch.manual_seed(0)
-    decoder = SplineDecoder(coordinates, n_cvs=n_cvs, **SMALL).double()
+    options = SMALL | {"autoregressive": autoregressive}
+    if autoregressive:
+        options["n_soft_layers"] = None
+    decoder = SplineDecoder(coordinates, n_cvs=n_cvs, **options).double()
     for p in decoder.parameters():
         p.data += 0.3 * torch.randn_like(p)
     return decoder
@@ -42,10 +47,11 @@ SPACES = {
 }
 
 
+@pytest.mark.parametrize("autoregressive", [False, True])
 @pytest.mark.parametrize("name", SPACES)
-def test_the_score_is_the_gradient_through_the_inverse(name: str) -> None:
+def test_the_score_is_the_gradient_through_the_inverse(name: str, autoregressive: bool) -> None:
     coordinates, n_cvs = SPACES[name][0](), SPACES[name][1]
-    decoder = _decoder(coordinates, n_cvs)
+    decoder = _decoder(coordinates, n_cvs, autoregressive=autoregressive)
     context = torch.randn(7, n_cvs, dtype=torch.float64)
     drawn = decoder(context)
     assert isinstance(drawn.flow, Scored)

@@ -23,7 +23,7 @@ from gencg.models.encoders import GaussianEncoder
 from gencg.models.priors import GaussianPrior
 from gencg.objectives.base import Evaluation
 from gencg.objectives.build import build_objective
-from gencg.objectives.covering_kl import MOST_PULLED, CoveringKL, _log_mean
+from gencg.objectives.covering_kl import BEYOND, MOST_PULLED, CoveringKL, _log_mean
 from gencg.objectives.memory import SoftMemory
 from gencg.objectives.reverse_kl import ReverseKL
 from gencg.objectives.walkers import (
@@ -32,6 +32,7 @@ from gencg.objectives.walkers import (
     Meeting,
     Walkers,
     _log_normals,
+    log_soft,
     two_blocks,
 )
 from gencg.systems import alanine_dipeptide
@@ -327,7 +328,9 @@ def test_a_generator_that_is_the_target_stays() -> None:
 
 def _remembering(objective: CoveringKL, model: CoarseGrainedModel, n: int, beta: float = BETA):
     fresh = ReverseKL(objective.target, n_samples=n, drop_worst=0.0).evaluate(model, beta)
-    objective.memory.add(fresh.y[:, two_blocks(model).stiff.space.soft_index], fresh, beta)
+    flow = two_blocks(model)
+    s = fresh.y[:, flow.stiff.space.soft_index]
+    objective.memory.add(s, fresh, beta, log_soft=log_soft(flow, s).detach())
     return fresh
 
 
@@ -384,6 +387,34 @@ def test_the_likelihood_of_the_memory_leads_from_it_to_the_target(drawn_by) -> N
     assert ((stacked.mean(0) - exact).abs() <= slack).all()
 
 
+def test_log_densities_of_the_soft_block_are_drawn_to_those_of_the_weights() -> None:
+    # All coordinates are soft: a weight says what the log-density should be, but for a constant
+    target, model = _target(DoubleWell()), _model()
+    flow, objective = two_blocks(model), CoveringKL(target, n_samples=40_000, n_kept=20_000)
+    _remembering(objective, model, 20_000, beta=0.5)
+    s, log_p = objective.memory.draw_any(500, BETA)
+    exact = target.log_density(s, beta=BETA)
+    assert_close(log_p - log_p[0], exact - exact[0], rtol=0, atol=1e-9)
+    s = objective.memory.state_dict()["s"]
+
+    def losses() -> torch.Tensor:
+        apart = (log_soft(flow, s) - target.log_density(s, beta=BETA)).detach()
+        apart = (apart - apart.median()).abs()
+        return torch.where(apart < BEYOND, apart.square() / 2, BEYOND * (apart - BEYOND / 2))
+
+    before = losses()
+    # 10,000 draws of a mean, whose median is that of the draws: within 4.5 standard errors and 1 %
+    found, slack = objective._apart(flow, BETA), 4.5 * before.std() / 100 + 0.01 * before.mean()
+    assert abs(found - before.mean()) < slack
+    # Down the slope they come closer
+    for _ in range(20):
+        model.zero_grad()
+        objective._apart(flow, BETA).backward()
+        for p in flow.soft.parameters():
+            p.data -= 0.02 * p.grad
+    assert losses().mean() < before.mean() - slack
+
+
 def test_nothing_is_wrong_where_all_weights_are_equal_or_nearly() -> None:
     n = torch.zeros(500, dtype=torch.float32)
     for one in (0.0, 2e-7):
@@ -427,6 +458,10 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
         torch.manual_seed(0)
         draws.append(each.draw(50, 0.7)[0])
     assert torch.equal(*draws)
+    # That of a version that kept no densities begins anew
+    older = {k: v for k, v in memory.state_dict().items() if k != "log_soft"}
+    again.load_state_dict(older)
+    assert len(again) == 0
 
 
 @pytest.mark.parametrize(
