@@ -166,8 +166,8 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
     for words in (
         "(22 atoms) at 300 K", "of which 5 are soft", "in 30 steps of 64 configurations",
         "learning rate 0.003, seed 7", "The molecule's 60 coordinates",
-        "rotors are folded", "an autoregressive spline flow on the torus", "geometrically from 1200 K", "1,500 samples were "
-        "drawn, of which 1 was without weight",
+        "rotors are folded", "an autoregressive spline flow on the torus",
+        "geometrically from 1200 K", "1,500 samples were drawn, of which 1 was without weight",
         "hotter stages of the generator (1,000 energy calls)",
         "The collective variable φ(ALA2) is that", "4,900,000 energy calls and 12 min 5 s",
         "Programs: gencg 1.2, torch 2.6.", "and the 17 distances between atoms that follow.",

@@ -75,7 +75,7 @@ class SplineDecoder(TwoBlockDecoder):
             atoms, up to 200 stiff ones in one window.
         autoregressive: Whether the soft block moves one coordinate after the other
             (`autoregressive_layers`) in place of half of them (`spline_layers`); None takes yes for
-            more than 8 torsions in one window.
+            two torsions or more in one window.
         seed: Chooses the fixed permutations.
 
     Raises:
@@ -105,7 +105,7 @@ class SplineDecoder(TwoBlockDecoder):
             cut = DEFAULT_LOCALITY if locality is None else locality
             autoregressive = (
                 space.periodic
-                and space.n_soft > FEW_SOFT
+                and space.n_soft > 1
                 and n_soft_layers is None
                 and cut.n_soft_windows(space.n_soft) == 1
             )

@@ -32,6 +32,7 @@ class CoveringKL(Objective):
               + \lambda\, \mathrm{KL}(p(s) \| q(s))
               - \lambda\, E_{y \sim \text{walkers}}\left[
                 \max\{0, \min\{p/q, c\} - 1\} \log q(s)\right]
+              + \nu\, E_m\left[h\big(\log q(s) - \log \hat p(s) - b\big)\right]
               + \frac{n_m}{n_f}\, L_\text{moves}
 
     The first term is `ReverseKL` at `order`. It moves probability along paths, hardly from one
@@ -42,9 +43,15 @@ class CoveringKL(Objective):
     Neither sees states that are rare when hot and grow when cold, as where two residues take up a
     left-handed helix together. `Walkers`, Markov chains whose moves the generator completes, reach
     them, and the soft block learns from walkers where density is missing. The noise of both
-    likelihoods fades with the error of the generator, as that of path gradients does. The last
-    term is the path gradient of the stiff block at the soft coordinates that moves try, each move
-    weighted with its probability of being accepted.
+    likelihoods fades with the error of the generator, as that of path gradients does.
+
+    The fourth term looks at each remembered sample by itself: its weight says what the
+    log-density of its soft coordinates should be, :math:`\log \hat p(s) = \log w + \log m(s)`, but
+    for a constant, b, the median of the batch. h is half the square, and linear beyond 1.5. One
+    sample says more so than by its likelihood, and says it of places where there is too much, too;
+    what it says is off by the error of the stiff block at s. The last term is the path gradient of
+    the stiff block at the soft coordinates that moves try, each move weighted with its probability
+    of being accepted.
 
     With walkers that are samples of their density and a memory of samples of q, all terms have zero
     mean gradient at :math:`q = p`. While networks are rounded in training, log-densities found on
@@ -57,6 +64,7 @@ class CoveringKL(Objective):
         n_samples: Configurations per evaluation, one energy call each.
         order: See `ReverseKL`.
         weight: Weight :math:`\lambda` of the likelihoods.
+        variance: Weight :math:`\nu` of the deviations of log-densities.
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out, and so
             does a batch too small for every process to have some.
         n_walkers: Number of walkers; two batches by default.
@@ -64,8 +72,9 @@ class CoveringKL(Objective):
         options: See `ReverseKL`.
 
     Raises:
-        ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `weight` is
-            negative, `n_walkers` is below the number of moves, `n_kept` below 1, or as `ReverseKL`.
+        ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `weight` or
+            `variance` is negative or infinite, `n_walkers` is below the number of moves, `n_kept`
+            below 1, or as `ReverseKL`.
     """
 
     rounds = True
@@ -150,7 +159,8 @@ class CoveringKL(Objective):
             pull = pull + self.variance * self._apart(flow, beta)
         # No number on one process is none on all, which then skip the step together
         pull = parallel.summed(pull)
-        return replace(found, loss=found.loss + pull - pull.detach())
+        # In this order: a clash in the memory makes the value of a pull large
+        return replace(found, loss=found.loss + (pull - pull.detach()))
 
     def state_dict(self) -> dict[str, Any]:
         return {"walkers": self.walkers.state_dict(), "memory": self.memory.state_dict()}
@@ -172,7 +182,7 @@ class CoveringKL(Objective):
         return -_where_finite(share, log_q).sum() / n
 
     def _apart(self, flow: TwoBlockFlow, beta: float) -> Tensor:
-        """How much the log-densities of the soft block and of what it should be vary apart."""
+        """How far log-densities of the soft block are from what weights say they should be."""
         n = max(self.n_samples // 4, parallel.size())
         s, log_p = self.memory.draw_any(n, beta)
         own = parallel.share(n)

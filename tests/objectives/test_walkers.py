@@ -415,6 +415,20 @@ def test_log_densities_of_the_soft_block_are_drawn_to_those_of_the_weights() -> 
     assert losses().mean() < before.mean() - slack
 
 
+def test_a_clash_in_the_memory_leaves_the_value_of_the_loss() -> None:
+    objective, model = CoveringKL(_target(DoubleWell()), n_samples=64), _model().float()
+    clash = ReverseKL(objective.target, n_samples=64, drop_worst=0.0).evaluate(model, BETA)
+    clash = replace(clash, energy=clash.energy + 1e12, log_weights=clash.log_weights - BETA * 1e12)
+    objective.memory.add(clash.y, clash, BETA, log_soft=torch.zeros(64))
+    torch.manual_seed(4)
+    alone = ReverseKL(objective.target, n_samples=48, order=0.5).evaluate(model, BETA)
+    torch.manual_seed(4)
+    found = objective.evaluate(model, BETA)
+    assert_close(found.loss, alone.loss)
+    found.loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_nothing_is_wrong_where_all_weights_are_equal_or_nearly() -> None:
     n = torch.zeros(500, dtype=torch.float32)
     for one in (0.0, 2e-7):
