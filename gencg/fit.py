@@ -25,6 +25,7 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.continuous import solvers_of
 from gencg.objectives.base import Objective
 from gencg.objectives.build import build_objective
+from gencg.objectives.covering_kl import CoveringKL
 from gencg.objectives.flow_matching import FlowMatching
 from gencg.systems.base import System
 from gencg.target import BoltzmannTarget
@@ -355,6 +356,10 @@ def _settings(
 
 def _resume(state: TrainingState, path: Path) -> None:
     content = load_checkpoint(path)
+    objective = state.objective
+    if isinstance(objective, CoveringKL) and "variance" not in content.get("settings", {}):
+        # Begun by a version that had no such term: it ends without, too
+        objective.variance = state.settings["variance"] = 0.0
     asked = {"seed": state.seed, "n_steps": state.n_steps} | state.settings
     theirs = {name: content.get(name) for name in ("seed", "n_steps")}
     if settings := content.get("settings"):

@@ -26,7 +26,7 @@ from gencg.deadline import Deadline
 from gencg.discover import find_slow_cvs, fit_joint
 from gencg.export import read_colvar, read_samples, write_samples
 from gencg.fit import as_result, fit
-from gencg.models.build import build_model, sees_contacts
+from gencg.models.build import build_model, choices_of, sees_contacts
 from gencg.notebook import explore
 from gencg.run import RunFolder, collective, trained
 from gencg.target import BoltzmannTarget
@@ -304,7 +304,8 @@ def test_a_generator_is_trained_further(well: Path, gencg) -> None:
 def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch, gencg) -> None:
     monkeypatch.chdir(tmp_path)
     system = systems.alanine_tetrapeptide()
-    model = build_model(system.coordinates, contacts=False)
+    # Couplings, as all generators then
+    model = build_model(system.coordinates, contacts=False, autoregressive=False)
     target = BoltzmannTarget(system.energy, system.coordinates, system.temperature)
     before = as_result(system, model, target=target)
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
@@ -317,7 +318,8 @@ def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch,
         code, _, err = gencg(*words, *more, "--out", out)
         assert code == 0, err
         parameters = load_checkpoint(f"{out}/checkpoint.pt")["average"]
-        assert sees_contacts(parameters) == bool(further)
+        grown = {"contacts": bool(further), "autoregressive": False}
+        assert choices_of(parameters) == grown
         # Opened again as what it is
         folder = RunFolder.open(out)
         assert trained(folder.system(), folder).model.state_dict().keys() == parameters.keys()

@@ -12,10 +12,13 @@ from gencg.coordinates.base import Cartesian
 from gencg.energies.toy import DoubleWell
 from gencg.ensemble import draw
 from gencg.fit import fit
+from gencg.models.build import build_model, choices_of
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import SplineDecoder
 from gencg.objectives.base import Evaluation, Objective
-from gencg.systems import double_well
+from gencg.objectives.build import samples_kept
+from gencg.objectives.covering_kl import CoveringKL
+from gencg.systems import alanine_dipeptide, double_well
 from gencg.systems.base import System
 from gencg.tempering import (
     ESSTempering,
@@ -74,6 +77,44 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_without_a_stop(tmp_path, temper
     for key, value in whole.state.model.state_dict().items():
         assert torch.equal(value, resumed.state.model.state_dict()[key]), key
     assert [i.loss for i in whole.history] == [i.loss for i in resumed.history]
+
+
+def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(tmp_path) -> None:
+    def run(checkpoint, reporters=(), **options):
+        return fit(double_well(), energy_calls=64 * 20, batch_size=64, model=_small_model(),
+                   checkpoint=checkpoint, checkpoint_seconds=0.0, reporters=reporters, seed=4,
+                   **options)  # fmt: skip
+
+    def kill(info: StepInfo) -> None:
+        if info.step == 10:
+            raise _Killed
+
+    options = {"n_samples": 64, "n_kept": samples_kept(64, 20), "variance": 0.0}
+    target = run(None).target
+    whole = run(tmp_path / "whole.pt", objective=CoveringKL(target, **options))
+    with pytest.raises(_Killed):
+        run(tmp_path / "cut.pt", [kill], objective=CoveringKL(target, **options))
+    content = load_checkpoint(tmp_path / "cut.pt")
+    assert content["settings"].pop("variance") == 0
+    assert (content["objective"]["memory"].pop("log_soft") == 0).all()
+    save_checkpoint(tmp_path / "cut.pt", content)
+    resumed = run(tmp_path / "cut.pt")
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    assert load_checkpoint(tmp_path / "cut.pt")["settings"]["variance"] == 0
+    # What is begun now has the term
+    assert run(None).state.settings["variance"] == 1
+
+
+def test_the_model_of_a_checkpoint_is_built_as_it_was(tmp_path) -> None:
+    system = alanine_dipeptide()
+    couplings = build_model(system.coordinates, autoregressive=False)
+    words = {"energy_calls": 64, "batch_size": 16, "checkpoint": tmp_path / "a.pt"}
+    before = fit(system, model=couplings, **words)
+    again = fit(system, **words)
+    assert not choices_of(again.model.state_dict())["autoregressive"]
+    for key, value in before.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[key]), key
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path) -> None:

@@ -65,7 +65,20 @@ def test_a_refit_goes_on_to_the_same_and_is_taken_over(tmp_path, monkeypatch, ca
         trained=trained,
     )
     assert origin["energy_calls"] == 1500 + pretrained.about("alanine-dipeptide")["energy_calls"]
-    assert origin["command"].startswith("python -m experiments.peptides.refit alanine-dipeptide")
+    made, refitted = origin["command"].split("; ")
+    assert made == pretrained.about("alanine-dipeptide")["command"]
+    assert refitted.startswith("python -m experiments.peptides.refit alanine-dipeptide --calls")
+    # Neither done twice nor gone on with by other settings
+    with pytest.raises(SystemExit) as left:
+        _run(monkeypatch, tmp_path / "whole")
+    assert left.value.code == 0
+    (tmp_path / "begun").mkdir()
+    monkeypatch.setattr(refit.Fit, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(monkeypatch, tmp_path / "begun")
+    monkeypatch.setattr(refit.Fit, "advance", advance)
+    with pytest.raises(ValueError, match="was begun with"):
+        _run(monkeypatch, tmp_path / "begun", "--calls", "1600")
 
     # One that is autoregressive already is where the fit begins
     _run(monkeypatch, tmp_path / "again", "--generator", str(folder.path), "--steps", "1",

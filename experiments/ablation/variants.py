@@ -85,6 +85,11 @@ def sized(setting: Setting, **options: Any) -> Options:
         return {"model": CoarseGrainedModel(SplineDecoder(setting.system.coordinates, **options))}
 
 
+def before(setting: Setting, **options: Any) -> Options:
+    """A decoder of another kind, and no term of the variance."""
+    return sized(setting, **options) | covering(setting, variance=0.0)
+
+
 def stiff_splines(setting: Setting, *, n_bins: int = 8) -> Options:
     """Rational-quadratic splines in the couplings of the stiff block, in place of affine maps."""
     with seeded(setting):
@@ -189,13 +194,14 @@ VARIANTS: dict[str, Variant] = {
     "hidden-256": partial(sized, stiff_hidden=(256, 256)),
     "stiff-layers-6": partial(sized, n_stiff_layers=6),
     "stiff-layers-14": partial(sized, n_stiff_layers=14),
-    "soft-layers-4": partial(sized, n_soft_layers=4),
-    "soft-layers-8": partial(sized, n_soft_layers=8),
+    "couplings-4": partial(sized, n_soft_layers=4),
+    "couplings-8": partial(sized, n_soft_layers=8),
     "stiff-splines": stiff_splines,
     "contacts": partial(sized, contacts=True),
     "contacts-none": partial(sized, contacts=False),
-    "autoregressive": partial(sized, autoregressive=True),
-    "autoregressive-none": partial(sized, autoregressive=False),
+    "couplings": partial(sized, autoregressive=False),
+    "couplings-variance-0": partial(before, autoregressive=False),
+    "couplings-contacts-none-variance-0": partial(before, autoregressive=False, contacts=False),
     "reverse-kl-conditioned": conditioned,
     "alpha-1-half": partial(replaying, kind=AlphaDivergence, alpha=1.0, n_replayed=0),
     "forward-kl": partial(replaying, kind=WeightedForwardKL),

@@ -49,28 +49,34 @@ HELD_OUT = 8
 """One sample of so many says how good the fit is."""
 EVERY = 100
 """Steps between checkpoints."""
+POOL = ("s", "log_weights", "log_q")
+POOL_EVERY = 25
+"""Draws of ROWS samples between those of the pool."""
 
 
 def make_pool(result: FitResult, n: int, *, seed: int, path: Path) -> dict[str, Tensor]:
     """Soft coordinates, log-weights and log-densities of the soft block of n samples, or read."""
-    if path.exists():
-        return load_checkpoint(path)
     flow, model, target = _flow(result.model), result.model, result.target
     parts: list[tuple[Tensor, ...]] = []
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        for k in range(0, n, ROWS):
+        if path.exists():
+            kept = load_checkpoint(path)
+            parts, state = [tuple(kept[name] for name in POOL)], kept["random"]
+            torch.set_rng_state(state)
+        for k in range(sum(len(part[0]) for part in parts), n, ROWS):
             _, y, log_q = model.sample(min(ROWS, n - k))
             energy, log_det = target.energy_and_log_det(y)
             s = y[:, flow.stiff.space.soft_index]
             parts.append((s, log_det - target.beta * energy - log_q, log_soft(flow, s)))
-            print(f"\r{min(k + ROWS, n):,} of {n:,} samples", end="", flush=True)
-    print()
-    s, log_weights, log_q = (torch.cat(part) for part in zip(*parts, strict=True))
+            if k + ROWS >= n or k // ROWS % POOL_EVERY == POOL_EVERY - 1:
+                parts = [tuple(torch.cat(part) for part in zip(*parts, strict=True))]
+                content = dict(zip(POOL, parts[0], strict=True))
+                save_checkpoint(path, content | {"random": torch.get_rng_state()})
+                print(f"{min(k + ROWS, n):,} of {n:,} samples", flush=True)
+    s, log_weights, log_q = parts[0]
     good = torch.isfinite(log_weights) & torch.isfinite(log_q)
-    pool = {"s": s[good], "log_weights": log_weights[good], "log_q": log_q[good]}
-    save_checkpoint(path, pool)
-    return pool
+    return {"s": s[good], "log_weights": log_weights[good], "log_q": log_q[good]}
 
 
 class Fit:
@@ -103,8 +109,9 @@ class Fit:
         loss = loss + huber_loss(apart, torch.zeros_like(apart), delta=BEYOND)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.soft.parameters(), 10.0)
-        self.optimiser.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.soft.parameters(), 10.0)
+        if torch.isfinite(norm):
+            self.optimiser.step()
         self.step += 1
         # Over the last hundredth of the steps done, as in training
         share = 1 / max(1.0, 0.01 * self.step)
@@ -149,17 +156,25 @@ class Fit:
 
 
 def with_autoregressive(before: FitResult, *, seed: int) -> CoarseGrainedModel:
-    """The model, with a new soft block unless it is autoregressive."""
+    """The model, with a new soft block unless it is autoregressive; the seed is set."""
     theirs = before.model.state_dict()
     choices = choices_of(theirs)
-    model = build_model(before.system.coordinates, **choices).to(before.model.rows(0))
-    model.load_state_dict(theirs)
-    if choices["autoregressive"]:
-        return model
     torch.manual_seed(seed)
     model = build_model(before.system.coordinates, **choices | {"autoregressive": True})
+    model.to(before.model.rows(0))
+    if choices["autoregressive"]:
+        model.load_state_dict(theirs)
     _flow(model).stiff.load_state_dict(_flow(before.model).stiff.state_dict())
     return model
+
+
+def check_same(path: Path, settings: dict[str, Any], *, begun: bool) -> None:
+    """Refuse to go on with other settings than those that a fit was begun with."""
+    if begun and json.loads(path.read_text()) != settings:
+        raise ValueError(
+            f"{path.parent} was begun with {path.read_text().strip()}; choose another --out"
+        )
+    write_json(path, settings)
 
 
 def _flow(model: CoarseGrainedModel) -> TwoBlockFlow:
@@ -184,12 +199,18 @@ def main() -> None:
     system = load(given.target)
     config = RunConfig(given.target, generator=given.generator, n_cvs=0, seed=given.seed)
     folder = RunFolder.create(given.out, config.resolve(system))
+    if folder.checkpoint.exists():
+        parser.exit(message=f"{given.out} is finished\n")
     before, origin = find_generator(folder.config, system, trained=trained)
-    pool = make_pool(before, int(given.calls), seed=given.seed, path=given.out / "pool.pt")
+    state, path = given.out / "refit-state.pt", given.out / "pool.pt"
+    settings = {
+        name: value for name, value in vars(given).items() if name not in ("out", "threads")
+    }
+    check_same(given.out / "refit.json", settings, begun=path.exists())
+    pool = make_pool(before, int(given.calls), seed=given.seed, path=path)
     model = with_autoregressive(before, seed=given.seed)
     soft = _flow(model).soft
     fit = Fit(soft, pool, rate=given.learning_rate, n_steps=given.steps)
-    state = given.out / "refit-state.pt"
     if state.exists():
         fit.load_state_dict(load_checkpoint(state))
     while fit.step < given.steps:
@@ -198,9 +219,11 @@ def main() -> None:
         save_checkpoint(state, fit.state_dict())
         print(json.dumps(fit.measure()), flush=True)
     soft.load_state_dict(fit.average.state_dict())
+    # That of the run's own settings knows nothing of the fit
+    words = " ".join(sys.argv[1:])
+    origin["command"] = f"{origin['command']}; python -m experiments.peptides.refit {words}"
     write_json(folder.path / "origin.json", origin)
-    command = " ".join(["python -m experiments.peptides.refit", *sys.argv[1:]])
-    write_json(folder.path / "versions.json", versions() | {"command": command})
+    write_json(folder.path / "versions.json", versions() | {"command": origin["command"]})
     as_result(
         system,
         model,
@@ -209,8 +232,8 @@ def main() -> None:
         checkpoint=folder.checkpoint,
         energy_calls=int(given.calls),
     )
-    for path in (state, given.out / "pool.pt"):
-        path.unlink()
+    for done in (state, path, given.out / "refit.json"):
+        done.unlink()
 
 
 if __name__ == "__main__":

@@ -30,15 +30,17 @@ def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dic
     """How a run was made and what it reached, with the run that it began from."""
     config, origin = folder.config, folder.origin or {}
     command = f"gencg run {config.target} --cvs 0"
+    tail = f" --batch-size {config.batch_size} --threads 1 --seed {config.seed}"
     if config.generator is None:
-        command += f" --energy-calls {config.energy_calls:g}"
-    else:
-        source = config.generator if config.generator == SHIPPED else Path(config.generator).name
+        command += f" --energy-calls {config.energy_calls:g}{tail}"
+    elif config.further_calls:
+        shipped = config.generator == SHIPPED
+        source = SHIPPED if shipped else f"runs/{Path(config.generator).name}"
         command = f"{origin['command']}; {command} --generator {source}"
-        if config.further_calls:
-            command += f" --further-calls {config.further_calls:g}"
-            command += f" --learning-rate {config.learning_rate:g}"
-    command += f" --batch-size {config.batch_size} --threads 1 --seed {config.seed}"
+        command += f" --further-calls {config.further_calls:g}"
+        command += f" --learning-rate {config.learning_rate:g}{tail}"
+    else:
+        command = origin["command"]
     return {
         "command": command + (", with the soft block of the first" if soft_before else ""),
         "seed": config.seed,

@@ -380,7 +380,7 @@ def _least(
     at_first, at_cross = (counts * first).sum() / total, counts @ cross / total
     at_form = (counts @ form.flatten(1)).reshape(form.shape[1:]) / total
     inner = directions.T @ at_form @ directions
-    # A resampling may hold no sample between the sets
+    # A resampling may hold no sample between the sets; weights sum to one, which sets the scale
     ridge = (1e-9 * inner.diagonal().mean()).clamp_min(1e-12) * torch.eye(len(inner))
     c = -directions @ torch.linalg.solve(inner + ridge.to(inner), directions.T @ at_cross)
     return c, float(_value(at_first, at_cross, at_form, c))

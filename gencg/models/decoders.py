@@ -55,15 +55,15 @@ class SplineDecoder(TwoBlockDecoder):
     .. math:: q(y|z) = q(s|z)\, q(v|s,z)
 
     The soft block starts uniform on the torus (normal on the line for toys) and passes
-    rational-quadratic coupling layers; the stiff block starts normal and passes affine coupling
-    layers, one triangular matrix, and a shift and scale chosen by the soft coordinates, around
-    the reference structure.
+    rational-quadratic splines, one coordinate after the other (`autoregressive`) or half of them at
+    a time; the stiff block starts normal and passes affine coupling layers, one triangular matrix,
+    and a shift and scale chosen by the soft coordinates, around the reference structure.
 
     Args:
         coordinates: Gives the number of coordinates, which are soft, centre and scale.
         n_cvs: Number of collective variables z, may be zero.
-        n_soft_layers: Coupling layers of the soft block; None takes one for each soft coordinate,
-            6 at least and 12 at most.
+        n_soft_layers: Coupling layers of a soft block that is not autoregressive; None takes one
+            for each soft coordinate, 6 at least and 12 at most.
         n_bins: Bins of each spline; None takes 12, and 16 where the soft block is autoregressive.
         soft_hidden: Hidden widths in the soft block; None takes 64 up to 8 soft coordinates, 128
             beyond.
@@ -80,8 +80,7 @@ class SplineDecoder(TwoBlockDecoder):
 
     Raises:
         ValueError: If soft coordinates are partly on the circle and partly on the line, or
-            `contacts` are asked for where there can be none, or `n_soft_layers` with
-            `autoregressive`.
+            `contacts` or `autoregressive` are asked for where there can be none.
     """
 
     def __init__(
@@ -101,13 +100,16 @@ class SplineDecoder(TwoBlockDecoder):
     ) -> None:
         space = SoftSpace(coordinates)
         width = 64 if space.n_soft <= FEW_SOFT else 128
+        n_windows = 1 if locality is None else locality.n_soft_windows(space.n_soft)
         if autoregressive is None:
-            cut = DEFAULT_LOCALITY if locality is None else locality
-            autoregressive = (
-                space.periodic
-                and space.n_soft > 1
-                and n_soft_layers is None
-                and cut.n_soft_windows(space.n_soft) == 1
+            whole = DEFAULT_LOCALITY.n_soft_windows(space.n_soft) == n_windows == 1
+            several = space.periodic and space.n_soft > 1
+            autoregressive = several and whole and n_soft_layers is None
+        elif autoregressive and (space.n_soft < 2 or n_windows > 1 or n_soft_layers is not None):
+            raise ValueError(
+                "`autoregressive` is for two soft coordinates or more in one window and instead of "
+                f"`n_soft_layers` couplings, got {space.n_soft} in {n_windows} with "
+                f"n_soft_layers={n_soft_layers}; leave it out"
             )
         if contacts is None:
             cuts = [DEFAULT_LOCALITY if locality is None else locality, DEFAULT_LOCALITY]
@@ -123,11 +125,6 @@ class SplineDecoder(TwoBlockDecoder):
             # What the other networks begin with does not depend on it
             with torch.random.fork_rng():
                 near = Contacts(coordinates)
-        if autoregressive and n_soft_layers is not None:
-            raise ValueError(
-                f"`n_soft_layers` is of couplings, got {n_soft_layers} for an autoregressive soft "
-                "block; leave one of them out"
-            )
         chain = None
         if autoregressive:
             chain = Chain(
@@ -135,7 +132,7 @@ class SplineDecoder(TwoBlockDecoder):
                     space.n_soft,
                     periodic=space.periodic,
                     n_passes=N_PASSES,
-                    n_bins=n_bins or 16,
+                    n_bins=16 if n_bins is None else n_bins,
                     n_context=n_cvs,
                     hidden=soft_hidden or (width, width),
                     position=space.soft_position,
@@ -145,7 +142,7 @@ class SplineDecoder(TwoBlockDecoder):
             space,
             n_context=n_cvs,
             n_layers=n_soft_layers or min(max(6, space.n_soft), 12),
-            n_bins=n_bins or 12,
+            n_bins=12 if n_bins is None else n_bins,
             hidden=soft_hidden or (width, width),
             locality=locality,
             chain=chain,

@@ -336,12 +336,23 @@ def autoregressive_layers(
 
     in each pass, with rotations between passes on the torus. A density with many peaks is hard for
     `spline_layers`, which have to tear the torus apart in all directions at once and leave
-    filaments behind; here each factor has peaks on one circle alone.
+    threads behind; here each factor has peaks on one circle alone.
+
+    Args:
+        dim: Number of entries.
+        periodic: Whether they are angles.
+        n_passes: How often each moves.
+        n_bins: Bins of each spline.
+        n_context: Number of context features that every network sees.
+        hidden: Hidden widths of each network.
+        position: Place of each entry along the chain, ``(dim,)``: the order, of equal ones their
+            own.
 
     References:
-        | MADE: masked autoencoder for distribution estimation (Germain et al., 2015),
-          https://arxiv.org/abs/1502.03509
-        | Neural spline flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
+        | Masked autoregressive flow for density estimation (Papamakarios et al., 2017),
+          https://arxiv.org/abs/1705.07057
+        | Normalizing flows on tori and spheres (Rezende et al., 2020),
+          https://arxiv.org/abs/2002.02428
     """
     transform: Transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
     place = torch.argsort(torch.argsort(position, stable=True))

@@ -45,13 +45,13 @@ class CoveringKL(Objective):
     them, and the soft block learns from walkers where density is missing. The noise of both
     likelihoods fades with the error of the generator, as that of path gradients does.
 
-    The fourth term looks at each remembered sample by itself: its weight says what the
-    log-density of its soft coordinates should be, :math:`\log \hat p(s) = \log w + \log m(s)`, but
-    for a constant, b, the median of the batch. h is half the square, and linear beyond 1.5. One
-    sample says more so than by its likelihood, and says it of places where there is too much, too;
-    what it says is off by the error of the stiff block at s. The last term is the path gradient of
-    the stiff block at the soft coordinates that moves try, each move weighted with its probability
-    of being accepted.
+    The fourth term looks at each remembered sample by itself: its weight says what the log-density
+    of its soft coordinates should be, :math:`\log \hat p(s) = \log w + \log m(s)` with the
+    generator m that drew it, but for a constant, b, the median of the batch. h is half the square,
+    and linear beyond 1.5. One sample says more so than by its likelihood, and says it of places
+    where there is too much, too; what it says is off by the error of the stiff block at s. The last
+    term is the path gradient of the stiff block at the soft coordinates that moves try, each move
+    weighted with its probability of being accepted.
 
     With walkers that are samples of their density and a memory of samples of q, all terms have zero
     mean gradient at :math:`q = p`. While networks are rounded in training, log-densities found on
@@ -145,11 +145,7 @@ class CoveringKL(Objective):
             )
         found = self.reverse.evaluate(model, beta)
         s = found.y[:, flow.stiff.space.soft_index]
-        if self.variance > 0:
-            with torch.no_grad():
-                self.memory.add(s, found, beta, log_soft=log_soft(flow, s))
-        else:
-            self.memory.add(s, found, beta)
+        self.memory.add(s, found, beta, log_soft=self._drawn_with(flow, s))
         pull = found.loss.new_zeros(())
         if self.n_moves:
             pull = pull + self._walk(model, flow, found, beta)
@@ -180,6 +176,13 @@ class CoveringKL(Objective):
         share = torch.full_like(log_q, mass)
         share[len(log_q) // 2 :] = -mass
         return -_where_finite(share, log_q).sum() / n
+
+    def _drawn_with(self, flow: TwoBlockFlow, s: Tensor) -> Tensor:
+        """Log-density of the soft coordinates of all processes, if it will be asked for."""
+        if self.variance == 0:
+            return s.new_zeros(len(s))
+        with torch.no_grad():
+            return parallel.gather(log_soft(flow, s[parallel.share(len(s))]), len(s))
 
     def _apart(self, flow: TwoBlockFlow, beta: float) -> Tensor:
         """How far log-densities of the soft block are from what weights say they should be."""

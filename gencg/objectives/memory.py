@@ -1,4 +1,4 @@
-"""The generator's last soft coordinates, and a likelihood of them, at no further energy call."""
+"""The generator's last soft coordinates, and what losses learn of them at no energy call."""
 
 from typing import Any
 
@@ -28,6 +28,9 @@ class SoftMemory:
     to :math:`\max(0, w_i / \bar w - 1)` and :math:`\max(0, 1 - w_i / \bar w)`, which brings down
     the noise where most weights are near the mean.
 
+    For another loss, each sample's weight says what the log-density of its soft coordinates should
+    be (`draw_any`).
+
     Args:
         capacity: Samples kept; the oldest go first.
     """
@@ -40,19 +43,16 @@ class SoftMemory:
     def __len__(self) -> int:
         return 0 if self._kept is None else len(self._kept[0])
 
-    def add(
-        self, s: Tensor, fresh: Evaluation, beta: float, *, log_soft: Tensor | None = None
-    ) -> None:
+    def add(self, s: Tensor, fresh: Evaluation, beta: float, *, log_soft: Tensor) -> None:
         """Keep the finite ones of fresh samples drawn at inverse temperature `beta`.
 
         Args:
             s: Their coordinates, or those that count, ``(n, d)``.
             fresh: The samples.
             beta: Inverse temperature in mol/kJ.
-            log_soft: Log-density of `s` they were drawn with, ``(n,)``; zeros where `draw_any` is
-                not asked.
+            log_soft: Log-density of `s` they were drawn with, ``(n,)``; anything finite where
+                `draw_any` is not asked.
         """
-        log_soft = torch.zeros_like(fresh.energy) if log_soft is None else log_soft
         parts: tuple[Tensor, ...] = (
             s,
             fresh.energy,
@@ -73,9 +73,10 @@ class SoftMemory:
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         self._kept = None
-        # That of a training from before densities were kept fills again
-        if content and "log_soft" in content:
-            self._kept = tuple(content[name] for name in _STATE)
+        if content:
+            # A version that did not keep it did not ask for it either
+            older = {"log_soft": torch.zeros_like(content["energy"])}
+            self._kept = tuple((older | content)[name] for name in _STATE)
 
     def draw(self, n: int, beta: float) -> tuple[Tensor, Tensor, float]:
         """Draw with replacement what there was too little of, and too much.

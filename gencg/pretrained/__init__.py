@@ -1,6 +1,7 @@
 """Generators that are trained already, to draw from in seconds.
 
-Each file holds the parameters of the recommended model of a ready-made system and how it was made.
+Each file holds the parameters of a model of `build_model`, of a ready-made system, and how it was
+made.
 Matrices are stored as 16-bit fractions of their largest entry: half the size, and an exact density
 all the same, since it is that of the parameters as they are read.
 """

@@ -67,8 +67,12 @@ def test_torsions_in_one_window_are_taken_one_by_one() -> None:
     # A number of coupling layers is about couplings
     coupled = SplineDecoder(Cartesian(12, periodic=True), n_soft_layers=3)
     assert len(coupled.flow.soft.chain.layers) == 5
-    with pytest.raises(ValueError, match="`n_soft_layers` is of couplings"):
-        SplineDecoder(Cartesian(12, periodic=True), n_soft_layers=3, autoregressive=True)
+    for n, options in ((1, {}), (25, {}), (12, {"n_soft_layers": 3})):
+        with pytest.raises(ValueError, match=f"`autoregressive` is for two .* got {n} in"):
+            SplineDecoder(Cartesian(n, periodic=True), autoregressive=True, **options)
+    # Without windows at all it may be asked for
+    wide = SplineDecoder(Cartesian(25, periodic=True), autoregressive=True, locality=None)
+    assert len(wide.flow.soft.chain.layers) == 51
 
 
 @pytest.mark.parametrize("contacts", [True, False])
@@ -77,6 +81,9 @@ def test_parameters_say_how_their_model_was_built(contacts, autoregressive) -> N
     coordinates = load("alanine-tetrapeptide").coordinates
     chosen = {"contacts": contacts, "autoregressive": autoregressive}
     model = build_model(coordinates, **chosen)
+    # Networks start at zero, all models with the same density
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
     assert choices_of(model.state_dict()) == chosen
     again = build_model(coordinates, **choices_of(model.state_dict()))
     again.load_state_dict(model.state_dict())

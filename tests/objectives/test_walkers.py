@@ -435,7 +435,7 @@ def test_nothing_is_wrong_where_all_weights_are_equal_or_nearly() -> None:
         memory, log_weights = SoftMemory(1000), n.clone()
         log_weights[0] = one
         fresh = Evaluation(n.sum(), torch.randn(500, 2), n, n, log_weights)
-        memory.add(fresh.y[:, :1], fresh, BETA)
+        memory.add(fresh.y[:, :1], fresh, BETA, log_soft=n)
         little, much, mass = memory.draw(7, BETA)
         assert len(little) == len(much)
         assert mass < 1e-6
@@ -452,7 +452,7 @@ def test_one_broken_sample_changes_nothing() -> None:
         walkers.start(spoilt, flow)
         assert torch.isfinite(walkers.y).all()
         assert torch.isfinite(walkers.remembered).all()
-        memory.add(y, spoilt, BETA)
+        memory.add(y, spoilt, BETA, log_soft=torch.zeros(64))
     assert len(memory) == 2 * int(torch.isfinite(fresh.log_weights[1:]).sum())
 
 
@@ -463,7 +463,7 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
     assert len(memory) == 0
     batches = [ReverseKL(target, n_samples=60).evaluate(model, BETA) for _ in range(3)]
     for fresh in batches:
-        memory.add(fresh.y, fresh, BETA)
+        memory.add(fresh.y, fresh, BETA, log_soft=torch.zeros(60))
     latest = torch.cat([batches[1].y[-40:], batches[2].y])
     assert torch.equal(memory.state_dict()["s"], latest)
     again.load_state_dict(memory.state_dict())
@@ -472,10 +472,12 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
         torch.manual_seed(0)
         draws.append(each.draw(50, 0.7)[0])
     assert torch.equal(*draws)
-    # That of a version that kept no densities begins anew
-    older = {k: v for k, v in memory.state_dict().items() if k != "log_soft"}
-    again.load_state_dict(older)
-    assert len(again) == 0
+    # That of a version that kept no densities of the soft block draws the same
+    again.load_state_dict({k: v for k, v in memory.state_dict().items() if k != "log_soft"})
+    torch.manual_seed(0)
+    assert torch.equal(again.draw(50, 0.7)[0], draws[0])
+    with pytest.raises(KeyError, match="energy"):
+        again.load_state_dict({"s": draws[0]})
 
 
 @pytest.mark.parametrize(
@@ -484,6 +486,7 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
         ({"moves": 1.0}, r"`moves` must lie in \[0, 1\), got 1.0"),
         ({"n_samples": 8, "moves": 0.9}, "`n_samples` must leave two fresh samples, got 8"),
         ({"weight": -1.0}, "`weight` must not be negative or infinite, got -1.0"),
+        ({"variance": -1.0}, "`variance` must not be negative or infinite, got -1.0"),
         ({"n_walkers": 3}, "`n_walkers` must be at least 128, got 3"),
         ({"n_kept": 0}, "`n_kept` must be at least 1, got 0"),
         ({"order": 3.0}, r"`order` must lie in \[0, 2\], got 3.0"),
