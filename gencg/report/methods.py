@@ -155,6 +155,8 @@ def _training(
     estimator = _estimator(system, str(settings.get("decoder")), str(settings.get("estimator")))
     if estimator is None or not history:
         return
+    if summary.get("variance"):
+        estimator = estimator.replace("with likelihoods", "with likelihoods and log-densities")
     moved = ""
     if optimisation is not None:
         optimiser = OPTIMISERS[optimisation.optimiser]

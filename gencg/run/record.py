@@ -75,6 +75,7 @@ def summarise(
         **_broken(result.system, ensemble),
         "n_soft": int(result.system.coordinates.soft.sum()),
         "n_contacts": _n_contacts(result.model),
+        "variance": result.state.settings.get("variance", 0.0),
         "autoregressive": choices_of(result.model.state_dict())["autoregressive"],
         "seed": config.seed,
         "bound_gap": None,
