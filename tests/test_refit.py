@@ -12,7 +12,7 @@ from experiments.peptides import refit
 from gencg import pretrained
 from gencg.models.build import choices_of
 from gencg.run import RunFolder, trained
-from gencg.run.generator import find_generator
+from gencg.run.generator import _commands, find_generator
 
 WORDS = ["refit", "alanine-dipeptide", "--calls", "1500", "--steps", "6", "--batch-size", "40"]
 
@@ -87,3 +87,16 @@ def test_a_refit_goes_on_to_the_same_and_is_taken_over(tmp_path, monkeypatch, ca
     theirs = trained(again.system(), again).model.state_dict()
     assert all(torch.allclose(theirs[name], whole[name], atol=1e-6) for name in whole)
     assert "ess_cut_10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "earlier, own, all_of_them",
+    [
+        (None, "gencg run a", "gencg run a"),
+        ("gencg run a", "gencg run b", "gencg run a; gencg run b"),
+        ("gencg run a", "gencg run a; refit", "gencg run a; refit"),
+        ("gencg run a", None, None),
+    ],
+)
+def test_commands_that_made_a_generator_are_told_in_their_order(earlier, own, all_of_them) -> None:
+    assert _commands(earlier, own) == all_of_them

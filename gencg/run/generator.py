@@ -196,7 +196,7 @@ def find_generator(
         before = folder.origin or {}
         origin = {
             "source": str(config.generator),
-            "command": (folder.versions or {}).get("command"),
+            "command": _commands(before.get("command"), (folder.versions or {}).get("command")),
             "seed": folder.config.seed,
             "energy_calls": result.energy_calls + before.get("energy_calls", 0),
             "gradient_calls": result.gradient_calls + (before.get("gradient_calls") or 0),
@@ -204,6 +204,13 @@ def find_generator(
         }
     check_same(config, system, result)
     return result, origin
+
+
+def _commands(earlier: str | None, own: str | None) -> str | None:
+    """What was called to make a generator, one after the other."""
+    if not earlier or not own or own.startswith(earlier):
+        return own
+    return f"{earlier}; {own}"
 
 
 def check_shipped(config: RunConfig) -> None:
