@@ -86,8 +86,8 @@ def finished(factory: pytest.TempPathFactory, target: str, *args: str) -> Path:
 
 @pytest.fixture(scope="module")
 def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the double well, with CVs."""
-    return finished(tmp_path_factory, "double-well")
+    """A finished run of the double well, with one CV: so short a run cannot tell how many."""
+    return finished(tmp_path_factory, "double-well", "--cvs", "1")
 
 
 @pytest.fixture(scope="module")

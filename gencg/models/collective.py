@@ -234,7 +234,7 @@ def collective_model(
     if not isinstance(generator.decoder, TwoBlockDecoder) or generator.n_cvs:
         raise ValueError("`generator` must have a TwoBlockDecoder and no CVs")
     stiff, cv_map = copy.deepcopy(generator.decoder.flow.stiff), copy.deepcopy(cv_map)
-    # As large as the generator's own soft block, which they stand for together
+    # Together as large as a soft block of couplings
     k = stiff.space.n_soft
     n_layers, width = min(max(6, k), 12), width or (64 if k <= 8 else 128)
     continuous = isinstance(generator.decoder, FlowMatchingDecoder)
