@@ -125,7 +125,7 @@ def test_cvs_are_added_to_a_run_without(well: Path, gencg) -> None:
     trained = load_checkpoint("run/checkpoint.pt")["average"]
 
     # As if they had been asked for at once, but for what was drawn twice and the reference
-    code, _, err = gencg("run", "double-well", *BUDGET[:-1], "--out", "run")
+    code, _, err = gencg("run", "double-well", *BUDGET[:-1], "--cvs", "1", "--out", "run")
     assert code == 0, err
     assert "adding collective variables to the generator that is there" in err
     kept = load_checkpoint("run/checkpoint.pt")["average"]
@@ -142,7 +142,7 @@ def test_cvs_are_added_to_a_run_without(well: Path, gencg) -> None:
     # Not taken away again
     code, _, err = gencg(*bare)
     assert code == 2
-    assert "n_cvs is auto there and 0 here" in err
+    assert "n_cvs is 1 there and 0 here" in err
 
 
 def test_a_run_begins_with_the_generator_of_another(well: Path, gencg) -> None:
