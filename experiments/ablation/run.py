@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import gencg
 from experiments.ablation.tables import figure, table
@@ -20,7 +19,7 @@ from experiments.ablation.variants import VARIANTS, Setting
 from gencg.analysis.states import states
 from gencg.analysis.torsions import ensemble_torsions
 from gencg.ensemble import Ensemble
-from gencg.importance import truncated
+from gencg.importance import effective_sample_size, truncated
 from gencg.systems import SYSTEMS, load
 from gencg.systems.base import System
 from gencg.target import BoltzmannTarget
@@ -72,7 +71,9 @@ def measures(system: System, ensemble: Ensemble) -> dict[str, float]:
     finite = ensemble.log_weights[ensemble.valid]
     found = {
         "ess": ensemble.ess,
-        "ess_cut": _ess(truncated(ensemble.log_weights, largest=10.0)),
+        "ess_cut": float(
+            effective_sample_size(truncated(ensemble.log_weights, largest=10.0).log())
+        ),
         "reverse_kl": float(ensemble.log_z - finite.mean()),
         "log_z": ensemble.log_z,
         "log_z_error": ensemble.log_z_error,
@@ -86,11 +87,6 @@ def measures(system: System, ensemble: Ensemble) -> dict[str, float]:
         found["raw"], found["raw_error"] = ensemble.populations(mask, raw=True)[state]
         found["reweighted"], found["reweighted_error"] = ensemble.populations(mask)[state]
     return found
-
-
-def _ess(weights: Tensor) -> float:
-    """Effective sample size of weights that sum to one, as a share."""
-    return 1.0 / (len(weights) * float(weights.double().square().sum()))
 
 
 def main() -> None:
