@@ -199,11 +199,6 @@ class Coupling(Flow):  # type: ignore[misc]
         moved: Which entries are in B, ``(dim,)`` bool; all of them may be.
         n_context: Number of context features c.
         hidden: Hidden widths of the network h.
-        seen: Which entries are in A, ``(dim,)`` bool; all that do not move by default. The others
-            stay, too.
-
-    Raises:
-        ValueError: If no entry moves, or one that moves is seen.
 
     References:
         | NICE (Dinh et al., 2015), https://arxiv.org/abs/1410.8516
@@ -212,23 +207,13 @@ class Coupling(Flow):  # type: ignore[misc]
     kept: Tensor
 
     def __init__(
-        self,
-        transform: Transform,
-        moved: Tensor,
-        *,
-        n_context: int,
-        hidden: Sequence[int],
-        seen: Tensor | None = None,
+        self, transform: Transform, moved: Tensor, *, n_context: int, hidden: Sequence[int]
     ) -> None:
         super().__init__()
         if not moved.any():
             raise ValueError("`moved` must mark at least one entry, got none")
-        seen = ~moved if seen is None else seen
-        if (seen & moved).any():
-            both = (seen & moved).nonzero()[:, 0].tolist()
-            raise ValueError(f"`seen` must mark no entry that moves, got {both}")
         self.transform = transform
-        kept_index, moved_index = seen.nonzero()[:, 0], moved.nonzero()[:, 0]
+        kept_index, moved_index = (~moved).nonzero()[:, 0], moved.nonzero()[:, 0]
         self.register_buffer("kept", kept_index)
         self.move = Move(transform, moved_index, dim=len(moved))
         self.net = MLP(

@@ -63,20 +63,29 @@ class MLP(nn.Module):
             return self(x), lambda v: v.new_zeros(*v.shape[:-1], 0)
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         activations = [layer for layer in self.layers if not isinstance(layer, nn.Linear)]
-        slopes: list[Tensor] = []
-        dtype = _products.get() or x.dtype
-        parameters = [p for layer in linear for p in (layer.weight, layer.bias)]
-        # Rounded once for the three passes
-        weights = [layer.weight.detach().to(dtype) for layer in linear]
-        out: Tensor = _Pass.apply(x, activations, weights, slopes, *parameters)  # type: ignore[no-untyped-call]
+        return with_pullback(
+            x, activations, [layer.weight for layer in linear], [layer.bias for layer in linear]
+        )
 
-        def pull(v: Tensor) -> Tensor:
-            v = v.to(dtype)
-            for weight, slope in zip(weights[:0:-1], reversed(slopes), strict=True):
-                v = (v @ weight).mul_(slope)
-            return (v @ weights[0]).to(x.dtype)
 
-        return out, torch.no_grad()(pull)
+def with_pullback(
+    x: Tensor, activations: Sequence[nn.Module], weights: list[Tensor], biases: list[Tensor]
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """`MLP.with_pullback` of linear layers given by their weights and biases."""
+    slopes: list[Tensor] = []
+    dtype = _products.get() or x.dtype
+    parameters = [p for layer in zip(weights, biases, strict=True) for p in layer]
+    # Rounded once for the three passes
+    rounded = [weight.detach().to(dtype) for weight in weights]
+    out: Tensor = _Pass.apply(x, activations, rounded, slopes, *parameters)  # type: ignore[no-untyped-call]
+
+    def pull(v: Tensor) -> Tensor:
+        v = v.to(dtype)
+        for weight, slope in zip(rounded[:0:-1], reversed(slopes), strict=True):
+            v = (v @ weight).mul_(slope)
+        return (v @ rounded[0]).to(x.dtype)
+
+    return out, torch.no_grad()(pull)
 
 
 _products: ContextVar[torch.dtype | None] = ContextVar("products", default=None)
@@ -84,7 +93,10 @@ _products: ContextVar[torch.dtype | None] = ContextVar("products", default=None)
 
 @contextmanager
 def products_in(dtype: torch.dtype | None) -> Iterator[None]:
-    """Compute the matrix products of `MLP.with_pullback`, and their gradients, in this dtype."""
+    """Compute the matrix products of networks that condition layers in this dtype.
+
+    Gradients, too. Rounded in the same way there and back, densities agree.
+    """
     token = _products.set(dtype)
     try:
         yield

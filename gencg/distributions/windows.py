@@ -64,10 +64,7 @@ class WindowMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(n_windows, n_out, n)`` of inputs ``(n_windows, n_in, n)``."""
-        summary = list(self.summary)
-        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = _layer(k, silu(x) if k else x, weight, bias, summary)
-        return x
+        return windows(x, list(self.weights), list(self.biases), list(self.summary))
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         r"""As forward, and the function :math:`v \mapsto v^T \partial h / \partial x`.
@@ -76,21 +73,36 @@ class WindowMLP(nn.Module):
         slopes of the activations with the backward pass of the output, and builds no graph. As
         for `MLP`, `products_in` chooses the dtype of the products.
         """
-        dtype = _products.get() or x.dtype
-        rounded = [p.detach().to(dtype) for p in (*self.weights, *self.summary)]
-        weights, summary = rounded[: len(self.weights)], rounded[len(self.weights) :]
-        slopes: list[Tensor] = []
-        out: Tensor = _Pass.apply(  # type: ignore[no-untyped-call]
-            x, weights, summary, slopes, *self.weights, *self.biases, *self.summary
-        )
+        return _with_pullback(x, list(self.weights), list(self.biases), list(self.summary))
 
-        def pull(v: Tensor) -> Tensor:
-            v = v.to(dtype)
-            for k in reversed(range(1, len(weights))):
-                v = _pulled(k, v, weights, summary).mul_(slopes[k - 1])
-            return _pulled(0, v, weights, summary).to(x.dtype)
 
-        return out, torch.no_grad()(pull)
+def windows(
+    x: Tensor, weights: list[Tensor], biases: list[Tensor], summary: Sequence[Tensor] = ()
+) -> Tensor:
+    """`WindowMLP.forward` with these parameters."""
+    if _products.get() is not None and torch.is_grad_enabled():
+        return _with_pullback(x, weights, biases, list(summary))[0]
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = _layer(k, silu(x) if k else x, weight, bias, list(summary))
+    return x
+
+
+def _with_pullback(
+    x: Tensor, weights: list[Tensor], biases: list[Tensor], summary: list[Tensor]
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    dtype = _products.get() or x.dtype
+    rounded = [p.detach().to(dtype) for p in (*weights, *summary)]
+    matrices, spread = rounded[: len(weights)], rounded[len(weights) :]
+    slopes: list[Tensor] = []
+    out: Tensor = _Pass.apply(x, matrices, spread, slopes, *weights, *biases, *summary)  # type: ignore[no-untyped-call]
+
+    def pull(v: Tensor) -> Tensor:
+        v = v.to(dtype)
+        for k in reversed(range(1, len(matrices))):
+            v = _pulled(k, v, matrices, spread).mul_(slopes[k - 1])
+        return _pulled(0, v, matrices, spread).to(x.dtype)
+
+    return out, torch.no_grad()(pull)
 
 
 class _Pass(torch.autograd.Function):

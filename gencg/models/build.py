@@ -60,13 +60,9 @@ def choices_of(parameters: Mapping[str, Tensor]) -> dict[str, bool]:
     Args:
         parameters: Of a model of `build_model`, by name.
     """
-    dim = len(parameters[f"{SOFT}centre"]) if f"{SOFT}centre" in parameters else 0
-    seen = [parameters.get(f"{SOFT}chain.layers.{k}.kept") for k in range(dim)]
     return {
         "contacts": sees_contacts(parameters),
-        # Each layer sees one entry more than the one before
-        "autoregressive": dim > 1
-        and all(kept is not None and len(kept) == k for k, kept in enumerate(seen)),
+        "autoregressive": f"{SOFT}chain.layers.0.order" in parameters,
     }
 
 

@@ -129,13 +129,12 @@ class SplineDecoder(TwoBlockDecoder):
         if autoregressive:
             chain = Chain(
                 autoregressive_layers(
-                    space.n_soft,
+                    space.soft_position,
                     periodic=space.periodic,
                     n_passes=N_PASSES,
                     n_bins=16 if n_bins is None else n_bins,
                     n_context=n_cvs,
                     hidden=soft_hidden or (width, width),
-                    position=space.soft_position,
                 )
             )
         soft = SoftBlock(

@@ -9,6 +9,7 @@ from normflows.flows import Flow
 from torch import Tensor, nn
 
 from gencg.coordinates.base import CoordinateMap
+from gencg.distributions.autoregressive import Autoregressive
 from gencg.distributions.couplings import (
     Affine,
     CircularSpline,
@@ -321,14 +322,13 @@ class TwoBlockFlow(Flow):  # type: ignore[misc]
 
 
 def autoregressive_layers(
-    dim: int,
+    position: Tensor,
     *,
     periodic: bool,
     n_passes: int,
     n_bins: int,
     n_context: int,
     hidden: Sequence[int],
-    position: Tensor,
 ) -> list[Flow]:
     r"""Splines that move one entry after the other along the chain, each by those before it.
 
@@ -339,31 +339,23 @@ def autoregressive_layers(
     threads behind; here each factor has peaks on one circle alone.
 
     Args:
-        dim: Number of entries.
-        periodic: Whether they are angles.
+        position: Place of each entry along the chain, ``(dim,)``.
+        periodic: Whether entries are angles.
         n_passes: How often each moves.
         n_bins: Bins of each spline.
         n_context: Number of context features that every network sees.
         hidden: Hidden widths of each network.
-        position: Place of each entry along the chain, ``(dim,)``: the order, of equal ones their
-            own.
 
     References:
-        | Masked autoregressive flow for density estimation (Papamakarios et al., 2017),
-          https://arxiv.org/abs/1705.07057
         | Normalizing flows on tori and spheres (Rezende et al., 2020),
           https://arxiv.org/abs/2002.02428
     """
     transform: Transform = CircularSpline(n_bins=n_bins) if periodic else LineSpline(n_bins=n_bins)
-    place = torch.argsort(torch.argsort(position, stable=True))
     layers: list[Flow] = []
-    for k in range(n_passes if dim else 0):
-        layers += [
-            Coupling(transform, place == j, n_context=n_context, hidden=hidden, seen=place < j)
-            for j in range(dim)
-        ]
+    for k in range(n_passes):
+        layers.append(Autoregressive(transform, position, n_context=n_context, hidden=hidden))
         if periodic and k + 1 < n_passes:
-            layers.append(_golden(dim))
+            layers.append(_golden(len(position)))
     return layers
 
 
