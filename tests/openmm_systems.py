@@ -44,7 +44,8 @@ COMBINATIONS = [
 ]
 COMBINATIONS += [(molecule, "amber96.xml", "amber96_obc.xml") for molecule in STRUCTURES]
 COMBINATIONS += [(molecule, "amber99sbildn.xml", "amber99_obc.xml") for molecule in STRUCTURES]
-# CHARMM36 has no unique template for the dipeptide; its 2024 edition has, and takes long to read
+# CHARMM36 has no unique template for the dipeptide; its 2024 edition has, and takes long to read,
+# and again for each molecule: charged residues are left to the older one
 COMBINATIONS += [("pentapeptide", "charmm36.xml", solvent) for solvent in SOLVENTS.values()]
 SLOW_COMBINATIONS = [("dipeptide", "charmm36_2024.xml", solvent) for solvent in SOLVENTS.values()]
 

@@ -4,31 +4,37 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from normflows.flows import Flow
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from gencg.distributions.couplings import Move, Transform
-from gencg.distributions.networks import with_pullback
-from gencg.distributions.windows import WindowMLP, windows
+from gencg.distributions.networks import rounds, with_pullback
+from gencg.distributions.windows import WindowMLP, rounded_windows
 
-ROWS = 4096
-"""Rows whose densities are computed at once where no gradient is asked for."""
+ROWS = 512
+"""Rows whose densities are computed at once without a gradient, so that they stay in a cache."""
 
 
 class Autoregressive(Flow):  # type: ignore[misc]
     r"""One entry after the other along a chain, each by those before it.
 
-    .. math:: y_k = T(x_k;\, h_k(y_1, \dots, y_{k-1}, c)), \qquad
+    .. math:: y_k = T(x_k;\, h_k(\phi(y_1), \dots, \phi(y_{k-1}), c)), \qquad
               \log|\det J| = \sum_k \log T'(x_k;\, h_k)
 
-    counted along the chain. To draw takes one network after the other; the density of given y
-    takes all of them at once, as one batched product, because every network's input is known.
+    counted along the chain, with the features :math:`\phi` of the transform. To draw takes one
+    network after the other; the density of given y takes all at once, a batched product for each
+    of their layers, because every network's input is known. For that all have the same number of
+    inputs; weights of what a network does not see are there, zero, and do nothing.
 
     Args:
         transform: The monotone map T.
         position: Place of each entry along the chain, ``(dim,)``; equal ones keep their order.
         n_context: Number of context features c that all networks see.
-        hidden: Hidden widths of each network.
+        hidden: Hidden widths of each network, at least one.
+
+    Raises:
+        ValueError: If there are less than two entries, or `hidden` is empty; on loading, if the
+            parameters are those of other entries, or of another order.
 
     References:
         | Masked autoregressive flow for density estimation (Papamakarios et al., 2017),
@@ -51,6 +57,8 @@ class Autoregressive(Flow):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         dim, n_each = len(position), transform.n_features(1)
+        if dim < 2:
+            raise ValueError(f"`position` must be of two entries or more, got {dim}")
         self.transform, self.n_context = transform, n_context
         order = torch.argsort(position, stable=True)
         self.register_buffer("order", order)
@@ -67,8 +75,9 @@ class Autoregressive(Flow):  # type: ignore[misc]
             wider = (max(n_in, 1) / n_seen.clamp_min(1)).sqrt()
             self.net.weights[0] *= sees * wider
             self.net.biases[0] *= wider
+        self._activations = [nn.SiLU()] * len(hidden)
         self.one = Move(transform, torch.zeros(1, dtype=torch.int64), dim=1)
-        self.all = Move(transform, torch.arange(dim), dim=dim)
+        self.every = Move(transform, torch.arange(dim), dim=dim)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object, **kwargs: object
@@ -76,15 +85,21 @@ class Autoregressive(Flow):  # type: ignore[misc]
         """Refuse the parameters of a layer that goes another way along the chain, in words."""
         given = state_dict.get(f"{prefix}order")
         if given is not None and not torch.equal(given.to(self.order), self.order):
-            raise ValueError("the parameters are those of entries in another order")
+            raise ValueError(
+                f"the parameters are those of entries in the order {given.tolist()}, this layer "
+                f"has {self.order.tolist()}"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         seen, moved, log_det = [context], [], x.new_zeros(len(x))
         for x_k, (weights, biases) in zip(self._entries(x), self._networks(), strict=True):
             h = torch.cat(seen, dim=-1)
-            for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                h = linear(silu(h) if k else h, weight, bias)
+            if rounds():
+                h, _ = with_pullback(h, self._activations, weights, biases)
+            else:
+                for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                    h = linear(silu(h) if k else h, weight, bias)
             y_k, log_slope = self.one(x_k, h, inverse=False)
             moved.append(y_k)
             seen.append(self.transform.features(y_k))
@@ -101,8 +116,7 @@ class Autoregressive(Flow):  # type: ignore[misc]
             self._entries(x), self._entries(score), self._networks(), strict=True
         ):
             columns = torch.cat(seen, dim=-1)
-            activations = [torch.nn.SiLU()] * (len(weights) - 1)
-            h, pull = with_pullback(columns, activations, weights, biases)
+            h, pull = with_pullback(columns, self._activations, weights, biases)
             y_k, log_slope = self.one(x_k, h, inverse=False)
             score_k, of_parameters = self.one.push_score(x_k, h, score_k)
             added[:, : columns.shape[1]] += pull(of_parameters)
@@ -117,7 +131,7 @@ class Autoregressive(Flow):  # type: ignore[misc]
             features = torch.cat(seen[1:-1], dim=-1).reshape(-1, n_each)
             pulled = self.transform.pull_features(features, of_features.reshape(-1, n_each))
             score = torch.cat(pushed, dim=-1)
-            score[:, :-1] += pulled.view(len(x), -1)
+            score[:, :-1] += pulled.view(len(x), len(moved) - 1)
         return y, log_det, score.index_select(1, self.place), of_context
 
     def inverse(self, y: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,19 +140,20 @@ class Autoregressive(Flow):  # type: ignore[misc]
             xs, log_dets = zip(*(self.inverse(*part) for part in parts), strict=True)
             return torch.cat(xs), torch.cat(log_dets)
         y = y.index_select(1, self.order)
-        x, log_det = self.all(y, self._of_density(y, context), inverse=True)
+        x, log_det = self.every(y, self._of_density(y, context), inverse=True)
         return x.index_select(1, self.place), log_det
 
     def _of_density(self, y: Tensor, context: Tensor) -> Tensor:
         """Parameters of all maps ``(n, dim * n_parameters)`` from entries along the chain."""
         n, dim = y.shape
-        features = self.transform.features(y[:, :-1].reshape(-1, 1)).reshape(n, -1)
+        features = self.transform.features(y[:, :-1].reshape(-1, 1))
+        features = features.reshape(n, (dim - 1) * features.shape[-1])
         columns = torch.cat([context, features], dim=-1)
         first, *others = self.net.weights
-        # What a network does not see is there, and gets no weight
         weights = [first * self.sees, *others]
-        h = windows(columns.T.contiguous().expand(dim, -1, n), weights, list(self.net.biases))
-        return h.permute(2, 0, 1).reshape(n, -1)
+        inputs = columns.T.contiguous().expand(dim, -1, n)
+        h = rounded_windows(inputs, weights, list(self.net.biases))
+        return h.permute(2, 0, 1).reshape(n, dim * self.transform.n_parameters)
 
     def _entries(self, x: Tensor) -> tuple[Tensor, ...]:
         """Columns ``(n, 1)`` along the chain."""

@@ -200,6 +200,9 @@ class Coupling(Flow):  # type: ignore[misc]
         n_context: Number of context features c.
         hidden: Hidden widths of the network h.
 
+    Raises:
+        ValueError: If no entry moves; on loading, if the parameters are those of other entries.
+
     References:
         | NICE (Dinh et al., 2015), https://arxiv.org/abs/1410.8516
     """

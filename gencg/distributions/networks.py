@@ -71,7 +71,14 @@ class MLP(nn.Module):
 def with_pullback(
     x: Tensor, activations: Sequence[nn.Module], weights: list[Tensor], biases: list[Tensor]
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """`MLP.with_pullback` of linear layers given by their weights and biases."""
+    """`MLP.with_pullback` of linear layers given by their parameters.
+
+    Args:
+        x: Inputs, ``(n, n_in)``.
+        activations: Between the layers, one less than these.
+        weights: Of each layer, ``(n_after, n_before)``.
+        biases: Of each layer, ``(n_after,)``.
+    """
     slopes: list[Tensor] = []
     dtype = _products.get() or x.dtype
     parameters = [p for layer in zip(weights, biases, strict=True) for p in layer]
@@ -93,15 +100,20 @@ _products: ContextVar[torch.dtype | None] = ContextVar("products", default=None)
 
 @contextmanager
 def products_in(dtype: torch.dtype | None) -> Iterator[None]:
-    """Compute the matrix products of networks that condition layers in this dtype.
+    """Compute the matrix products of `with_pullback`, and their gradients, in this dtype.
 
-    Gradients, too. Rounded in the same way there and back, densities agree.
+    Those of `Autoregressive` layers too, in the same way there and back.
     """
     token = _products.set(dtype)
     try:
         yield
     finally:
         _products.reset(token)
+
+
+def rounds() -> bool:
+    """Whether matrix products are computed in a dtype of their own; see `products_in`."""
+    return _products.get() is not None
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -185,8 +197,9 @@ def pull_harmonics(features: Tensor, v: Tensor, *, n: int = 2) -> Tensor:
         v: Of the same shape.
         n: Number of multiples.
     """
-    cosines, sines = features.view(len(features), n, 2, -1).unbind(2)
-    of_cosines, of_sines = v.reshape(len(v), n, 2, -1).unbind(2)
+    shape = len(features), n, 2, features.shape[1] // (2 * n)
+    cosines, sines = features.view(shape).unbind(2)
+    of_cosines, of_sines = v.reshape(shape).unbind(2)
     slopes = torch.addcmul(cosines * of_sines, sines, of_cosines, value=-1)
     multiples = torch.arange(1, n + 1, dtype=v.dtype, device=v.device)
     return torch.einsum("rkd,k->rd", slopes, multiples)

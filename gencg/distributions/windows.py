@@ -64,7 +64,10 @@ class WindowMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(n_windows, n_out, n)`` of inputs ``(n_windows, n_in, n)``."""
-        return windows(x, list(self.weights), list(self.biases), list(self.summary))
+        summary = list(self.summary)
+        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = _layer(k, silu(x) if k else x, weight, bias, summary)
+        return x
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         r"""As forward, and the function :math:`v \mapsto v^T \partial h / \partial x`.
@@ -76,15 +79,26 @@ class WindowMLP(nn.Module):
         return _with_pullback(x, list(self.weights), list(self.biases), list(self.summary))
 
 
-def windows(
-    x: Tensor, weights: list[Tensor], biases: list[Tensor], summary: Sequence[Tensor] = ()
-) -> Tensor:
-    """`WindowMLP.forward` with these parameters."""
-    if _products.get() is not None and torch.is_grad_enabled():
-        return _with_pullback(x, weights, biases, list(summary))[0]
+def rounded_windows(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    """As `WindowMLP.forward` with these parameters, products in the dtype of `products_in`.
+
+    Args:
+        x: Inputs, ``(n_windows, n_in, n)``.
+        weights: Of each layer, ``(n_windows, n_after, n_before)``.
+        biases: Of each layer, ``(n_windows, n_after, 1)``.
+
+    Returns:
+        Outputs ``(n_windows, n_out, n)``, in the dtype of x.
+    """
+    if torch.is_grad_enabled() and _products.get() is not None:
+        return _with_pullback(x, weights, biases, [])[0]
+    dtype = _products.get() or x.dtype
+    out = x.to(dtype)
     for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        x = _layer(k, silu(x) if k else x, weight, bias, list(summary))
-    return x
+        # Rounded as `_value_and_slope` does
+        out = out * torch.sigmoid(out) if k else out
+        out = _layer(k, out, weight.to(dtype), bias.to(dtype), [])
+    return out.to(x.dtype)
 
 
 def _with_pullback(

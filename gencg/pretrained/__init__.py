@@ -2,8 +2,8 @@
 
 Each file holds the parameters of a model of `build_model`, of a ready-made system, and how it was
 made.
-Matrices are stored as 16-bit fractions of their largest entry: half the size, and an exact density
-all the same, since it is that of the parameters as they are read.
+Matrices are stored as 16-bit fractions of their largest entry, each of a stack of its own: half the
+size, and an exact density all the same, since it is that of the parameters as they are read.
 """
 
 from pathlib import Path
@@ -103,14 +103,18 @@ def _read(name: str) -> dict[str, Any]:
     return load_checkpoint(FOLDER / f"{name}.pt")
 
 
-def _packed(value: Tensor) -> tuple[Tensor, float]:
-    """A matrix as 16-bit fractions and its largest entry; anything else as it is, and zero."""
+def _packed(value: Tensor) -> tuple[Tensor, Tensor | float]:
+    """Matrices as 16-bit fractions and the largest entry of each; anything else, and zero."""
     value = value.detach().cpu()
-    largest = float(value.abs().max()) if value.numel() else 0.0
-    if not value.is_floating_point() or value.ndim < 2 or largest == 0:
+    is_matrix = value.is_floating_point() and value.ndim >= 2 and min(value.shape[-2:]) > 1
+    if not is_matrix or not value.any():
         return value, 0.0
-    return torch.round(value.double() / largest * _STEPS).to(torch.int16), largest
+    largest = value.double().abs().amax((-2, -1), keepdim=True)
+    fractions = torch.round(value.double() / largest.clamp_min(1e-300) * _STEPS)
+    return fractions.to(torch.int16), largest if value.ndim > 2 else float(largest)
 
 
-def _unpacked(value: Tensor, largest: float) -> Tensor:
-    return (value.double() * (largest / _STEPS)).float() if largest else value
+def _unpacked(value: Tensor, largest: Tensor | float) -> Tensor:
+    if value.dtype != torch.int16:
+        return value
+    return (value.double() * (largest / _STEPS)).float()

@@ -206,9 +206,7 @@ class _OneWell(DoubleWell):
         return super().energy(x) + 50 * torch.relu(x[..., 0] - self.barrier) ** 2
 
 
-def _trained(
-    system: System, seed: int, *, energy: Energy | None = None, calls: float
-) -> FitResult:
+def _trained(system: System, seed: int, *, energy: Energy | None = None, calls: float) -> FitResult:
     """Trained with one energy, to be weighed with the true one."""
     with_energy = system if energy is None else replace(system, energy=energy)
     result = fit(with_energy, energy_calls=calls, seed=seed)
@@ -225,8 +223,9 @@ def _levels(result: FitResult, seed: int) -> dict[str, str]:
     return levels | {"Overall": overall(assessment.verdicts).level}
 
 
-# With a third of the calls the double well of seed 0 loses three quarters of its right well at an
-# ESS of 0.97, and is accused: rightly
+# Systems, what forbids their basin, and the calls that a good generator of them takes. With a third
+# of its calls the double well of seed 0 loses three quarters of its right well at an ESS of 0.97,
+# and is accused: rightly
 PLANTED = {
     "double well": (double_well, _OneWell, 6e5),
     "two torsions": (two_torsions, lambda: _TwoTorsions(wall=200.0), 1.5e5),

@@ -11,10 +11,11 @@ from torch.testing import assert_close
 from gencg.coordinates.base import Cartesian
 from gencg.distributions.autoregressive import ROWS, Autoregressive
 from gencg.distributions.couplings import CircularSpline, LineSpline
-from gencg.distributions.networks import products_in
+from gencg.distributions.networks import multiplies_bfloat16, products_in
 from gencg.models.build import build_model, choices_of, with_contacts
 from gencg.models.decoders import SplineDecoder
 from gencg.models.two_block import SoftBlock
+from gencg.optimisers import MuonAdam
 from gencg.systems import load
 
 SMALL = {"n_bins": 5, "soft_hidden": (7,), "n_stiff_layers": 2, "stiff_hidden": (8,)}
@@ -44,11 +45,11 @@ def test_each_coordinate_depends_on_those_before_it_alone(periodic, n_cvs) -> No
 
 def test_the_order_is_that_of_the_chain() -> None:
     coordinates = load("alanine-tetrapeptide").coordinates
-    decoder = SplineDecoder(coordinates, **SMALL)
-    space, layers = decoder.flow.stiff.space, decoder.flow.soft.chain.layers
-    first, _, second = layers
-    assert (space.soft_position[first.order].diff() >= 0).all()
-    assert torch.equal(second.order, first.order)
+    flow = SplineDecoder(coordinates, **SMALL).flow
+    first, _, second = flow.soft.chain.layers
+    for layer in (first, second):
+        assert (flow.stiff.space.soft_position[layer.order].diff() >= 0).all()
+    assert (first.order.diff() < 0).any()
 
 
 @pytest.mark.parametrize("transform", [CircularSpline(n_bins=5), LineSpline(n_bins=5, bound=4.0)])
@@ -67,17 +68,35 @@ def test_all_at_once_is_one_after_the_other(transform, n_context) -> None:
     assert_close(again, x)
     assert_close(back, -log_det)
     assert_close(layer.inverse(y, context), (again, back))
+    jacobian = torch.autograd.functional.jacobian(lambda x: layer(x[None], context[:1])[0][0], x[0])
+    assert torch.equal(jacobian != 0, position <= position[:, None])
     # What a network does not see has weights, for a batched product, and they do nothing
     layer.net.weights[0].data += (1 - layer.sees) * torch.randn_like(layer.net.weights[0])
     assert_close(layer(x, context)[0], y)
     assert_close(layer.inverse(y, context)[0], x)
 
 
-def test_rounded_densities_are_near_and_have_gradients() -> None:
+def test_networks_begin_as_if_they_had_what_they_see_alone() -> None:
+    layer = Autoregressive(CircularSpline(n_bins=4), torch.arange(5.0), n_context=3, hidden=(64,))
+    for k, weight in enumerate(layer.net.weights[0]):
+        n_seen = 3 + 4 * k
+        assert 0.9 < weight[:, :n_seen].abs().max() * n_seen**0.5 <= 1
+        assert (weight[:, n_seen:] == 0).all()
+
+
+def _rounded() -> Autoregressive:
     torch.manual_seed(0)
-    layer = Autoregressive(CircularSpline(n_bins=6), torch.arange(5.0), n_context=0, hidden=(9, 9))
+    layer = Autoregressive(
+        CircularSpline(n_bins=8), torch.arange(5.0), n_context=0, hidden=(32, 32)
+    )
     for parameter in layer.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
+    layer.net.weights[0].data *= layer.sees
+    return layer
+
+
+def test_rounded_densities_are_near_and_have_gradients() -> None:
+    layer = _rounded()
     y, context = 6 * torch.rand(40, 5) - 3, torch.zeros(40, 0)
 
     def of_parameters() -> tuple[Tensor, Tensor]:
@@ -92,7 +111,49 @@ def test_rounded_densities_are_near_and_have_gradients() -> None:
     with products_in(torch.bfloat16):
         rounded, of_rounded = of_parameters()
     assert 0 < (rounded - exact).abs().max() < 0.1
-    assert (of_rounded - gradient).norm() < 0.02 * gradient.norm()
+    assert (of_rounded - gradient).norm() < 0.06 * gradient.norm()
+
+
+@pytest.mark.skipif(
+    not multiplies_bfloat16(torch.device("cpu")), reason="elsewhere products may round twice"
+)
+def test_densities_rounded_there_and_back_agree() -> None:
+    layer = _rounded()
+    x, context = 6 * torch.rand(200, 5) - 3, torch.zeros(200, 0)
+    _, exact = layer(x, context)
+    with products_in(torch.bfloat16):
+        y, log_det, *_ = layer.forward_with_score(x, context, torch.zeros_like(x))
+        again, same = layer(x, context)
+        _, back = layer.inverse(y, context)
+        with torch.no_grad():
+            _, without_graph = layer.inverse(y, context)
+    assert_close((again, same), (y, log_det))
+    far = (log_det - exact).std()
+    assert (log_det + back).std() < 0.1 * far
+    assert (log_det + without_graph).std() < 0.1 * far
+
+
+def test_what_is_not_seen_gets_no_weight_in_training() -> None:
+    layer = _rounded()
+    before = layer.net.weights[0].detach().clone()
+    optimiser = MuonAdam(layer, lr=0.1)
+    x, context = 6 * torch.rand(20, 5) - 3, torch.zeros(20, 0)
+    y, log_det = layer(x, context)
+    (y.square().sum() - log_det.sum() + layer.inverse(x, context)[1].sum()).backward()
+    optimiser.step()
+    after = layer.net.weights[0].detach()
+    seen = layer.sees.expand_as(after) == 1
+    assert (after[~seen] == 0).all()
+    assert (after != before)[seen].all()
+
+
+def test_no_rows_and_too_few_entries() -> None:
+    layer = _rounded()
+    nothing = torch.zeros(0, 5)
+    for each in (layer, layer.inverse, lambda x, c: layer.forward_with_score(x, c, x)):
+        assert each(nothing, nothing[:, :0])[0].shape == (0, 5)
+    with pytest.raises(ValueError, match="`position` must be of two entries or more, got 1"):
+        Autoregressive(CircularSpline(n_bins=4), torch.zeros(1), n_context=0, hidden=(5,))
 
 
 def test_another_order_is_refused() -> None:
@@ -100,7 +161,7 @@ def test_another_order_is_refused() -> None:
         Autoregressive(CircularSpline(n_bins=4), position, n_context=0, hidden=(5,))
         for position in (torch.arange(3.0), -torch.arange(3.0))
     )
-    with pytest.raises(ValueError, match="of entries in another order"):
+    with pytest.raises(ValueError, match=r"the order \[0, 1, 2\], this layer has \[2, 1, 0\]"):
         other.load_state_dict(one.state_dict())
 
 
