@@ -11,8 +11,7 @@ import pytest
 
 from gencg.run.batch import COLUMNS, Item, expand, is_batch, run_batch
 
-SMALL = ["--cvs", "0", "--energy-calls", "3000", "--samples", "500", "--batch-size", "64",
-         "--coverage-calls", "4000"]  # fmt: skip
+SMALL = ["--cvs", "0", "--energy-calls", "3000", "--samples", "500", "--batch-size", "64"]
 
 
 def test_files_of_molecules_are_taken_apart(tmp_path: Path) -> None:
