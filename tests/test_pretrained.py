@@ -88,3 +88,12 @@ def test_what_cannot_be_loaded_or_written_is_told(tmp_path, monkeypatch) -> None
     pretrained.write(result, tmp_path / "double-well.pt", about=ABOUT)
     with pytest.raises(CheckpointError, match="made for other coordinates; train it again with"):
         pretrained.load("double-well")
+
+
+def test_each_matrix_of_a_stack_is_rounded_by_its_own_largest_entry() -> None:
+    stack = torch.randn(3, 4, 5) * torch.tensor([1.0, 1e-3, 0.0])[:, None, None]
+    read = pretrained._unpacked(*pretrained._packed(stack))
+    largest = stack.abs().amax((1, 2))
+    assert ((read - stack).abs().amax((1, 2)) <= 0.51 * largest / (2**15 - 1)).all()
+    for kept in (torch.randn(3, 4, 1), torch.randn(4), torch.arange(6).view(2, 3)):
+        assert torch.equal(pretrained._unpacked(*pretrained._packed(kept)), kept)

@@ -64,10 +64,7 @@ class WindowMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(n_windows, n_out, n)`` of inputs ``(n_windows, n_in, n)``."""
-        summary = list(self.summary)
-        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = _layer(k, silu(x) if k else x, weight, bias, summary)
-        return x
+        return _through(x, list(self.weights), list(self.biases), list(self.summary))
 
     def with_pullback(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         r"""As forward, and the function :math:`v \mapsto v^T \partial h / \partial x`.
@@ -90,9 +87,11 @@ def rounded_windows(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> T
     Returns:
         Outputs ``(n_windows, n_out, n)``, in the dtype of x.
     """
-    if torch.is_grad_enabled() and _products.get() is not None:
+    dtype = _products.get()
+    if dtype is None:
+        return _through(x, weights, biases, [])
+    if torch.is_grad_enabled():
         return _with_pullback(x, weights, biases, [])[0]
-    dtype = _products.get() or x.dtype
     out = x.to(dtype)
     for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         # Rounded as `_value_and_slope` does
@@ -101,9 +100,19 @@ def rounded_windows(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> T
     return out.to(x.dtype)
 
 
+def _through(
+    x: Tensor, weights: list[Tensor], biases: list[Tensor], summary: list[Tensor]
+) -> Tensor:
+    """`WindowMLP.forward` with these parameters."""
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = _layer(k, silu(x) if k else x, weight, bias, summary)
+    return x
+
+
 def _with_pullback(
     x: Tensor, weights: list[Tensor], biases: list[Tensor], summary: list[Tensor]
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """`WindowMLP.with_pullback` with these parameters."""
     dtype = _products.get() or x.dtype
     rounded = [p.detach().to(dtype) for p in (*weights, *summary)]
     matrices, spread = rounded[: len(weights)], rounded[len(weights) :]

@@ -346,6 +346,9 @@ def autoregressive_layers(
         n_context: Number of context features that every network sees.
         hidden: Hidden widths of each network.
 
+    Raises:
+        ValueError: If there are less than two entries, or `hidden` is empty.
+
     References:
         | Normalizing flows on tori and spheres (Rezende et al., 2020),
           https://arxiv.org/abs/2002.02428
