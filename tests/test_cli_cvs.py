@@ -339,6 +339,36 @@ def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch,
     assert not sees_contacts(load_checkpoint("old/checkpoint.pt")["average"])
 
 
+@pytest.mark.parametrize("factor, n_own", [(2.5, 0), (3.5, 3)])
+def test_a_generator_is_annealed(well: Path, gencg, factor: float, n_own: int) -> None:
+    shutil.copytree(well, "a")
+    cold = RunFolder.open("a").config.temperature
+    words = ["double-well", *FURTHER, "--generator", "a", "--further-calls", "3e3"]
+    hot = [*words, "--anneal-from", str(factor * cold)]
+    code, _, err = gencg("run", *hot, "--out", "b")
+    assert code == 0, err
+    assert f"training it further from {factor * cold:g} K down with 3,000 energy calls" in err
+    history = RunFolder.open("b").history()
+    factors = [info.temperature / cold for info in history]
+    # Geometrically over the first half of thirty steps
+    for step, found in enumerate(factors):
+        assert found == pytest.approx(factor ** max(1 - step / 15, 0))
+    a, b = (load_checkpoint(f"{name}/checkpoint.pt") for name in "ab")
+    # Hotter soft blocks are its own where it passed all of their temperatures
+    betas = [[beta for beta, _ in content["snapshots"]] for content in (a, b)]
+    assert len(betas[0]) == len(betas[1]) == 3
+    assert len(set(betas[1]) - set(betas[0])) == n_own
+    assert (betas[0] == betas[1]) == (n_own == 0)
+    assert b["ladder"][0]["beta"] < 0.5 * b["beta"]
+    report = Path("b/report.html").read_text()
+    assert "It was trained further " in report and "further at" not in report
+    assert f"fell geometrically from {factor * cold:g} K over the first half" in report
+    # Without the ladder it is another run
+    code, _, err = gencg("run", *words, "--out", "b")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "anneal_from is" in err
+
+
 def test_a_poor_generator_is_better_when_it_was_trained_further(gencg) -> None:
     few = ["--energy-calls", "4e3"]
     assert gencg("run", "double-well", *FURTHER, *few, "--out", "a")[0] == 0

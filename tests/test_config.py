@@ -13,7 +13,13 @@ import torch
 from gencg.config import RunConfig, adds_cvs, file_checksum, hindrances, read_toml
 from gencg.systems import alanine_dipeptide, double_well
 from gencg.systems.registry import OPTIONS
-from gencg.tempering import ESSTempering, GeometricLadder, KLTempering, NoTempering
+from gencg.tempering import (
+    ESSTempering,
+    GeometricLadder,
+    KLTempering,
+    NoTempering,
+    TemperingState,
+)
 
 CONFIG = RunConfig("double-well", temperature=300.0, energy_calls=500_000, forcefield=("a.xml",))
 
@@ -361,8 +367,15 @@ def test_the_least_budget_holds_the_further_calls(n_cvs) -> None:
         ({"further_calls": -1}, "`further_calls` must be a whole number of at least 0, got -1"),
         ({"further_calls": 2.5}, "`further_calls` must be a whole number of at least 0, got 2.5"),
         ({"decoder": "flow-matching"}, "`generator` goes with the spline decoder"),
-        ({"tempering": "ess"}, "`tempering` is of a training from hot to cold.*got ess; leave it"),
-        ({"start_temperature": 700.0}, "`start_temperature` is of a training from hot to cold"),
+        ({"tempering": "ess"}, "`tempering` is of a training from the.*got ess; leave it"),
+        ({"start_temperature": 700.0}, "`start_temperature` is .*or give --anneal-from to begin"),
+        ({"anneal_from": 299.0}, "`anneal_from` must be above the temperature of 300 K, got 299"),
+        ({"anneal_from": 300.0}, "`anneal_from` must be above the temperature of 300 K, got 300"),
+        ({"anneal_from": -1.0}, "`anneal_from` must be a positive finite number of K, got -1"),
+        (
+            {"anneal_from": 600.0, "further_calls": None},
+            "`anneal_from` is of a generator that is trained further, got 600.*--further-calls",
+        ),
     ],
 )
 def test_wrong_further_calls_are_refused(change, match) -> None:
@@ -377,8 +390,27 @@ def test_a_further_training_takes_rate_and_estimator() -> None:
         estimator="path",
     ).resolve(alanine_dipeptide())  # fmt: skip
     assert config.optimisation().learning_rate == pytest.approx(2e-3)
+    assert isinstance(config.schedule(), NoTempering)
     # None are none, with a generator and without
     assert RunConfig("double-well", further_calls=0) == RunConfig("double-well")
+
+
+def test_an_annealing_cools_down_as_a_training_from_the_beginning_does() -> None:
+    config = RunConfig(
+        "alanine-dipeptide", generator="shipped", further_calls=5000, anneal_from=750.0
+    ).resolve(alanine_dipeptide())
+    whole = RunConfig("alanine-dipeptide", start_temperature=750.0).resolve(alanine_dipeptide())
+    assert config.optimisation() == whole.optimisation()
+    target = 1 / 300.0
+    for progress in (0.0, 0.2, 0.5, 0.9):
+        state = TemperingState(progress, torch.zeros(0), torch.zeros(0))
+        betas = [c.schedule().next(target / 2.5, state, target=target) for c in (config, whole)]
+        assert betas[0] == betas[1]
+    assert config.schedule().start == 2.5
+    again = RunConfig.from_json(config.to_json())
+    assert again.differences(config) == []
+    (told,) = dataclasses.replace(config, anneal_from=None).differences(config)
+    assert told == "anneal_from is 750 there and None here"
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ TRAINING = (
     click.option(
         "--learning-rate",
         type=float,
-        help="Rate of the optimiser; decoders of one stage and --further-calls take a third of it, "
-        "and flow-matching three times as much.  [0.003]",
+        help="Rate of the optimiser; decoders of one stage and --further-calls that stay cold "
+        "take a third of it, and flow-matching three times as much.  [0.003]",
     ),
     click.option("--tempering", metavar="KIND", help="geometric, ess, kl or none.  [geometric]"),
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
@@ -79,6 +79,12 @@ TRAINING = (
         "--further-calls",
         type=COUNT,
         help="Energy calls spent first on training that of --generator further.  [0]",
+    ),
+    click.option(
+        "--anneal-from",
+        type=float,
+        metavar="K",
+        help="Where that training begins, to cool down: brings lost states back.  [stay cold]",
     ),
     click.option(
         "--decoder", metavar="KIND", help="spline, flow-matching, gaussian or unimodal.  [spline]"

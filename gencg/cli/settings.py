@@ -28,8 +28,8 @@ def configure(target: str, options: dict[str, Any]) -> "tuple[RunConfig, System,
         for name in (
             *LOADING, "temperature", "n_cvs", "descriptors", "seed", "energy_calls", "n_samples",
             "coverage_calls", "batch_size", "learning_rate", "tempering", "start_temperature",
-            "generator", "further_calls", "decoder", "estimator", "threads", "checkpoint_seconds",
-            "formats",
+            "generator", "further_calls", "anneal_from", "decoder", "estimator", "threads",
+            "checkpoint_seconds", "formats",
         )
         # 0 is a value, of --cvs and --seed
         if options[name] is not None and options[name] is not False and options[name] != ()

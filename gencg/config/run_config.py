@@ -78,13 +78,16 @@ class RunConfig:
             not look.
         batch_size: Configurations per training step.
         learning_rate: Rate of the optimiser after warm-up; a decoder of one stage, and a generator
-            that is trained further, takes a third, one that is matched three times as much.
+            that is trained further at one temperature, takes a third, one that is matched three
+            times as much.
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
         generator: Where a trained generator is taken from in place of training one: "shipped" for
             that which comes with gencg, or the folder of a run.
         further_calls: Energy evaluations for training a generator that is taken over further;
             None or 0 for none.
+        anneal_from: Temperature in K at which that training begins, to cool down as one from the
+            beginning does; None stays at the temperature of the run.
         decoder: "spline" or "flow-matching", or one stage: "gaussian" for the model of 2020,
             "unimodal" for a flow with one peak for each z.
         estimator: "covering", "path" or "plain" gradient; see `gencg.fit`.
@@ -112,6 +115,7 @@ class RunConfig:
     start_temperature: float | None = None
     generator: str | None = None
     further_calls: int | None = None
+    anneal_from: float | None = None
     decoder: str = "spline"
     estimator: str = "covering"
     threads: int | None = field(default=None, metadata=BENIGN)
@@ -139,7 +143,8 @@ class RunConfig:
             object.__setattr__(self, name, tuple(words))
         self._check_loader_options()
         check_positive(self, "temperature", "a positive finite number of K", optional=True)
-        check_positive(self, "start_temperature", "a positive finite number of K", optional=True)
+        for name in ("start_temperature", "anneal_from"):
+            check_positive(self, name, "a positive finite number of K", optional=True)
         check_positive(self, "learning_rate", "a positive finite number")
         check_positive(self, "checkpoint_seconds", "a positive finite number")
         if self.n_cvs != "auto":
@@ -193,6 +198,7 @@ class RunConfig:
             raise ValueError(
                 f"`start_temperature` must be at least the temperature of {cold:g} K, got {hot:g}"
             )
+        self._check_annealing()
         if self.decoder not in IN_TWO_STAGES and (self.n_cvs == "auto" or self.n_cvs == 0):
             raise ValueError(
                 f"`cvs` must be at least 1 with the {self.decoder} decoder, got {self.n_cvs!r}; "
@@ -217,6 +223,20 @@ class RunConfig:
                 f"`energy_calls` must be at least {least}, for {FEWEST_COVERING} samples that "
                 f"cover barriers and two steps of {self.batch_size} of the joint model, got "
                 f"{self.energy_calls}; raise it or leave the CVs out with --cvs 0"
+            )
+
+    def _check_annealing(self) -> None:
+        hot, cold = self.anneal_from, self.temperature
+        if hot is None:
+            return
+        if self.further_calls is None:
+            raise ValueError(
+                f"`anneal_from` is of a generator that is trained further, got {hot:g} without; "
+                "give it with --generator and --further-calls, or leave it out"
+            )
+        if cold is not None and hot <= cold:
+            raise ValueError(
+                f"`anneal_from` must be above the temperature of {cold:g} K, got {hot:g}"
             )
 
     def _check_without_training(self) -> None:
@@ -248,7 +268,7 @@ class RunConfig:
     def _check_no_training(self, start: float) -> None:
         """Refuse settings of a training, other than their defaults, where they decide nothing.
 
-        A generator that is trained further has one without a ladder.
+        A generator that is trained further has a ladder of its own, or none.
         """
         if self.generator is None:
             return
@@ -262,8 +282,8 @@ class RunConfig:
                 continue
             if further:
                 raise ValueError(
-                    f"`{name}` is of a training from hot to cold, and a generator is trained "
-                    f"further at the temperature of the run, got {value}; leave it out"
+                    f"`{name}` is of a training from the beginning, and a generator is trained "
+                    f"further, got {value}; leave it out, or give --anneal-from to begin hot"
                 )
             cure = ", or train it with --further-calls" if name in of_any else ""
             raise ValueError(
@@ -308,6 +328,7 @@ class RunConfig:
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
+        dataclasses.replace(self, temperature=cold)._check_annealing()
         self._check_no_training(factor * cold)
         forcefield = self.forcefield or default_force_field(self.target)
         coordinates = self.coordinates or default_coordinates(self.target)
@@ -392,9 +413,16 @@ class RunConfig:
         return training + self.extra_calls(training)
 
     def schedule(self) -> TemperingSchedule:
-        """The tempering schedule of a resolved configuration."""
+        """The tempering schedule of a resolved configuration, of its one training.
+
+        A generator that is trained further stays at the temperature, or cools down to it as one
+        from the beginning does (`anneal_from`).
+        """
         if self.temperature is None or self.start_temperature is None:
             raise ValueError("`temperature` is not known before `resolve`")
+        if self.further_calls is not None:
+            hot = self.anneal_from
+            return GeometricLadder(start=hot / self.temperature) if hot else NoTempering()
         start = self.start_temperature / self.temperature
         if self.tempering == "none" or start == 1.0:
             return NoTempering()
@@ -408,7 +436,7 @@ class RunConfig:
             # In one stage a rare well is lost with the faster optimiser; a third of the rate is
             # what suits Adam
             return Optimisation(learning_rate=self.learning_rate / 3, optimiser="adam")
-        if self.generator is not None:
+        if self.generator is not None and self.anneal_from is None:
             # It begins at a good place, which the full rate would leave
             return Optimisation(learning_rate=self.learning_rate / 3)
         faster = MATCHING_RATE if self.decoder == "flow-matching" else 1.0

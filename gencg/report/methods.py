@@ -161,14 +161,17 @@ def _training(
     if optimisation is not None:
         optimiser = OPTIMISERS[optimisation.optimiser]
         moved = f"{optimiser}, learning rate {optimisation.learning_rate:g}, "
-    further = f" further at {ensemble.temperature:g} K" if taken else ""
+    annealed = settings.get("anneal_from")
+    further = " further" if taken else ""
+    if taken and not annealed:
+        further += f" at {ensemble.temperature:g} K"
     yield (
         f"It was trained{further} {estimator}, in {len(history):,} steps of "
         f"{settings['batch_size']} configurations ({history[-1].energy_calls:,} energy calls; "
         f"{moved}seed {settings['seed']})."
     )
-    hot = settings.get("start_temperature")
-    if hot is not None and not taken:
+    hot = annealed if taken else settings.get("start_temperature")
+    if hot is not None:
         ladder = "none" if hot == ensemble.temperature else str(settings.get("tempering"))
         yield f"The temperature {TEMPERINGS[ladder].format(hot=hot)}."
 

@@ -17,8 +17,7 @@ from gencg.run.record import write_json
 from gencg.systems.base import System
 from gencg.systems.registry import default_force_field
 from gencg.target import BoltzmannTarget
-from gencg.tempering import NoTempering
-from gencg.training import Reporter
+from gencg.training import SNAPSHOTS, Reporter
 
 SAME_ENERGY = 1e-3
 """Deviation in kJ/mol up to which two force fields are the same."""
@@ -38,8 +37,8 @@ def take_over(
     """The generator that a run's settings name, as a training of no steps in its folder.
 
     Where they ask for it, it is first trained further. Soft blocks of hotter stages come with
-    that of a run. The file of a shipped one holds none, so that they are made (`reheat`). Both
-    are counted as the run's own energy calls.
+    that of a run, or of an annealing that began hot enough for all of them. The file of a shipped
+    one holds none, so that they are made (`reheat`). All is counted as the run's own energy calls.
 
     Args:
         system: What the run samples.
@@ -70,12 +69,14 @@ def take_over(
     )
     result = as_result(system, source.model, target=target, seed=config.seed)
     if config.further_calls is not None:
-        announce(f"training it further with {config.further_calls:,} energy calls")
+        hot = f" from {config.anneal_from:g} K down" if config.anneal_from else ""
+        announce(f"training it further{hot} with {config.further_calls:,} energy calls")
         result = train_further(result, folder, reporters=reporters, stop=stop)
-    snapshots, spent = source.state.snapshots, (result.energy_calls, result.gradient_calls)
+    hottest = result if len(result.snapshots) == len(SNAPSHOTS) else source
+    snapshots, spent = hottest.state.snapshots, (result.energy_calls, result.gradient_calls)
     if not snapshots and config.reheating_calls:
         announce(f"heating its soft coordinates with {config.reheating_calls:,} energy calls")
-        hot = reheat(
+        reheated = reheat(
             result,
             energy_calls=config.reheating_calls,
             batch_size=config.batch_size,
@@ -84,8 +85,8 @@ def take_over(
             checkpoint_seconds=config.checkpoint_seconds,
             stop=stop,
         )
-        snapshots = hot.snapshots
-        spent = spent[0] + hot.energy_calls, spent[1] + hot.gradient_calls
+        snapshots = reheated.snapshots
+        spent = spent[0] + reheated.energy_calls, spent[1] + reheated.gradient_calls
     write_json(folder.path / "origin.json", origin)
     result = as_result(
         system,
@@ -94,7 +95,7 @@ def take_over(
         seed=config.seed,
         checkpoint=folder.checkpoint,
         snapshots=snapshots,
-        ladder=source.ladder,
+        ladder=result.ladder if config.anneal_from else source.ladder,
         history=result.history,
         energy_calls=spent[0],
         gradient_calls=spent[1],
@@ -110,11 +111,13 @@ def train_further(
     reporters: Sequence[Reporter] = (),
     stop: Callable[[], bool] | None = None,
 ) -> FitResult:
-    """Train a copy of a generator further at its temperature, with the further calls of a run.
+    """Train a copy of a generator further, with the further calls of a run.
 
-    The rate rises to a third of that of the settings: the generator begins at a good place, which
-    the full one would leave. There is no ladder from hot to cold, which is what finds states. One
-    that was made before stiff blocks saw contacts sees them from then on (`with_contacts`).
+    At its temperature the rate rises to a third of that of the settings: the generator begins at a
+    good place, which the full one would leave. There is no ladder from hot to cold, which is what
+    finds states. One that is annealed (`RunConfig.anneal_from`) has that and the full rate. A
+    generator that was made before stiff blocks saw contacts sees them from then on
+    (`with_contacts`).
 
     Args:
         result: The generator, which stays as it is.
@@ -137,7 +140,7 @@ def train_further(
         temperature=config.temperature,
         energy_calls=config.training_calls,
         batch_size=config.batch_size,
-        tempering=NoTempering(),
+        tempering=config.schedule(),
         optimisation=config.optimisation(),
         estimator=config.estimator,
         model=model,
