@@ -383,5 +383,5 @@ def test_quick_settings_give_a_result(papers, method) -> None:
 def test_no_straight_line_is_as_slow_as_the_cv_that_is_found(papers) -> None:
     torch.set_default_dtype(torch.float32)
     system = gencg.systems.mueller_brown()
-    found, shown = papers.lines.compare(system, calls=2e5, seed=0, n_search=20_000, n_grid=120)
-    assert max(shown["kept"]) < 0.8 < found.measures["kept"] <= 1 + 1e-6
+    found, shown = papers.lines.compare(system, calls=1e5, seed=0, n_search=10_000, n_grid=80)
+    assert max(shown["kept"]) < 0.87 < found.measures["kept"] <= 1 + 1e-6

@@ -38,6 +38,8 @@ def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dic
         source = SHIPPED if shipped else f"runs/{Path(config.generator).name}"
         command = f"{origin['command']}; {command} --generator {source}"
         command += f" --further-calls {config.further_calls:g}"
+        if config.anneal_from:
+            command += f" --anneal-from {config.anneal_from:g}"
         command += f" --learning-rate {config.learning_rate:g}{tail}"
     else:
         command = origin["command"]
