@@ -466,7 +466,7 @@ NO_GENERATOR = {
     ),
     "a ladder of a further training": (
         ("double-well", "--generator", "WELL", "--further-calls", "5e3", "--tempering", "kl"),
-        "`tempering` is of a training from hot to cold",
+        "`tempering` is of a training from the beginning",
     ),
     "a rate without further calls": (
         ("double-well", "--generator", "WELL", "--learning-rate", "1e-3"),

@@ -281,9 +281,10 @@ class RunConfig:
             if value is None or value == defaults[name]:
                 continue
             if further:
+                cure = "" if self.anneal_from else ", or give --anneal-from to begin hot"
                 raise ValueError(
                     f"`{name}` is of a training from the beginning, and a generator is trained "
-                    f"further, got {value}; leave it out, or give --anneal-from to begin hot"
+                    f"further, got {value}; leave it out{cure}"
                 )
             cure = ", or train it with --further-calls" if name in of_any else ""
             raise ValueError(
