@@ -357,9 +357,9 @@ def _settings(
 def _resume(state: TrainingState, path: Path) -> None:
     content = load_checkpoint(path)
     objective = state.objective
-    if isinstance(objective, CoveringKL) and "variance" not in content.get("settings", {}):
+    if isinstance(objective, CoveringKL):
         # Begun by a version that had no such term: it ends without, too
-        objective.variance = state.settings["variance"] = 0.0
+        state.settings |= objective.as_before(content.get("settings", {}))
     asked = {"seed": state.seed, "n_steps": state.n_steps} | state.settings
     theirs = {name: content.get(name) for name in ("seed", "n_steps")}
     if settings := content.get("settings"):

@@ -89,21 +89,24 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
         if info.step == 10:
             raise _Killed
 
-    options = {"n_samples": 64, "n_kept": samples_kept(64, 20), "variance": 0.0}
+    options = {"n_samples": 64, "n_kept": samples_kept(64, 20)}
+    options |= {"variance": 0.0, "nudges": 0.0, "stiff_order": None}
     target = run(None).target
     whole = run(tmp_path / "whole.pt", objective=CoveringKL(target, **options))
     with pytest.raises(_Killed):
         run(tmp_path / "cut.pt", [kill], objective=CoveringKL(target, **options))
     content = load_checkpoint(tmp_path / "cut.pt")
-    assert content["settings"].pop("variance") == 0
+    before = {"variance": 0.0, "nudges": 0.0, "stiff_order": 0.5}
+    assert {name: content["settings"].pop(name) for name in before} == before
     assert (content["objective"]["memory"].pop("log_soft") == 0).all()
     save_checkpoint(tmp_path / "cut.pt", content)
     resumed = run(tmp_path / "cut.pt")
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
-    assert load_checkpoint(tmp_path / "cut.pt")["settings"]["variance"] == 0
-    # What is begun now has the term
-    assert run(None).state.settings["variance"] == 1
+    assert before.items() <= load_checkpoint(tmp_path / "cut.pt")["settings"].items()
+    # What is begun now has all of it
+    now = {"variance": 1.0, "nudges": 0.5, "stiff_order": 0.0}
+    assert now.items() <= run(None).state.settings.items()
 
 
 def test_the_model_of_a_checkpoint_is_built_as_it_was(tmp_path) -> None:

@@ -1,7 +1,9 @@
 """The two blocks of a molecule's flow: soft coordinates, and everything stiff given them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -25,6 +27,26 @@ from gencg.distributions.networks import pullback
 from gencg.models.chain_order import chain_positions
 from gencg.models.contacts import Contacts
 from gencg.models.locality import Locality
+
+Change = Callable[[Tensor], Tensor]
+_at_seam: ContextVar[Change | None] = ContextVar("at_seam", default=None)
+
+
+@contextmanager
+def gradients_at_seam(change: Change) -> Iterator[None]:
+    """Have gradients changed where they pass from the stiff block into the soft one.
+
+    For the flows that are called inside. All of the gradient by soft coordinates ``(n, n_soft)``
+    passes there, that of y itself and that through the stiff block.
+
+    Args:
+        change: Called with the gradient on its way back.
+    """
+    token = _at_seam.set(change)
+    try:
+        yield
+    finally:
+        _at_seam.reset(token)
 
 
 class SoftSpace(nn.Module):
@@ -300,6 +322,7 @@ class TwoBlockFlow(Flow):  # type: ignore[misc]
     def forward(self, eps: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         n_soft = self.stiff.space.n_soft
         s, log_det_soft = self.soft(eps[:, :n_soft], z)
+        s = _passing(s)
         y, log_det_stiff = self.stiff(eps[:, n_soft:], s, z)
         return y, log_det_soft + log_det_stiff
 
@@ -310,7 +333,7 @@ class TwoBlockFlow(Flow):  # type: ignore[misc]
         n, order = self.stiff.space.n_soft, self.stiff.space.order
         s, log_det, of_soft, of_z = self.soft.forward_with_score(eps[:, :n], z, score[:, :n])
         y, log_det_stiff, of_stiff, added_soft, added_z = self.stiff.forward_with_score(
-            eps[:, n:], s, z, score[:, n:]
+            eps[:, n:], _passing(s), z, score[:, n:]
         )
         score = torch.cat([of_soft + added_soft, of_stiff], dim=-1)[:, order]
         return y, log_det + log_det_stiff, score, of_z + added_z
@@ -319,6 +342,16 @@ class TwoBlockFlow(Flow):  # type: ignore[misc]
         s, eps_v, log_det_stiff = self.stiff.inverse(y, z)
         eps_s, log_det_soft = self.soft.inverse(s, z)
         return torch.cat([eps_s, eps_v], dim=-1), log_det_soft + log_det_stiff
+
+
+def _passing(s: Tensor) -> Tensor:
+    """Soft coordinates on their way into the stiff block; see `gradients_at_seam`."""
+    change = _at_seam.get()
+    if change is None or not s.requires_grad:
+        return s
+    passed = s.view_as(s)
+    passed.register_hook(change)  # type: ignore[no-untyped-call]
+    return passed
 
 
 def autoregressive_layers(

@@ -1,6 +1,7 @@
 """Reverse KL that keeps every state: walkers show the generator where it has too little density."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,13 @@ from gencg.models.two_block import TwoBlockFlow
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.memory import SoftMemory
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import Meeting, Walkers, log_soft, two_blocks
+from gencg.objectives.walkers import NUDGED, Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
 
 ORDER = 0.5
 """Order of the path gradients; see `ReverseKL`."""
+STIFF_ORDER = 0.0
+"""Order of those of the stiff block, which is to fit what is drawn, whatever it weighs."""
 BEYOND = 1.5
 """Deviation of a log-density from which on it counts linearly in place of squared."""
 MOST_PULLED = 5.0
@@ -63,18 +66,20 @@ class CoveringKL(Objective):
         target: The Boltzmann density.
         n_samples: Configurations per evaluation, one energy call each.
         order: See `ReverseKL`.
+        stiff_order: See `ReverseKL`; None is `order`.
         weight: Weight :math:`\lambda` of the likelihoods.
         variance: Weight :math:`\nu` of the deviations of log-densities.
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out, and so
             does a batch too small for every process to have some.
+        nudges: Share of those that change coordinates only a little; see `Walkers`.
         n_walkers: Number of walkers; two batches by default.
         n_kept: Samples remembered; forty batches by default.
         options: See `ReverseKL`.
 
     Raises:
-        ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `weight` or
-            `variance` is negative or infinite, `n_walkers` is below the number of moves, `n_kept`
-            below 1, or as `ReverseKL`.
+        ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `nudges` is
+            outside [0, 1], `weight` or `variance` is negative or infinite, `n_walkers` is below the
+            number of moves, `n_kept` below 1, or as `ReverseKL`.
     """
 
     rounds = True
@@ -85,15 +90,19 @@ class CoveringKL(Objective):
         *,
         n_samples: int = 512,
         order: float = ORDER,
+        stiff_order: float | None = STIFF_ORDER,
         weight: float = 1.0,
         variance: float = 1.0,
         moves: float = 0.25,
+        nudges: float = NUDGED,
         n_walkers: int | None = None,
         n_kept: int | None = None,
         **options: Any,
     ) -> None:
         if not 0 <= moves < 1:
             raise ValueError(f"`moves` must lie in [0, 1), got {moves}")
+        if not 0 <= nudges <= 1:
+            raise ValueError(f"`nudges` must lie in [0, 1], got {nudges}")
         if not 0 <= weight < math.inf:
             raise ValueError(f"`weight` must not be negative or infinite, got {weight}")
         if not 0 <= variance < math.inf:
@@ -116,8 +125,14 @@ class CoveringKL(Objective):
         n_kept = 40 * n_samples if n_kept is None else n_kept
         if n_kept < 1:
             raise ValueError(f"`n_kept` must be at least 1, got {n_kept}")
-        self.reverse = ReverseKL(target, n_samples=n_samples - self.n_moves, order=order, **options)
-        self.walkers, self.memory = Walkers(n_walkers), SoftMemory(n_kept)
+        self.reverse = ReverseKL(
+            target,
+            n_samples=n_samples - self.n_moves,
+            order=order,
+            stiff_order=stiff_order,
+            **options,
+        )
+        self.walkers, self.memory = Walkers(n_walkers, nudges=nudges), SoftMemory(n_kept)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -126,10 +141,29 @@ class CoveringKL(Objective):
             "weight": self.weight,
             "variance": self.variance,
             "moves": self.moves,
+            "nudges": self.walkers.nudges,
             "n_walkers": self.walkers.n,
             "n_kept": self.memory.capacity,
         }
         return self.reverse.settings | own
+
+    def as_before(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out what a training with these settings did not have yet.
+
+        Args:
+            settings: Those of a training that an earlier version may have begun.
+
+        Returns:
+            Settings of now that are others by that.
+        """
+        changed: dict[str, Any] = {}
+        if "variance" not in settings:
+            changed["variance"] = self.variance = 0.0
+        if "nudges" not in settings:
+            changed["nudges"] = self.walkers.nudges = 0.0
+        if "stiff_order" not in settings:
+            changed["stiff_order"] = self.reverse.stiff_order = self.reverse.order
+        return changed
 
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
         """Loss and samples at inverse temperature `beta` in mol/kJ.

@@ -1,6 +1,7 @@
 """Reverse Kullback-Leibler divergence of the generator from the Boltzmann distribution."""
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -15,6 +16,8 @@ from gencg import parallel
 from gencg.energies.regularize import compress
 from gencg.importance import effective_sample_size, truncated
 from gencg.models.coarse_grained import CoarseGrainedModel
+from gencg.models.decoders import TwoBlockDecoder
+from gencg.models.two_block import gradients_at_seam
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.path import PathDistribution, frozen_twin
 from gencg.target import BoltzmannTarget
@@ -52,10 +55,17 @@ class ReverseKL(Objective):
     the order of a step is lowered until its weights have an ESS of `LEAST_ESS`. The value of the
     loss is the bound at every order.
 
+    With weights, a state that the generator draws and fits badly is hardly trained, since its
+    samples have low weights, and it fits ever worse. A lower `stiff_order` trains the stiff block
+    of a two-block generator there as well: with :math:`g_i` the path gradient of sample i, its
+    parameters have :math:`\sum_i w_i^{\alpha_v} g_i` and those of the soft block
+    :math:`\sum_i w_i^\alpha g_i`, each over the sum of its weights.
+
     Args:
         target: The Boltzmann density.
         n_samples: Configurations per evaluation, one energy call each.
         order: Order :math:`\alpha` of the gradient.
+        stiff_order: Order :math:`\alpha_v` of that of the stiff block; None is `order`.
         path_gradient: Score q with detached parameters (`PathDistribution`); lower variance for
             one more inverse pass where the flow is not `Scored`. False gives the plain
             reparametrised estimator.
@@ -68,8 +78,8 @@ class ReverseKL(Objective):
 
     Raises:
         ValueError: If `n_samples` is below 2, `order` outside [0, 2] or above 0 without path
-            gradients, `compress_above` or `clip_above` not positive, or `drop_worst` outside
-            [0, 1).
+            gradients, `stiff_order` outside [0, order], `compress_above` or `clip_above` not
+            positive, or `drop_worst` outside [0, 1).
 
     References:
         | Embedded-physics machine learning for coarse-graining and collective variable
@@ -88,6 +98,7 @@ class ReverseKL(Objective):
         *,
         n_samples: int = 512,
         order: float = 0.0,
+        stiff_order: float | None = None,
         path_gradient: bool = True,
         compress_above: float = 1e3,
         drop_worst: float = 0.02,
@@ -99,6 +110,10 @@ class ReverseKL(Objective):
             raise ValueError(f"`order` must lie in [0, 2], got {order}")
         if order > 0 and not path_gradient:
             raise ValueError(f"`order` must be 0 without path gradients, got {order}")
+        if stiff_order is not None and not 0 <= stiff_order <= order:
+            raise ValueError(
+                f"`stiff_order` must lie in [0, {order:g}], up to `order`, got {stiff_order}"
+            )
         if not compress_above > 0:
             raise ValueError(f"`compress_above` must be positive, got {compress_above}")
         if not clip_above > 0:
@@ -108,17 +123,26 @@ class ReverseKL(Objective):
         self.target = target
         self.n_samples = n_samples
         self.order = order
+        self.stiff_order = order if stiff_order is None else stiff_order
         self.path_gradient = path_gradient
         self.compress_above = compress_above
         self.drop_worst = drop_worst
         self.clip_above = clip_above
         self._twin: CoarseGrainedModel | None = None
+        self._of_soft: Tensor | None = None
         self._reference_energy: float | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values that decide the gradient."""
-        names = ("order", "path_gradient", "compress_above", "drop_worst", "clip_above")
+        names = (
+            "order",
+            "stiff_order",
+            "path_gradient",
+            "compress_above",
+            "drop_worst",
+            "clip_above",
+        )
         return {name: getattr(self, name) for name in names}
 
     def guide(self, generator: CoarseGrainedModel, beta: float) -> None:
@@ -155,14 +179,23 @@ class ReverseKL(Objective):
 
         Raises:
             ValueError: If `order` is above 0 for a model with collective variables, whose encoder
-                would not follow it.
+                would not follow it, or `stiff_order` is another for a model without two blocks.
         """
         if self.order > 0 and model.n_cvs:
             raise ValueError(
                 f"`order` must be 0 for a model with collective variables, got {self.order}"
             )
+        apart = self.stiff_order != self.order
+        if apart and not isinstance(model.decoder, TwoBlockDecoder):
+            raise ValueError(
+                "`stiff_order` needs a decoder of two blocks, got "
+                f"{type(model.decoder).__name__}; leave it out"
+            )
         # A sample that is not finite is counted below; Pyro would stop the run for it
-        with pyro.validation_enabled(False):
+        with ExitStack() as stack:
+            stack.enter_context(pyro.validation_enabled(False))
+            if apart:
+                stack.enter_context(gradients_at_seam(self._to_soft_block))
             with parallel.whole_batch(self.n_samples):
                 guide = poutine.trace(self.guide).get_trace(model, beta)
             drawn = guide.nodes["y"]["value"]
@@ -196,14 +229,23 @@ class ReverseKL(Objective):
         if not kept.any():
             return parallel.summed(0.0 * losses.sum()) + float("nan")
         own = parallel.share(self.n_samples)
-        share = kept.to(everyone) / kept.sum()
-        bound = torch.where(kept, share * everyone, 0.0).sum()
-        if self.order > 0:
-            share = weights_of_order(self.order, torch.where(kept, log_weights, -torch.inf))
+        equal = kept.to(everyone) / kept.sum()
+        bound = torch.where(kept, equal * everyone, 0.0).sum()
+        log_weights = torch.where(kept, log_weights, -torch.inf)
+        share, of_soft = (
+            weights_of_order(order, log_weights) if order > 0 else equal
+            for order in (self.stiff_order, self.order)
+        )  # fmt: skip
+        self._of_soft = torch.where(share > 0, of_soft / share, 0.0)[own]
         # Not a product: what was left out may be no number, and so would be its gradient
         terms = torch.where(kept[own], losses, torch.zeros_like(losses)) * share[own]
         pull = parallel.summed(terms.sum())
         return pull - pull.detach() + bound
+
+    def _to_soft_block(self, gradient: Tensor) -> Tensor:
+        """Gradients by soft coordinates ``(n, n_soft)`` with the weights of the soft block."""
+        assert self._of_soft is not None
+        return gradient * self._of_soft.to(gradient).unsqueeze(-1)
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         """Rows ``(n, dim)``, none longer than `clip_above` times the median length."""

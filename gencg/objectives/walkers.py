@@ -31,6 +31,12 @@ HOT = 3.0
 """Values are remembered as long as the temperature is this factor above the target's."""
 REFLECTED = 0.25
 """Share of moves that turn angles to their mirror image, as from a right to a left helix."""
+NUDGED = 0.5
+"""Share of moves that change coordinates a little."""
+WIDTHS = (0.02, 0.3)
+"""Least and largest width of these in the scales of the soft coordinates, rad for angles."""
+REDRAWN = (0.01, 0.5)
+"""Least and largest share of the latent variance of the stiff coordinates that they draw anew."""
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
 MOST_MISSED = 20.0
@@ -93,7 +99,12 @@ class Walkers:
     takes angles to their mirror image, :math:`s'_B = -s_B` with some noise, where g cancels:
     staggered to staggered, right-handed to left-handed helix. The stiff coordinates come relaxed,
     so that a torsion can flip in one move of one energy call, and the better the generator, the
-    closer a move comes to one in the free energy of s alone. A *meeting* offers a fresh sample of
+    closer a move comes to one in the free energy of s alone. A narrow state, such as a turn that
+    hydrogen bonds hold, is hardly hit so, and gone into step by step: a share of the moves are
+    *nudges*, which change the redrawn soft coordinates or all of them a little,
+    :math:`s' = s + \sigma \xi`, and the stiff ones in the latent space of the generator,
+    :math:`\epsilon' = \sqrt{1 - r^2}\, \epsilon + r \xi`, which leaves their base density as it
+    is; the ratio is the same without g. A *meeting* offers a fresh sample of
     the generator, whose energy is known, to a walker as it is,
     :math:`\min\{1, w(y') / w(y)\}` with :math:`w = \pi / q`: no energy call at all.
 
@@ -104,10 +115,13 @@ class Walkers:
 
     Args:
         n: Number of walkers.
+        nudges: Share of the moves that are nudges.
 
     References:
         | Adaptive Monte Carlo augmented with normalizing flows (Gabrié, Rotskoff, Vanden-Eijnden,
           2022), https://doi.org/10.1073/pnas.2109420119
+        | MCMC methods for functions (Cotter, Roberts, Stuart, White, 2013),
+          https://doi.org/10.1214/13-STS421
         | The pseudo-marginal approach for efficient Monte Carlo computations (Andrieu, Roberts,
           2009), https://doi.org/10.1214/07-AOS574
     """
@@ -117,8 +131,8 @@ class Walkers:
     log_det: Tensor
     remembered: Tensor
 
-    def __init__(self, n: int) -> None:
-        self.n = n
+    def __init__(self, n: int, *, nudges: float = NUDGED) -> None:
+        self.n, self.nudges = n, nudges
         self.started = False
         self.n_meetings = 0
 
@@ -168,15 +182,23 @@ class Walkers:
             mirror = wrap(-s + self._scale(flow) * torch.randn_like(s))
             new = torch.where(reflected[:, None], torch.where(moved, mirror, s), new)
             log_g = torch.where(reflected, 0.0, log_g)
+        redrawn = s.new_ones(n, 1)
+        if self.nudges:
+            nudged = torch.rand(n, 1, device=s.device) < self.nudges
+            new = torch.where(nudged, self._nudged(flow, s, moved), new)
+            log_g = torch.where(nudged[:, 0], 0.0, log_g)
+            redrawn = torch.where(nudged, _between(REDRAWN, n, s), redrawn)
         noise = torch.randn(n, space.n_stiff, dtype=s.dtype, device=s.device)
 
-        s, new, noise, log_g = s[own], new[own], noise[own], log_g[own]
+        s, new, noise, log_g, redrawn = (part[own] for part in (s, new, noise, log_g, redrawn))
         rows = s.new_zeros(len(s), 0)
+        with torch.no_grad():
+            _, back, log_det_back = flow.stiff.inverse(self.y[chosen[own]], rows)
+            noise = (1 - redrawn).sqrt() * back.nan_to_num(0.0) + redrawn.sqrt() * noise
         y, log_det, score, _, _ = flow.stiff.forward_with_score(noise, new, rows, -noise)
         log_q = (log_normal(noise) - log_det).detach()
         asked, _ = tame(ask_energy(target, y, log_q), beta, above=tame_above)
         with torch.no_grad():
-            _, back, log_det_back = flow.stiff.inverse(self.y[chosen[own]], rows)
             log_q_here = log_normal(back) + log_det_back
             here = self.log_det[chosen[own]] - beta * self.energy[chosen[own]] - log_q_here
             there = asked.log_weights(beta)
@@ -282,6 +304,14 @@ class Walkers:
         new = wrap(new) if flow.stiff.space.periodic else new
         return torch.where(moved, new, s)
 
+    def _nudged(self, flow: TwoBlockFlow, s: Tensor, moved: Tensor) -> Tensor:
+        """Soft coordinates ``(n, n_soft)`` a little elsewhere, half of the rows those `moved`."""
+        space = flow.stiff.space
+        every = torch.rand(len(s), 1, device=s.device) < 0.5
+        step = _between(WIDTHS, len(s), s) * space.soft_scale * torch.randn_like(s)
+        new = torch.where(moved | every, s + step, s)
+        return wrap(new) if space.periodic else new
+
     def _log_g(self, flow: TwoBlockFlow, s: Tensor, moved: Tensor) -> Tensor:
         """Log-density of the coordinates `moved`, ``(n,)``."""
         periodic = flow.stiff.space.periodic
@@ -296,6 +326,13 @@ class Walkers:
         else:
             anywhere = _log_normals(apart, WIDER / SPREAD * scale, weight)
         return torch.logaddexp(math.log(1 - WIDE) + near, math.log(WIDE) + anywhere)
+
+
+def _between(ends: tuple[float, float], n: int, like: Tensor) -> Tensor:
+    """Numbers ``(n, 1)`` between two ends, evenly on a logarithmic scale."""
+    low, high = (math.log(end) for end in ends)
+    u = torch.rand(n, 1, dtype=like.dtype, device=like.device)
+    return (low + (high - low) * u).exp()
 
 
 _TENSORS = ("y", "energy", "log_det", "remembered")

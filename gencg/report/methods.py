@@ -157,6 +157,8 @@ def _training(
         return
     if summary.get("variance"):
         estimator = estimator.replace("with likelihoods", "with likelihoods and log-densities")
+    if summary.get("stiff_order") == 0 and "likelihoods" in estimator:
+        estimator = estimator.replace("[renyi],", "[renyi], zero for the stiff coordinates,")
     moved = ""
     if optimisation is not None:
         optimiser = OPTIMISERS[optimisation.optimiser]

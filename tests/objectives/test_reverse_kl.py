@@ -268,6 +268,40 @@ def test_the_order_falls_where_few_samples_have_all_the_weight() -> None:
             assert_close(power, torch.tensor(expected, dtype=power.dtype))
 
 
+def test_each_block_has_the_gradient_of_its_order() -> None:
+    coordinates = Cartesian(2)
+    coordinates.soft = torch.tensor([True, False])
+    small = {"n_soft_layers": 2, "n_bins": 4, "soft_hidden": (8,)}
+    decoder = SplineDecoder(coordinates, **small, n_stiff_layers=2, stiff_hidden=(8,))
+    model = _shaken(CoarseGrainedModel(decoder))
+
+    def gradients(**options: float) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        torch.manual_seed(3)
+        objective = ReverseKL(_target(DoubleWell()), n_samples=200, **options)
+        objective.loss(model, BETA).backward()
+        named = model.decoder.flow.named_parameters()
+        return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+    apart = gradients(order=0.5, stiff_order=0.0)
+    half, zero = gradients(order=0.5), gradients(order=0.0)
+    assert {name.partition(".")[0] for name in apart} == {"soft", "stiff"}
+    for name, gradient in apart.items():
+        own, other = (half, zero) if name.startswith("soft") else (zero, half)
+        assert_close(gradient, own[name])
+        assert own[name].norm() == 0 or not torch.allclose(gradient, other[name], rtol=1e-3)
+    for name, gradient in gradients(order=0.5, stiff_order=0.5).items():
+        assert torch.equal(gradient, half[name])
+
+
+def test_no_order_of_the_stiff_block_without_one() -> None:
+    coordinates = Cartesian(2)
+    model = CoarseGrainedModel(GaussianDecoder(coordinates, n_cvs=0, hidden=(8,))).double()
+    objective = ReverseKL(_target(DoubleWell()), n_samples=8, order=0.5, stiff_order=0.0)
+    with pytest.raises(ValueError, match="`stiff_order` needs a decoder of two blocks, got Gaussi"):
+        objective.evaluate(model, BETA)
+
+
 def test_no_order_for_a_model_with_collective_variables() -> None:
     with pytest.raises(ValueError, match="`order` must be 0 for a model with collective variables"):
         ReverseKL(_target(DoubleWell()), n_samples=8, order=0.5).evaluate(_gaussian(), BETA)
@@ -278,6 +312,8 @@ def test_no_order_for_a_model_with_collective_variables() -> None:
     [
         ({"n_samples": 1}, "`n_samples` must be at least 2, got 1"),
         ({"order": -0.5}, r"`order` must lie in \[0, 2\], got -0.5"),
+        ({"order": 0.5, "stiff_order": 0.6}, r"`stiff_order` must lie in \[0, 0.5\], .*got 0.6"),
+        ({"stiff_order": -0.1}, r"`stiff_order` must lie in \[0, 0\], up to `order`, got -0.1"),
         ({"order": 0.5, "path_gradient": False}, "`order` must be 0 without path gradients"),
         ({"compress_above": 0.0}, "`compress_above` must be positive, got 0.0"),
         ({"drop_worst": 1.0}, r"`drop_worst` must lie in \[0, 1\), got 1.0"),

@@ -111,6 +111,46 @@ def test_walkers_in_the_wrong_well_find_the_right_populations(soft, meets) -> No
     assert abs(torch.stack(squares).mean() - 1) < 4.5 * 0.02
 
 
+@pytest.mark.parametrize("soft", [(True, True), (True, False)])
+def test_nudges_leave_the_target_as_it_is(soft) -> None:
+    # Exact samples to begin with, 4000 walkers, nothing but nudges: x2 is a standard normal, and
+    # the mean square of all has error sqrt(2 / 4000) = 0.022
+    target, model = _target(DoubleWell()), _model(soft=soft, std=0.3)
+    flow, walkers = two_blocks(model), Walkers(4000, nudges=1.0)
+    walkers.start(ReverseKL(target, n_samples=100).evaluate(model, BETA), flow)
+    axis = torch.linspace(-5, 5, 20_001, dtype=torch.float64)
+    log_p = -BETA * target.energy(torch.stack([axis, torch.zeros_like(axis)], 1))
+    first = axis[torch.multinomial(torch.softmax(log_p, 0), 4000, replacement=True)]
+    y = torch.stack([first, torch.randn(4000, dtype=torch.float64)], 1)
+    _put(walkers, target, y.clone())
+    accepted = [
+        walkers.move(flow, target, BETA, 4000, tame_above=1e3).accepted.double().mean()
+        for _ in range(100)
+    ]
+    assert 0.3 < torch.stack(accepted).mean() < 0.999
+    assert abs(walkers.y[:, 1].square().mean() - 1) < 4.5 * 0.022
+    p = torch.softmax(log_p, 0)
+    mean, square = (p * axis).sum(), (p * axis.square()).sum()
+    error = ((square - mean**2) / 4000).sqrt()
+    assert abs(walkers.y[:, 0].mean() - mean) < 4.5 * error
+    # They are no longer where they were
+    assert (walkers.y[:, 1] * y[:, 1]).mean() < 0.8
+
+
+def test_a_nudge_is_a_small_move() -> None:
+    target, model = _target(DoubleWell()), _model(soft=(True, False), std=0.05)
+    flow = two_blocks(model)
+    far = {}
+    for nudges in (0.0, 1.0):
+        walkers = Walkers(500, nudges=nudges)
+        walkers.start(ReverseKL(target, n_samples=500).evaluate(model, BETA), flow)
+        before = walkers.y.clone()
+        walkers.move(flow, target, BETA, 500, tame_above=1e3)
+        moved = (walkers.y - before).abs()
+        far[nudges] = moved[moved[:, 0] > 0].median(0).values
+    assert (far[1.0] < 0.5 * far[0.0]).all()
+
+
 def test_walkers_on_the_torus_find_the_right_populations() -> None:
     # 10 readings of 1000 walkers, half of them independent: error below sqrt(0.25 / 5000) = 7e-3
     target, model = _target(Angles(), periodic=True), _model(periodic=True)
@@ -485,6 +525,7 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
     [
         ({"moves": 1.0}, r"`moves` must lie in \[0, 1\), got 1.0"),
         ({"n_samples": 8, "moves": 0.9}, "`n_samples` must leave two fresh samples, got 8"),
+        ({"nudges": 1.5}, r"`nudges` must lie in \[0, 1\], got 1.5"),
         ({"weight": -1.0}, "`weight` must not be negative or infinite, got -1.0"),
         ({"variance": -1.0}, "`variance` must not be negative or infinite, got -1.0"),
         ({"n_walkers": 3}, "`n_walkers` must be at least 128, got 3"),
