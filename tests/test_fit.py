@@ -90,7 +90,7 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
             raise _Killed
 
     options = {"n_samples": 64, "n_kept": samples_kept(64, 20)}
-    options |= {"variance": 0.0, "nudges": 0.0, "stiff_order": None}
+    options |= {"variance": 0.0, "nudges": 0.0, "stiff_order": 0.5}
     target = run(None).target
     whole = run(tmp_path / "whole.pt", objective=CoveringKL(target, **options))
     with pytest.raises(_Killed):
@@ -105,7 +105,7 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
         assert torch.equal(value, resumed.model.state_dict()[key]), key
     assert before.items() <= load_checkpoint(tmp_path / "cut.pt")["settings"].items()
     # What is begun now has all of it
-    now = {"variance": 1.0, "nudges": 0.5, "stiff_order": 0.0}
+    now = {"variance": 1.0, "nudges": 0.5, "stiff_order": 0.25}
     assert now.items() <= run(None).state.settings.items()
 
 

@@ -20,8 +20,8 @@ from gencg.target import BoltzmannTarget
 
 ORDER = 0.5
 """Order of the path gradients; see `ReverseKL`."""
-STIFF_ORDER = 0.0
-"""Order of those of the stiff block, which is to fit what is drawn, whatever it weighs."""
+STIFF_ORDER = 0.25
+"""Order of those of the stiff block, which is to fit what is drawn where it weighs little, too."""
 BEYOND = 1.5
 """Deviation of a log-density from which on it counts linearly in place of squared."""
 MOST_PULLED = 5.0
@@ -66,7 +66,7 @@ class CoveringKL(Objective):
         target: The Boltzmann density.
         n_samples: Configurations per evaluation, one energy call each.
         order: See `ReverseKL`.
-        stiff_order: See `ReverseKL`; None is `order`.
+        stiff_order: See `ReverseKL`; `order` where that is lower.
         weight: Weight :math:`\lambda` of the likelihoods.
         variance: Weight :math:`\nu` of the deviations of log-densities.
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out, and so
@@ -90,7 +90,7 @@ class CoveringKL(Objective):
         *,
         n_samples: int = 512,
         order: float = ORDER,
-        stiff_order: float | None = STIFF_ORDER,
+        stiff_order: float = STIFF_ORDER,
         weight: float = 1.0,
         variance: float = 1.0,
         moves: float = 0.25,
@@ -129,7 +129,7 @@ class CoveringKL(Objective):
             target,
             n_samples=n_samples - self.n_moves,
             order=order,
-            stiff_order=stiff_order,
+            stiff_order=min(stiff_order, order),
             **options,
         )
         self.walkers, self.memory = Walkers(n_walkers, nudges=nudges), SoftMemory(n_kept)

@@ -8,6 +8,7 @@ from gencg.analysis.probes import CHAINS, COVERING
 from gencg.energies.tblite import TbliteEnergy
 from gencg.ensemble import Ensemble
 from gencg.fit import MATCHING
+from gencg.objectives.covering_kl import ORDER
 from gencg.report.articles import ARTICLES, linked, numbered
 from gencg.report.collective import plain_name
 from gencg.report.pieces import duration, number
@@ -157,8 +158,9 @@ def _training(
         return
     if summary.get("variance"):
         estimator = estimator.replace("with likelihoods", "with likelihoods and log-densities")
-    if summary.get("stiff_order") == 0 and "likelihoods" in estimator:
-        estimator = estimator.replace("[renyi],", "[renyi], zero for the stiff coordinates,")
+    stiff = summary.get("stiff_order")
+    if stiff not in (None, ORDER):
+        estimator = estimator.replace("[renyi],", f"[renyi], {stiff:g} for the stiff coordinates,")
     moved = ""
     if optimisation is not None:
         optimiser = OPTIMISERS[optimisation.optimiser]
