@@ -358,7 +358,7 @@ def _resume(state: TrainingState, path: Path) -> None:
     content = load_checkpoint(path)
     objective = state.objective
     if isinstance(objective, CoveringKL):
-        # Begun by a version that had no such term: it ends without, too
+        # What an earlier version began ends without what that had not
         state.settings |= objective.as_before(content.get("settings", {}))
     asked = {"seed": state.seed, "n_steps": state.n_steps} | state.settings
     theirs = {name: content.get(name) for name in ("seed", "n_steps")}

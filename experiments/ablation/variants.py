@@ -169,6 +169,7 @@ VARIANTS: dict[str, Variant] = {
     "stiff-order-0": partial(covering, stiff_order=0.0),
     "stiff-order-half": partial(covering, stiff_order=0.5),
     "nudges-0": partial(covering, nudges=0.0),
+    "stiff-order-0-nudges-0": partial(covering, stiff_order=0.0, nudges=0.0),
     "stiff-order-half-nudges-0": partial(covering, stiff_order=0.5, nudges=0.0),
     "walkers-none": partial(covering, moves=0.0),
     "walkers-half": partial(covering, moves=0.5),

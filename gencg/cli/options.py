@@ -84,7 +84,7 @@ TRAINING = (
         "--anneal-from",
         type=float,
         metavar="K",
-        help="Where that training begins, to cool down: brings lost states back.  [stay cold]",
+        help="Where that training begins, to cool down: finds states while hot.  [stay cold]",
     ),
     click.option(
         "--decoder", metavar="KIND", help="spline, flow-matching, gaussian or unimodal.  [spline]"

@@ -59,7 +59,8 @@ class ReverseKL(Objective):
     samples have low weights, and it fits ever worse. A lower `stiff_order` trains the stiff block
     of a two-block generator there as well: with :math:`g_i` the path gradient of sample i, its
     parameters have :math:`\sum_i w_i^{\alpha_v} g_i` and those of the soft block
-    :math:`\sum_i w_i^\alpha g_i`, each over the sum of its weights.
+    :math:`\sum_i w_i^\alpha g_i`, each over the sum of its weights. Either order is lowered by
+    itself where few samples have all the weight.
 
     Args:
         target: The Boltzmann density.
@@ -74,7 +75,8 @@ class ReverseKL(Objective):
         clip_above: A sample's path gradient by y, measured in the coordinates' scales, is
             shortened to this many times the median of the batch. An exact generator has none at
             all, so that the optimum stays where it is; on the way the estimate is biased.
-            Without path gradients nothing is clipped. Gradients are clipped as weighted by `order`.
+            Without path gradients nothing is clipped. Gradients are clipped as weighted by
+            `stiff_order`.
 
     Raises:
         ValueError: If `n_samples` is below 2, `order` outside [0, 2] or above 0 without path

@@ -25,18 +25,20 @@ N_REMEMBERED = 256
 SPREAD = 0.25
 """Width around a remembered value, in rad or in scales of the coordinate."""
 WIDE = 0.1
-"""Share of moves that come from anywhere: the whole circle, or a width of WIDER on the line."""
+"""Share of redrawn values from anywhere: the whole circle, or a width of WIDER on the line."""
 WIDER = 2.0
 HOT = 3.0
-"""Values are remembered as long as the temperature is this factor above the target's."""
+"""Values are renewed as long as the temperature is this factor above the target's."""
+COOLED = 0.8
+"""Where training begins cooler, until this power of its first factor."""
 REFLECTED = 0.25
-"""Share of moves that turn angles to their mirror image, as from a right to a left helix."""
+"""Share of moves, but for nudges, that mirror angles, as a right helix to a left one."""
 NUDGED = 0.5
 """Share of moves that change coordinates a little."""
 WIDTHS = (0.02, 0.3)
 """Least and largest width of these in the scales of the soft coordinates, rad for angles."""
 REDRAWN = (0.01, 0.5)
-"""Least and largest share of the latent variance of the stiff coordinates that they draw anew."""
+"""Least and largest share r² of the latent variance of stiff coordinates that they draw anew."""
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
 MOST_MISSED = 20.0
@@ -101,7 +103,7 @@ class Walkers:
     so that a torsion can flip in one move of one energy call, and the better the generator, the
     closer a move comes to one in the free energy of s alone. A narrow state, such as a turn that
     hydrogen bonds hold, is hardly hit so, and gone into step by step: a share of the moves are
-    *nudges*, which change the redrawn soft coordinates or all of them a little,
+    *nudges*, which change a few neighbouring soft coordinates or all of them a little,
     :math:`s' = s + \sigma \xi`, and the stiff ones in the latent space of the generator,
     :math:`\epsilon' = \sqrt{1 - r^2}\, \epsilon + r \xi`, which leaves their base density as it
     is; the ratio is the same without g. A *meeting* offers a fresh sample of
@@ -135,6 +137,7 @@ class Walkers:
         self.n, self.nudges = n, nudges
         self.started = False
         self.n_meetings = 0
+        self.hottest = 1.0
 
     def start(self, fresh: Evaluation, flow: TwoBlockFlow) -> None:
         """Begin at fresh samples, drawn by their weights; not before one has weight."""
@@ -259,7 +262,9 @@ class Walkers:
             heat: Temperature over the target's.
         """
         self.n_meetings += 1
-        if heat < HOT or self.n_meetings % REMEMBER_EVERY:
+        self.hottest = max(self.hottest, heat)
+        hot = heat > 1 and heat >= min(HOT, self.hottest**COOLED)
+        if not hot or self.n_meetings % REMEMBER_EVERY:
             return
         device = self.y.device
         place = torch.randperm(N_REMEMBERED, device=device)[:N_RENEWED]
@@ -272,11 +277,13 @@ class Walkers:
             return {}
         # Copies: walkers move in place
         tensors = {name: getattr(self, name).clone() for name in _TENSORS}
-        return tensors | {"n_meetings": self.n_meetings}
+        return tensors | {"n_meetings": self.n_meetings, "hottest": self.hottest}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         self.started = bool(content)
+        # What an earlier version began renews as it did
+        self.hottest = HOT ** (1 / COOLED)
         for name, value in content.items():
             setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
 

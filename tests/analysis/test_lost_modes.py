@@ -225,15 +225,12 @@ def _levels(result: FitResult, seed: int) -> dict[str, str]:
     return levels | {"Overall": overall(assessment.verdicts).level}
 
 
-# Systems, what forbids their basin, the calls of a good generator, and steps enough to empty the
-# basin. With a third of its calls the double well of seed 0 loses three quarters of its right well
-# at an ESS of 0.97, and is accused: rightly
+# Systems, what forbids their basin, and steps enough to empty it
 PLANTED = {
-    "double well": (double_well, _OneWell, 6e5, {"calls": 2e5}),
+    "double well": (double_well, _OneWell, {"calls": 2e5}),
     "two torsions": (
         two_torsions,
         lambda: _TwoTorsions(wall=200.0),
-        1.5e5,
         {"calls": 1.5e5, "batch_size": 256},
     ),
 }
@@ -242,17 +239,15 @@ PLANTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_basin_forbidden_in_training_fails_the_verdict(name) -> None:
-    make, forbidden, _, steps = PLANTED[name]
+    make, forbidden, steps = PLANTED[name]
     levels = _levels(_trained(make(), 0, energy=forbidden(), **steps), 0)
     assert levels[CHAINS] == "poor"
     assert levels["Overall"] == "poor"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PLANTED)
-def test_a_good_generator_is_not_accused(name) -> None:
-    make, _, calls, _ = PLANTED[name]
-    levels = _levels(_trained(make(), 0, calls=calls), 0)
+def test_a_good_generator_is_not_accused() -> None:
+    levels = _levels(_trained(two_torsions(), 0, calls=1.5e5), 0)
     assert levels[CHAINS] == levels[COVERING] == "good"
 
 

@@ -286,6 +286,9 @@ def test_each_block_has_the_gradient_of_its_order() -> None:
     apart = gradients(order=0.5, stiff_order=0.0)
     half, zero = gradients(order=0.5), gradients(order=0.0)
     assert {name.partition(".")[0] for name in apart} == {"soft", "stiff"}
+    assert all(
+        any(g.norm() > 0 for n, g in apart.items() if n.startswith(k)) for k in ("soft", "stiff")
+    )
     for name, gradient in apart.items():
         own, other = (half, zero) if name.startswith("soft") else (zero, half)
         assert_close(gradient, own[name])

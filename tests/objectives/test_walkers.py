@@ -305,18 +305,32 @@ def test_walkers_go_on_from_their_state() -> None:
     assert not again.started
 
 
-def test_values_are_remembered_while_it_is_hot() -> None:
+@pytest.mark.parametrize("start, least", [(4.0, 3.0), (2.0, 2**0.8), (1.2, 1.2**0.8)])
+def test_values_are_remembered_while_it_is_hot(start, least) -> None:
     model = _model()
     walkers = _started(model, _target(DoubleWell()), 300)
     flow, before = two_blocks(model), walkers.remembered.clone()
+    walkers.remember(flow, start)
+    for heat in (least - 0.01, 1.0):
+        for _ in range(100):
+            walkers.remember(flow, heat)
+        assert torch.equal(walkers.remembered, before)
+    again = Walkers(300)
+    again.load_state_dict(walkers.state_dict())
     for _ in range(100):
-        walkers.remember(flow, 2.9)
+        again.remember(flow, least + 0.01)
+    assert not torch.equal(again.remembered, before)
+    new = again.remembered[(again.remembered != before).any(-1)]
+    assert all((value == again.y).all(-1).any() for value in new)
+
+
+def test_values_stay_where_it_never_is_hot() -> None:
+    model = _model()
+    walkers = _started(model, _target(DoubleWell()), 300)
+    before = walkers.remembered.clone()
+    for _ in range(100):
+        walkers.remember(two_blocks(model), 1.0)
     assert torch.equal(walkers.remembered, before)
-    for _ in range(100):
-        walkers.remember(flow, 3.1)
-    assert not torch.equal(walkers.remembered, before)
-    new = walkers.remembered[(walkers.remembered != before).any(-1)]
-    assert all((value == walkers.y).all(-1).any() for value in new)
 
 
 def test_the_value_is_the_bound_and_calls_are_those_asked_for() -> None:
