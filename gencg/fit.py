@@ -359,7 +359,7 @@ def _resume(state: TrainingState, path: Path) -> None:
     objective = state.objective
     if isinstance(objective, CoveringKL):
         # What an earlier version began ends without what that had not
-        state.settings |= objective.as_before(content.get("settings", {}))
+        state.settings |= objective.end_as_begun(content.get("settings", {}))
     asked = {"seed": state.seed, "n_steps": state.n_steps} | state.settings
     theirs = {name: content.get(name) for name in ("seed", "n_steps")}
     if settings := content.get("settings"):

@@ -329,7 +329,6 @@ class RunConfig:
         cold = self.temperature or float(system.temperature)
         training = int(system.settings.get("energy_calls", DEFAULT_ENERGY_CALLS))
         factor = 1.0 if self.tempering == "none" else float(system.settings.get("start", 4.0))
-        dataclasses.replace(self, temperature=cold)._check_annealing()
         self._check_no_training(factor * cold)
         forcefield = self.forcefield or default_force_field(self.target)
         coordinates = self.coordinates or default_coordinates(self.target)

@@ -147,7 +147,7 @@ class CoveringKL(Objective):
         }
         return self.reverse.settings | own
 
-    def as_before(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def end_as_begun(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Leave out what a training with these settings did not have yet.
 
         Args:

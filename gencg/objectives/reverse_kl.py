@@ -234,11 +234,13 @@ class ReverseKL(Objective):
         equal = kept.to(everyone) / kept.sum()
         bound = torch.where(kept, equal * everyone, 0.0).sum()
         log_weights = torch.where(kept, log_weights, -torch.inf)
-        share, of_soft = (
-            weights_of_order(order, log_weights) if order > 0 else equal
-            for order in (self.stiff_order, self.order)
-        )  # fmt: skip
-        self._of_soft = torch.where(share > 0, of_soft / share, 0.0)[own]
+
+        def weights(order: float) -> Tensor:
+            return weights_of_order(order, log_weights) if order > 0 else equal
+
+        share = weights(self.stiff_order)
+        if self.stiff_order != self.order:
+            self._of_soft = torch.where(share > 0, weights(self.order) / share, 0.0)[own]
         # Not a product: what was left out may be no number, and so would be its gradient
         terms = torch.where(kept[own], losses, torch.zeros_like(losses)) * share[own]
         pull = parallel.summed(terms.sum())
