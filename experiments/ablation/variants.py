@@ -171,6 +171,8 @@ VARIANTS: dict[str, Variant] = {
     "nudges-0": partial(covering, nudges=0.0),
     "stiff-order-0-nudges-0": partial(covering, stiff_order=0.0, nudges=0.0),
     "stiff-order-half-nudges-0": partial(covering, stiff_order=0.5, nudges=0.0),
+    "sown-0": partial(covering, sown=0.0),
+    "sown-half": partial(covering, sown=0.5),
     "walkers-none": partial(covering, moves=0.0),
     "walkers-half": partial(covering, moves=0.5),
     "reverse-kl": reverse,

@@ -15,7 +15,7 @@ from gencg.models.two_block import TwoBlockFlow
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.memory import SoftMemory
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import NUDGED, Meeting, Walkers, log_soft, two_blocks
+from gencg.objectives.walkers import NUDGED, SOWN, WARM, Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
 
 ORDER = 0.5
@@ -72,14 +72,16 @@ class CoveringKL(Objective):
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out, and so
             does a batch too small for every process to have some.
         nudges: Share of those that change coordinates only a little; see `Walkers`.
+        sown: Share of the walkers that began anew at soft coordinates of hotter stages not long
+            ago; see `Walkers`.
         n_walkers: Number of walkers; two batches by default.
         n_kept: Samples remembered; forty batches by default.
         options: See `ReverseKL`.
 
     Raises:
         ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `nudges` is
-            outside [0, 1], `weight` or `variance` is negative or infinite, `n_walkers` is below the
-            number of moves, `n_kept` below 1, or as `ReverseKL`.
+            outside [0, 1], `sown` outside [0, 1), `weight` or `variance` is negative or infinite,
+            `n_walkers` is below the number of moves, `n_kept` below 1, or as `ReverseKL`.
     """
 
     rounds = True
@@ -95,6 +97,7 @@ class CoveringKL(Objective):
         variance: float = 1.0,
         moves: float = 0.25,
         nudges: float = NUDGED,
+        sown: float = SOWN,
         n_walkers: int | None = None,
         n_kept: int | None = None,
         **options: Any,
@@ -103,6 +106,8 @@ class CoveringKL(Objective):
             raise ValueError(f"`moves` must lie in [0, 1), got {moves}")
         if not 0 <= nudges <= 1:
             raise ValueError(f"`nudges` must lie in [0, 1], got {nudges}")
+        if not 0 <= sown < 1:
+            raise ValueError(f"`sown` must lie in [0, 1), got {sown}")
         if not 0 <= weight < math.inf:
             raise ValueError(f"`weight` must not be negative or infinite, got {weight}")
         if not 0 <= variance < math.inf:
@@ -132,7 +137,7 @@ class CoveringKL(Objective):
             stiff_order=min(stiff_order, order),
             **options,
         )
-        self.walkers, self.memory = Walkers(n_walkers, nudges=nudges), SoftMemory(n_kept)
+        self.walkers, self.memory = Walkers(n_walkers, nudges=nudges, sown=sown), SoftMemory(n_kept)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -142,6 +147,7 @@ class CoveringKL(Objective):
             "variance": self.variance,
             "moves": self.moves,
             "nudges": self.walkers.nudges,
+            "sown": self.walkers.sown,
             "n_walkers": self.walkers.n,
             "n_kept": self.memory.capacity,
         }
@@ -161,6 +167,8 @@ class CoveringKL(Objective):
             changed["variance"] = self.variance = 0.0
         if "nudges" not in settings:
             changed["nudges"] = self.walkers.nudges = 0.0
+        if "sown" not in settings:
+            changed["sown"] = self.walkers.sown = 0.0
         if "stiff_order" not in settings:
             changed["stiff_order"] = self.reverse.stiff_order = self.reverse.order
         return changed
@@ -245,6 +253,7 @@ class CoveringKL(Objective):
             self.n_moves,
             tame_above=self.reverse.compress_above,
             log_z=log_z,
+            sow=self.target.beta / beta < WARM,
         )
         meeting = walkers.meet(model, fresh, beta, max(self.n_samples // 4, 1), log_z=log_z)
         walkers.remember(flow, self.target.beta / beta)

@@ -41,6 +41,16 @@ REDRAWN = (0.01, 0.5)
 """Least and largest share r² of the latent variance of stiff coordinates that they draw anew."""
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
+SOWN = 0.2
+"""Share of the walkers that are young, begun at soft coordinates of hotter stages."""
+YOUTH = 100
+"""Moves of a young walker, before samples of the generator may take its place."""
+WARM = 1.4
+"""Seeds are gathered while the temperature is this factor above the target's, and sown below."""
+KEPT = 5.0
+"""No walker is given up for a seed where density is missing by more than this factor."""
+N_SEEDS, N_GATHERED = 4096, 8
+"""Seeds kept, and walkers looked at for them in a step."""
 MOST_MISSED = 20.0
 """Walkers prefer where density is missing, at most by this factor."""
 REMEMBER_EVERY, N_RENEWED = 20, 64
@@ -115,9 +125,19 @@ class Walkers:
     on only; where training never is hot, the values are those of the first samples. Every process
     holds all walkers; each computes its rows of a move.
 
+    What every walker has left, and the generator too, no move of a few coordinates finds again,
+    such as a turn of four residues that strains its stiff coordinates. So some walkers are *sown*:
+    they begin anew at the soft coordinates of a walker of a hotter stage, completed by the
+    generator for one energy call, and are young for `YOUTH` moves, in which no fresh sample takes
+    their place. Walkers where much density is missing are not given up for them. The young are not
+    drawn from :math:`\pi` yet; but walkers pull where density is missing and nowhere else, so that
+    training finds more and its optimum stays.
+
     Args:
         n: Number of walkers.
         nudges: Share of the moves that are nudges.
+        sown: Share of the walkers that are young, about; 0 sows none. There are none either while
+            no seeds are, if training was never between `WARM` and `HOT` times the temperature.
 
     References:
         | Adaptive Monte Carlo augmented with normalizing flows (Gabrié, Rotskoff, Vanden-Eijnden,
@@ -132,11 +152,14 @@ class Walkers:
     energy: Tensor
     log_det: Tensor
     remembered: Tensor
+    seeds: Tensor
+    youth: Tensor
 
-    def __init__(self, n: int, *, nudges: float = NUDGED) -> None:
-        self.n, self.nudges = n, nudges
+    def __init__(self, n: int, *, nudges: float = NUDGED, sown: float = SOWN) -> None:
+        self.n, self.nudges, self.sown = n, nudges, sown
         self.started = False
         self.n_meetings = 0
+        self.n_seen = 0
         self.hottest = 1.0
 
     def start(self, fresh: Evaluation, flow: TwoBlockFlow) -> None:
@@ -150,6 +173,8 @@ class Walkers:
         self.log_det = fresh.log_det[index].clone()
         soft = fresh.y[finite][:, flow.stiff.space.soft_index]
         self.remembered = soft[torch.arange(N_REMEMBERED, device=soft.device) % len(soft)].clone()
+        self.seeds = soft[:0].clone()
+        self.youth = torch.zeros(self.n, dtype=torch.long, device=soft.device)
         self.started = True
 
     def move(
@@ -161,6 +186,7 @@ class Walkers:
         *,
         tame_above: float,
         log_z: Tensor | None = None,
+        sow: bool = False,
     ) -> Move:
         """Ask `n` walkers to move; as many energy and gradient calls.
 
@@ -171,7 +197,8 @@ class Walkers:
             n: How many, at most the number of walkers.
             tame_above: Reduced energy above the lowest from which on its pull weakens.
             log_z: Log of the mean weight of the generator, to tell where density is missing; None
-                leaves p as it is.
+                leaves p as it is and sows none.
+            sow: Whether some begin anew in place of a move.
         """
         space, own = flow.stiff.space, parallel.share(n)
         # All processes draw the whole, which is cheap, so that their streams stay the same
@@ -191,6 +218,11 @@ class Walkers:
             new = torch.where(nudged, self._nudged(flow, s, moved), new)
             log_g = torch.where(nudged[:, 0], 0.0, log_g)
             redrawn = torch.where(nudged, _between(REDRAWN, n, s), redrawn)
+        sown = self._sown(chosen) if sow and log_z is not None else None
+        if sown is not None:
+            seed = self.seeds[torch.randint(len(self.seeds), (n,), device=s.device)]
+            new = torch.where(sown[:, None], seed, new)
+            redrawn = torch.where(sown[:, None], 1.0, redrawn)
         noise = torch.randn(n, space.n_stiff, dtype=s.dtype, device=s.device)
 
         s, new, noise, log_g, redrawn = (part[own] for part in (s, new, noise, log_g, redrawn))
@@ -206,13 +238,24 @@ class Walkers:
             here = self.log_det[chosen[own]] - beta * self.energy[chosen[own]] - log_q_here
             there = asked.log_weights(beta)
             ratio = there - here - log_g
+            missed = -torch.ones_like(ratio)
             if log_z is not None:
+                missed = here - log_soft(flow, s) - log_z
                 ratio = ratio + _preference(there - log_soft(flow, new) - log_z)
-                ratio = ratio - _preference(here - log_soft(flow, s) - log_z)
+                ratio = ratio - _preference(missed)
             ratio = torch.where(asked.finite & ~ratio.isnan(), ratio, -torch.inf)
+            if sown is not None:
+                # A find is not given up, and a seed not learned from
+                free = asked.finite & ~(missed > math.log(KEPT))
+                ratio = torch.where(sown[own], torch.where(free, torch.inf, -torch.inf), ratio)
             accepted = parallel.gather(ratio, n) > torch.rand(n, device=s.device).log()
             self._settle(chosen[accepted], self._gathered(asked, n, accepted))
             share = ratio.clamp(max=0).exp() / n
+            if sown is not None:
+                share = torch.where(sown[own], 0.0, share)
+            self.youth[chosen] = (self.youth[chosen] - 1).clamp(min=0)
+            if sown is not None:
+                self.youth[chosen[sown & accepted]] = YOUTH
         pull = _pull(flow.stiff, y, score, asked.log_target_slope(beta), share)
         return Move(pull, accepted)
 
@@ -248,6 +291,7 @@ class Walkers:
             if log_z is not None:
                 ratio = ratio + _preference(offered - log_z) - _preference(here - log_z)
             ratio = torch.where(torch.isfinite(offered), ratio, -torch.inf)
+            ratio = torch.where(self.youth[chosen] > 0, -torch.inf, ratio)
             # A walker that the generator cannot have drawn lets nothing pass
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
@@ -263,6 +307,8 @@ class Walkers:
         """
         self.n_meetings += 1
         self.hottest = max(self.hottest, heat)
+        if self.sown and WARM <= heat <= HOT:
+            self._gather_seeds(flow)
         hot = heat > 1 and heat >= min(HOT, self.hottest**COOLED)
         if not hot or self.n_meetings % REMEMBER_EVERY:
             return
@@ -277,15 +323,37 @@ class Walkers:
             return {}
         # Copies: walkers move in place
         tensors = {name: getattr(self, name).clone() for name in _TENSORS}
-        return tensors | {"n_meetings": self.n_meetings, "hottest": self.hottest}
+        return tensors | {name: getattr(self, name) for name in ("n_meetings", "n_seen", "hottest")}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         self.started = bool(content)
         # What an earlier version began renews as it did
         self.hottest = HOT ** (1 / COOLED)
+        if content:
+            self.seeds = content["remembered"][:0]
+            self.youth = torch.zeros(self.n, dtype=torch.long, device=self.seeds.device)
         for name, value in content.items():
             setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+
+    def _sown(self, chosen: Tensor) -> Tensor | None:
+        """Which of the walkers chosen begin anew, ``(n,)`` bool; None while there are no seeds."""
+        if not self.sown or not len(self.seeds):
+            return None
+        grown = self.youth[chosen] == 0
+        # As many as grow up, so that the share asked for is young
+        rate = self.sown / YOUTH / (1 - self.sown)
+        return grown & (torch.rand(len(chosen), device=chosen.device) < rate)
+
+    def _gather_seeds(self, flow: TwoBlockFlow) -> None:
+        """Keep an even sample of all that walkers ever stood at."""
+        index = torch.randint(self.n, (N_GATHERED,), device=self.y.device)
+        for s in self.y[index][:, flow.stiff.space.soft_index]:
+            self.n_seen += 1
+            if len(self.seeds) < N_SEEDS:
+                self.seeds = torch.cat([self.seeds, s[None]])
+            elif (place := int(torch.randint(self.n_seen, ()))) < N_SEEDS:
+                self.seeds[place] = s
 
     def _settle(self, index: Tensor, taken: tuple[Tensor, ...]) -> None:
         self.y[index], self.energy[index], self.log_det[index] = taken
@@ -342,7 +410,7 @@ def _between(ends: tuple[float, float], n: int, like: Tensor) -> Tensor:
     return (low + (high - low) * u).exp()
 
 
-_TENSORS = ("y", "energy", "log_det", "remembered")
+_TENSORS = ("y", "energy", "log_det", "remembered", "seeds", "youth")
 
 
 def _preference(log_weights: Tensor) -> Tensor:
