@@ -47,12 +47,14 @@ YOUTH = 100
 """Moves of a young walker, before samples of the generator may take its place."""
 WARM = 1.4
 """Seeds are gathered while the temperature is this factor above the target's, and sown below."""
-KEPT = 5.0
-"""No walker is given up for a seed where density is missing by more than this factor."""
 N_SEEDS, N_GATHERED = 4096, 8
 """Seeds kept, and walkers looked at for them in a step."""
 MOST_MISSED = 20.0
-"""Walkers prefer where density is missing, at most by this factor."""
+"""Walkers prefer where density is missing, at most by this factor; beyond it is a find."""
+COPIED, MOST_FOUND = 0.05, 0.25
+"""Share of the finds among the walkers met that are copied, and finds from which on none is."""
+HOLE = 100.0
+"""Log-weight from which on it is no find: the generator has a hole, and nothing leads out."""
 REMEMBER_EVERY, N_RENEWED = 20, 64
 
 
@@ -129,8 +131,9 @@ class Walkers:
     such as a turn of four residues that strains its stiff coordinates. So some walkers are *sown*:
     they begin anew at the soft coordinates of a walker of a hotter stage, completed by the
     generator for one energy call, and are young for `YOUTH` moves, in which no fresh sample takes
-    their place. Walkers where much density is missing are not given up for them. The young are not
-    drawn from :math:`\pi` yet; but walkers pull where density is missing and nowhere else, so that
+    their place. A walker where density is missing by more than c is a *find*: it is not given up,
+    and copied now and then in place of others, until it has got its density. So walkers are no
+    longer drawn from :math:`\pi`; but they pull where density is missing and nowhere else, so that
     training finds more and its optimum stays.
 
     Args:
@@ -246,7 +249,7 @@ class Walkers:
             ratio = torch.where(asked.finite & ~ratio.isnan(), ratio, -torch.inf)
             if sown is not None:
                 # A find is not given up, and a seed not learned from
-                free = asked.finite & ~(missed > math.log(KEPT))
+                free = asked.finite & ~_found(missed)
                 ratio = torch.where(sown[own], torch.where(free, torch.inf, -torch.inf), ratio)
             accepted = parallel.gather(ratio, n) > torch.rand(n, device=s.device).log()
             self._settle(chosen[accepted], self._gathered(asked, n, accepted))
@@ -275,7 +278,7 @@ class Walkers:
             fresh: Fresh samples.
             beta: Inverse temperature in mol/kJ.
             n: How many, at most the number of walkers and of fresh samples.
-            log_z: See `move`.
+            log_z: See `move`; with it, finds are copied.
         """
         n = min(n, self.n, len(fresh.y))
         own = parallel.share(n)
@@ -296,6 +299,8 @@ class Walkers:
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
             self._settle(chosen[accepted], tuple(tensor[accepted] for tensor in taken))
+            if self.sown and log_z is not None:
+                self._copy(chosen, _found(here - log_z), ~accepted)
         return Meeting(y, here)
 
     def remember(self, flow: TwoBlockFlow, heat: float) -> None:
@@ -344,6 +349,16 @@ class Walkers:
         # As many as grow up, so that the share asked for is young
         rate = self.sown / YOUTH / (1 - self.sown)
         return grown & (torch.rand(len(chosen), device=chosen.device) < rate)
+
+    def _copy(self, chosen: Tensor, found: Tensor, unmoved: Tensor) -> None:
+        """Copy some finds among the walkers chosen in place of some that are none."""
+        if found.double().mean() >= MOST_FOUND:
+            return
+        source = chosen[found & unmoved & (torch.rand(len(chosen), device=chosen.device) < COPIED)]
+        free = chosen[~found & unmoved & (self.youth[chosen] == 0)]
+        place = free[torch.randperm(len(free), device=free.device)[: len(source)]]
+        source = source[: len(place)]
+        self._settle(place, (self.y[source], self.energy[source], self.log_det[source]))
 
     def _gather_seeds(self, flow: TwoBlockFlow) -> None:
         """Keep an even sample of all that walkers ever stood at."""
@@ -416,6 +431,11 @@ _TENSORS = ("y", "energy", "log_det", "remembered", "seeds", "youth")
 def _preference(log_weights: Tensor) -> Tensor:
     """Log of how much walkers prefer a place of these log-weights to a fair share."""
     return log_weights.nan_to_num(0.0).clamp(min=0.0, max=math.log(MOST_MISSED))
+
+
+def _found(log_weights: Tensor) -> Tensor:
+    """Whether density is missing by as much as counts, ``(n,)`` bool."""
+    return (log_weights > math.log(MOST_MISSED)) & (log_weights < HOLE)
 
 
 def log_soft(flow: TwoBlockFlow, s: Tensor) -> Tensor:

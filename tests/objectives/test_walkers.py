@@ -82,8 +82,10 @@ def _model(
     return model
 
 
-def _started(model: CoarseGrainedModel, target: BoltzmannTarget, n: int) -> Walkers:
-    walkers = Walkers(n)
+def _started(
+    model: CoarseGrainedModel, target: BoltzmannTarget, n: int, *, sown: float = 0.0
+) -> Walkers:
+    walkers = Walkers(n, sown=sown)
     fresh = ReverseKL(target, n_samples=4 * n, drop_worst=0.0).evaluate(model, BETA)
     walkers.start(fresh, two_blocks(model))
     return walkers
@@ -296,7 +298,7 @@ def test_what_is_not_finite_is_never_accepted() -> None:
 
 def test_walkers_go_on_from_their_state() -> None:
     target, model = _target(DoubleWell()), _model()
-    walkers, again = _started(model, target, 100), Walkers(100)
+    walkers, again = _started(model, target, 100, sown=0.2), Walkers(100, sown=0.2)
     walkers.remember(two_blocks(model), WARM)
     walkers.youth[::3] = 7
     again.load_state_dict(walkers.state_dict())
@@ -336,7 +338,7 @@ def test_values_are_remembered_while_it_is_hot(start, least) -> None:
 def _sowing(*, log_z: float = 0.0, n: int = 1000) -> tuple:
     """Walkers at zero, seeds at three, and what moves them, all of them in each call."""
     target, model = _target(DoubleWell()), _model(soft=(True, False), std=0.05)
-    walkers = _started(model, target, n)
+    walkers = _started(model, target, n, sown=0.2)
     _put(walkers, target, torch.zeros(n, 2, dtype=torch.float64))
     walkers.seeds = torch.full((5, 1), 3.0, dtype=torch.float64)
 
@@ -373,8 +375,8 @@ def test_walkers_are_sown_at_seeds_and_as_many_as_grow_up(monkeypatch) -> None:
     assert_close(walkers.log_det, log_det)
 
 
-def test_no_walker_is_given_up_where_density_is_missing() -> None:
-    for log_z, some in ((1e3, True), (-1e3, False)):
+def test_a_find_is_not_given_up_and_a_hole_of_the_generator_is() -> None:
+    for log_z, some in ((1e3, True), (-50.0, False), (-1e3, True)):
         _, _, walkers, move = _sowing(log_z=log_z)
         move(sow=True)
         assert bool(walkers.youth.any()) == some
@@ -391,6 +393,48 @@ def test_no_sample_takes_the_place_of_the_young() -> None:
     moved = (walkers.y != before).any(-1)
     assert moved[1::2].all()
     assert not moved[::2].any()
+
+
+def test_finds_are_copied_in_place_of_others() -> None:
+    # 1000 walkers of which 200 are finds, one in twenty copied each time: 10 in the mean, with
+    # standard error sqrt(9.5), 100 times
+    _, _, walkers, _ = _sowing()
+    every = torch.arange(1000)
+    found, unmoved = every % 5 == 0, every % 7 != 1
+    walkers.youth[every % 3 == 0] = 4
+    walkers.energy = every.double()
+    before, counts = walkers.y[:, 0] + every, []
+    for _ in range(100):
+        walkers.y[:, 0], walkers.energy[:] = before, every.double()
+        walkers._copy(every, found, unmoved)
+        new = walkers.y[:, 0] != before
+        counts.append(new.sum())
+        assert (unmoved & ~found & (walkers.youth == 0))[new].all()
+        source = walkers.y[new, 0].long()
+        assert (found & unmoved)[source].all()
+        assert torch.equal(walkers.energy[new].long(), source)
+    expected = 0.05 * float((found & unmoved).sum())
+    assert abs(torch.stack(counts).double().mean() - expected) < 4.5 * math.sqrt(expected / 100)
+    # A quarter is enough
+    walkers.y[:, 0] = before
+    walkers._copy(every, every % 4 == 0, unmoved)
+    assert torch.equal(walkers.y[:, 0], before)
+
+
+def test_walkers_that_sow_none_are_chains_and_copy_none() -> None:
+    for sown, some in ((0.2, True), (0.0, False)):
+        target, model, walkers, _ = _sowing()
+        walkers.sown = sown
+        _put(walkers, target, torch.randn(1000, 2, dtype=torch.float64))
+        fresh = ReverseKL(target, n_samples=1000, drop_worst=0.0).evaluate(model, BETA)
+        fresh = replace(fresh, log_weights=fresh.log_weights - 1e3)
+        with torch.no_grad():
+            log_q = model.decoder(model.rows(1000)).log_prob(walkers.y)
+        log_w = walkers.log_det - BETA * walkers.energy - log_q
+        # One in five is a find
+        log_z, before = log_w.quantile(0.8) - math.log(MOST_MISSED), walkers.y.clone()
+        walkers.meet(model, fresh, BETA, 1000, log_z=log_z)
+        assert bool((walkers.y != before).any()) == some
 
 
 def test_a_walker_grows_up_by_moves() -> None:
@@ -423,7 +467,7 @@ def test_seeds_are_an_even_sample_of_where_walkers_stood_between_hot_and_cool() 
     # The step each of 4,096 seeds is from: a mean of evenly drawn ones of 2000, with error
     # 2000 / sqrt(12 * 4096) = 9
     model, n = _model(), 300
-    flow, walkers = two_blocks(model), _started(model, _target(DoubleWell()), n)
+    flow, walkers = two_blocks(model), _started(model, _target(DoubleWell()), n, sown=0.2)
     assert walkers.seeds.shape == (0, 2)
     for heat in (WARM - 0.01, HOT + 0.01):
         walkers.remember(flow, heat)
