@@ -14,8 +14,9 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.two_block import TwoBlockFlow
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.memory import SoftMemory
+from gencg.objectives.restarts import RESTARTED
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import NUDGED, SOWN, WARM, Meeting, Walkers, log_soft, two_blocks
+from gencg.objectives.walkers import CLONED, NUDGED, Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
 
 ORDER = 0.5
@@ -45,8 +46,9 @@ class CoveringKL(Objective):
 
     Neither sees states that are rare when hot and grow when cold, as where two residues take up a
     left-handed helix together. `Walkers`, Markov chains whose moves the generator completes, reach
-    them, and the soft block learns from walkers where density is missing. The noise of both
-    likelihoods fades with the error of the generator, as that of path gradients does.
+    them, some of them begun anew at what is left of hotter stages, and the soft block learns from
+    walkers where density is missing. The noise of both likelihoods fades with the error of the
+    generator, as that of path gradients does.
 
     The fourth term looks at each remembered sample by itself: its weight says what the log-density
     of its soft coordinates should be, :math:`\log \hat p(s) = \log w + \log m(s)` with the
@@ -56,8 +58,11 @@ class CoveringKL(Objective):
     term is the path gradient of the stiff block at the soft coordinates that moves try, each move
     weighted with its probability of being accepted.
 
-    With walkers that are samples of their density and a memory of samples of q, all terms have zero
-    mean gradient at :math:`q = p`. While networks are rounded in training, log-densities found on
+    At :math:`q = p` the gradients of the walkers' terms vanish for each walker, wherever it
+    stands, and with a memory of samples of q those of all others are zero in the mean. Where the
+    stiff block is off at s, p/q exceeds one now and then though q(s) is right, and the soft block
+    is drawn towards the walkers by as much; those in their burn-in pull only where p/q exceeds 20.
+    While networks are rounded in training, log-densities found on
     the way forward and back differ by about 0.01 to 0.04, and walkers follow theirs as nearly. The
     value of the loss is the bound of `ReverseKL` on the fresh samples. Energy calls: ``n_samples``
     an evaluation, of which the share `moves` is for walkers.
@@ -72,16 +77,18 @@ class CoveringKL(Objective):
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out, and so
             does a batch too small for every process to have some.
         nudges: Share of those that change coordinates only a little; see `Walkers`.
-        sown: Share of the walkers that began anew at soft coordinates of hotter stages not long
-            ago; see `Walkers`.
+        restarts: Share of the walkers that began anew not long ago, at soft coordinates of hotter
+            stages; see `Walkers`.
+        clones: Share of the undersampled walkers met that are cloned; see `Walkers`.
         n_walkers: Number of walkers; two batches by default.
         n_kept: Samples remembered; forty batches by default.
         options: See `ReverseKL`.
 
     Raises:
         ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `nudges` is
-            outside [0, 1], `sown` outside [0, 1), `weight` or `variance` is negative or infinite,
-            `n_walkers` is below the number of moves, `n_kept` below 1, or as `ReverseKL`.
+            outside [0, 1], `restarts` outside [0, 1), `clones` outside [0, 1], `weight` or
+            `variance` is negative or infinite, `n_walkers` is below the number of moves, `n_kept`
+            below 1, or as `ReverseKL`.
     """
 
     rounds = True
@@ -97,7 +104,8 @@ class CoveringKL(Objective):
         variance: float = 1.0,
         moves: float = 0.25,
         nudges: float = NUDGED,
-        sown: float = SOWN,
+        restarts: float = RESTARTED,
+        clones: float = CLONED,
         n_walkers: int | None = None,
         n_kept: int | None = None,
         **options: Any,
@@ -106,8 +114,10 @@ class CoveringKL(Objective):
             raise ValueError(f"`moves` must lie in [0, 1), got {moves}")
         if not 0 <= nudges <= 1:
             raise ValueError(f"`nudges` must lie in [0, 1], got {nudges}")
-        if not 0 <= sown < 1:
-            raise ValueError(f"`sown` must lie in [0, 1), got {sown}")
+        if not 0 <= restarts < 1:
+            raise ValueError(f"`restarts` must lie in [0, 1), got {restarts}")
+        if not 0 <= clones <= 1:
+            raise ValueError(f"`clones` must lie in [0, 1], got {clones}")
         if not 0 <= weight < math.inf:
             raise ValueError(f"`weight` must not be negative or infinite, got {weight}")
         if not 0 <= variance < math.inf:
@@ -137,7 +147,8 @@ class CoveringKL(Objective):
             stiff_order=min(stiff_order, order),
             **options,
         )
-        self.walkers, self.memory = Walkers(n_walkers, nudges=nudges, sown=sown), SoftMemory(n_kept)
+        self.walkers = Walkers(n_walkers, nudges=nudges, restarts=restarts, clones=clones)
+        self.memory = SoftMemory(n_kept)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -147,7 +158,8 @@ class CoveringKL(Objective):
             "variance": self.variance,
             "moves": self.moves,
             "nudges": self.walkers.nudges,
-            "sown": self.walkers.sown,
+            "restarts": self.walkers.restarts.share,
+            "clones": self.walkers.clones,
             "n_walkers": self.walkers.n,
             "n_kept": self.memory.capacity,
         }
@@ -167,8 +179,9 @@ class CoveringKL(Objective):
             changed["variance"] = self.variance = 0.0
         if "nudges" not in settings:
             changed["nudges"] = self.walkers.nudges = 0.0
-        if "sown" not in settings:
-            changed["sown"] = self.walkers.sown = 0.0
+        if "restarts" not in settings:
+            changed["restarts"] = self.walkers.restarts.share = 0.0
+            changed["clones"] = self.walkers.clones = 0.0
         if "stiff_order" not in settings:
             changed["stiff_order"] = self.reverse.stiff_order = self.reverse.order
         return changed
@@ -253,7 +266,6 @@ class CoveringKL(Objective):
             self.n_moves,
             tame_above=self.reverse.compress_above,
             log_z=log_z,
-            sow=self.target.beta / beta < WARM,
         )
         meeting = walkers.meet(model, fresh, beta, max(self.n_samples // 4, 1), log_z=log_z)
         walkers.remember(flow, self.target.beta / beta)

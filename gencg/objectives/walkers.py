@@ -16,6 +16,7 @@ from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftSpace, StiffBlock, TwoBlockFlow, log_normal
 from gencg.objectives.base import Evaluation
 from gencg.objectives.own_samples import OwnSamples, ask_energy, tame
+from gencg.objectives.restarts import HOT, RESTARTED, Restarts
 from gencg.target import BoltzmannTarget
 
 N_MOVED = (1, 2, 2, 3)
@@ -27,10 +28,8 @@ SPREAD = 0.25
 WIDE = 0.1
 """Share of redrawn values from anywhere: the whole circle, or a width of WIDER on the line."""
 WIDER = 2.0
-HOT = 3.0
-"""Values are renewed as long as the temperature is this factor above the target's."""
 COOLED = 0.8
-"""Where training begins cooler, until this power of its first factor."""
+"""Values are renewed until `HOT`; where training begins cooler, until this power of its factor."""
 REFLECTED = 0.25
 """Share of moves, but for nudges, that mirror angles, as a right helix to a left one."""
 NUDGED = 0.5
@@ -41,20 +40,14 @@ REDRAWN = (0.01, 0.5)
 """Least and largest share r² of the latent variance of stiff coordinates that they draw anew."""
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
-SOWN = 0.2
-"""Share of the walkers that are young, begun at soft coordinates of hotter stages."""
-YOUTH = 100
-"""Moves of a young walker, before samples of the generator may take its place."""
-WARM = 1.4
-"""Seeds are gathered while the temperature is this factor above the target's, and sown below."""
-N_SEEDS, N_GATHERED = 4096, 8
-"""Seeds kept, and walkers looked at for them in a step."""
 MOST_MISSED = 20.0
-"""Walkers prefer where density is missing, at most by this factor; beyond it is a find."""
-COPIED, MOST_FOUND = 0.05, 0.25
-"""Share of the finds among the walkers met that are copied, and finds from which on none is."""
+"""Walkers prefer where density is missing, at most by this factor; beyond it is undersampled."""
+CLONED = 0.3
+"""Share of the undersampled ones among the walkers met that are cloned."""
+ENOUGH = 0.25
+"""Share of undersampled ones from which on none is."""
 HOLE = 100.0
-"""Log-weight from which on it is no find: the generator has a hole, and nothing leads out."""
+"""Log of the factor from which on the generator has a hole that no move leads out of."""
 REMEMBER_EVERY, N_RENEWED = 20, 64
 
 
@@ -89,6 +82,7 @@ class Meeting:
     Args:
         y: Where they stood, ``(n, dim)``.
         log_weights: :math:`\log p_\beta/q` there, ``(n,)``; high where density is missing.
+            Minus infinity in a burn-in, but for those that are undersampled.
     """
 
     y: Tensor
@@ -127,20 +121,23 @@ class Walkers:
     on only; where training never is hot, the values are those of the first samples. Every process
     holds all walkers; each computes its rows of a move.
 
-    What every walker has left, and the generator too, no move of a few coordinates finds again,
-    such as a turn of four residues that strains its stiff coordinates. So some walkers are *sown*:
-    they begin anew at the soft coordinates of a walker of a hotter stage, completed by the
-    generator for one energy call, and are young for `YOUTH` moves, in which no fresh sample takes
-    their place. A walker where density is missing by more than c is a *find*: it is not given up,
-    and copied now and then in place of others, until it has got its density. So walkers are no
-    longer drawn from :math:`\pi`; but they pull where density is missing and nowhere else, so that
-    training finds more and its optimum stays.
+    What all walkers have left, and the generator too, is hardly found again by moves of a few
+    coordinates, such as a turn of four residues that strains its stiff coordinates. So some
+    walkers *restart* (`Restarts`) at soft coordinates of a hotter stage, completed by the
+    generator, at whatever finite energy, for one energy call. In their burn-in no fresh sample
+    takes their place. Where :math:`c < p_\beta/q < e^{100}` a walker is *undersampled*: it does
+    not restart, and when met it is cloned with probability `clones` in place of one that is not,
+    evenly among those past their burn-in, as long as less than a quarter of those met are
+    undersampled. Beyond, the generator has a hole at the walker, from which no move leads.
+    Neither leaves :math:`\pi` as it is; without them (`restarts` and `clones` zero) walkers are
+    Markov chains. The factor is relative to the mean weight of the last fresh samples, which is
+    low where weights are spread.
 
     Args:
         n: Number of walkers.
         nudges: Share of the moves that are nudges.
-        sown: Share of the walkers that are young, about; 0 sows none. There are none either while
-            no seeds are, if training was never between `WARM` and `HOT` times the temperature.
+        restarts: Share of the walkers that are in their burn-in; see `Restarts`.
+        clones: Share of the undersampled walkers met that are cloned.
 
     References:
         | Adaptive Monte Carlo augmented with normalizing flows (Gabrié, Rotskoff, Vanden-Eijnden,
@@ -149,20 +146,27 @@ class Walkers:
           https://doi.org/10.1214/13-STS421
         | The pseudo-marginal approach for efficient Monte Carlo computations (Andrieu, Roberts,
           2009), https://doi.org/10.1214/07-AOS574
+        | Go with the winners algorithms (Aldous, Vazirani, 1994),
+          https://doi.org/10.1109/SFCS.1994.365742
     """
 
     y: Tensor
     energy: Tensor
     log_det: Tensor
     remembered: Tensor
-    seeds: Tensor
-    youth: Tensor
 
-    def __init__(self, n: int, *, nudges: float = NUDGED, sown: float = SOWN) -> None:
-        self.n, self.nudges, self.sown = n, nudges, sown
+    def __init__(
+        self,
+        n: int,
+        *,
+        nudges: float = NUDGED,
+        restarts: float = RESTARTED,
+        clones: float = CLONED,
+    ) -> None:
+        self.n, self.nudges, self.clones = n, nudges, clones
+        self.restarts = Restarts(restarts)
         self.started = False
         self.n_meetings = 0
-        self.n_seen = 0
         self.hottest = 1.0
 
     def start(self, fresh: Evaluation, flow: TwoBlockFlow) -> None:
@@ -176,8 +180,7 @@ class Walkers:
         self.log_det = fresh.log_det[index].clone()
         soft = fresh.y[finite][:, flow.stiff.space.soft_index]
         self.remembered = soft[torch.arange(N_REMEMBERED, device=soft.device) % len(soft)].clone()
-        self.seeds = soft[:0].clone()
-        self.youth = torch.zeros(self.n, dtype=torch.long, device=soft.device)
+        self.restarts.start(self.n, soft)
         self.started = True
 
     def move(
@@ -189,7 +192,6 @@ class Walkers:
         *,
         tame_above: float,
         log_z: Tensor | None = None,
-        sow: bool = False,
     ) -> Move:
         """Ask `n` walkers to move; as many energy and gradient calls.
 
@@ -200,8 +202,7 @@ class Walkers:
             n: How many, at most the number of walkers.
             tame_above: Reduced energy above the lowest from which on its pull weakens.
             log_z: Log of the mean weight of the generator, to tell where density is missing; None
-                leaves p as it is and sows none.
-            sow: Whether some begin anew in place of a move.
+                leaves p as it is, without restarts.
         """
         space, own = flow.stiff.space, parallel.share(n)
         # All processes draw the whole, which is cheap, so that their streams stay the same
@@ -221,11 +222,11 @@ class Walkers:
             new = torch.where(nudged, self._nudged(flow, s, moved), new)
             log_g = torch.where(nudged[:, 0], 0.0, log_g)
             redrawn = torch.where(nudged, _between(REDRAWN, n, s), redrawn)
-        sown = self._sown(chosen) if sow and log_z is not None else None
-        if sown is not None:
-            seed = self.seeds[torch.randint(len(self.seeds), (n,), device=s.device)]
-            new = torch.where(sown[:, None], seed, new)
-            redrawn = torch.where(sown[:, None], 1.0, redrawn)
+        heat = math.inf if log_z is None else target.beta / beta
+        restarted = self.restarts.which(chosen, heat)
+        if bool(restarted.any()):
+            new = torch.where(restarted[:, None], self.restarts.draw(n), new)
+            redrawn = torch.where(restarted[:, None], 1.0, redrawn)
         noise = torch.randn(n, space.n_stiff, dtype=s.dtype, device=s.device)
 
         s, new, noise, log_g, redrawn = (part[own] for part in (s, new, noise, log_g, redrawn))
@@ -241,24 +242,18 @@ class Walkers:
             here = self.log_det[chosen[own]] - beta * self.energy[chosen[own]] - log_q_here
             there = asked.log_weights(beta)
             ratio = there - here - log_g
-            missed = -torch.ones_like(ratio)
             if log_z is not None:
                 missed = here - log_soft(flow, s) - log_z
                 ratio = ratio + _preference(there - log_soft(flow, new) - log_z)
                 ratio = ratio - _preference(missed)
+                stays = restarted[own] & _undersampled(missed)
+                ratio = ratio.masked_fill(restarted[own], torch.inf).masked_fill(stays, -torch.inf)
             ratio = torch.where(asked.finite & ~ratio.isnan(), ratio, -torch.inf)
-            if sown is not None:
-                # A find is not given up, and a seed not learned from
-                free = asked.finite & ~_found(missed)
-                ratio = torch.where(sown[own], torch.where(free, torch.inf, -torch.inf), ratio)
             accepted = parallel.gather(ratio, n) > torch.rand(n, device=s.device).log()
             self._settle(chosen[accepted], self._gathered(asked, n, accepted))
-            share = ratio.clamp(max=0).exp() / n
-            if sown is not None:
-                share = torch.where(sown[own], 0.0, share)
-            self.youth[chosen] = (self.youth[chosen] - 1).clamp(min=0)
-            if sown is not None:
-                self.youth[chosen[sown & accepted]] = YOUTH
+            self.restarts.count(chosen, restarted & accepted)
+            # A restart has no probability of acceptance to weigh it with
+            share = ratio.clamp(max=0).exp().masked_fill(restarted[own], 0.0) / n
         pull = _pull(flow.stiff, y, score, asked.log_target_slope(beta), share)
         return Move(pull, accepted)
 
@@ -278,7 +273,7 @@ class Walkers:
             fresh: Fresh samples.
             beta: Inverse temperature in mol/kJ.
             n: How many, at most the number of walkers and of fresh samples.
-            log_z: See `move`; with it, finds are copied.
+            log_z: See `move`; None clones none.
         """
         n = min(n, self.n, len(fresh.y))
         own = parallel.share(n)
@@ -294,13 +289,16 @@ class Walkers:
             if log_z is not None:
                 ratio = ratio + _preference(offered - log_z) - _preference(here - log_z)
             ratio = torch.where(torch.isfinite(offered), ratio, -torch.inf)
-            ratio = torch.where(self.youth[chosen] > 0, -torch.inf, ratio)
+            young = self.restarts.burn_in[chosen] > 0
+            ratio = torch.where(young, -torch.inf, ratio)
             # A walker that the generator cannot have drawn lets nothing pass
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
             self._settle(chosen[accepted], tuple(tensor[accepted] for tensor in taken))
-            if self.sown and log_z is not None:
-                self._copy(chosen, _found(here - log_z), ~accepted)
+            if log_z is not None:
+                undersampled = _undersampled(here - log_z)
+                self._clone(chosen, undersampled, ~accepted)
+                here = torch.where(young & ~undersampled, -torch.inf, here)
         return Meeting(y, here)
 
     def remember(self, flow: TwoBlockFlow, heat: float) -> None:
@@ -312,8 +310,7 @@ class Walkers:
         """
         self.n_meetings += 1
         self.hottest = max(self.hottest, heat)
-        if self.sown and WARM <= heat <= HOT:
-            self._gather_seeds(flow)
+        self.restarts.gather(self.y[:, flow.stiff.space.soft_index], heat)
         hot = heat > 1 and heat >= min(HOT, self.hottest**COOLED)
         if not hot or self.n_meetings % REMEMBER_EVERY:
             return
@@ -328,47 +325,38 @@ class Walkers:
             return {}
         # Copies: walkers move in place
         tensors = {name: getattr(self, name).clone() for name in _TENSORS}
-        return tensors | {name: getattr(self, name) for name in ("n_meetings", "n_seen", "hottest")}
+        counts = {"n_meetings": self.n_meetings, "hottest": self.hottest}
+        return tensors | counts | {"restarts": self.restarts.state_dict()}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
         self.started = bool(content)
+        self.n_meetings = 0
         # What an earlier version began renews as it did
-        self.hottest = HOT ** (1 / COOLED)
-        if content:
-            self.seeds = content["remembered"][:0]
-            self.youth = torch.zeros(self.n, dtype=torch.long, device=self.seeds.device)
+        self.hottest = HOT ** (1 / COOLED) if content else 1.0
+        content = dict(content)
+        restarts = content.pop("restarts", None)
         for name, value in content.items():
             setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
+        if restarts is not None:
+            self.restarts.load_state_dict(restarts)
+        elif content:
+            self.restarts.start(self.n, self.remembered)
 
-    def _sown(self, chosen: Tensor) -> Tensor | None:
-        """Which of the walkers chosen begin anew, ``(n,)`` bool; None while there are no seeds."""
-        if not self.sown or not len(self.seeds):
-            return None
-        grown = self.youth[chosen] == 0
-        # As many as grow up, so that the share asked for is young
-        rate = self.sown / YOUTH / (1 - self.sown)
-        return grown & (torch.rand(len(chosen), device=chosen.device) < rate)
-
-    def _copy(self, chosen: Tensor, found: Tensor, unmoved: Tensor) -> None:
-        """Copy some finds among the walkers chosen in place of some that are none."""
-        if found.double().mean() >= MOST_FOUND:
+    def _clone(self, chosen: Tensor, undersampled: Tensor, unmoved: Tensor) -> None:
+        """Clone some undersampled ones of the walkers chosen in place of some that are not."""
+        if not self.clones:
             return
-        source = chosen[found & unmoved & (torch.rand(len(chosen), device=chosen.device) < COPIED)]
-        free = chosen[~found & unmoved & (self.youth[chosen] == 0)]
-        place = free[torch.randperm(len(free), device=free.device)[: len(source)]]
+        # As many random numbers whatever there is: rounding must not shift those that follow
+        u = torch.rand(len(chosen), device=chosen.device)
+        order = torch.randperm(len(chosen), device=chosen.device)
+        if undersampled.double().mean() >= ENOUGH:
+            return
+        source = chosen[undersampled & unmoved & (u < self.clones)]
+        grown = self.restarts.burn_in[chosen] == 0
+        place = chosen[order][(~undersampled & unmoved & grown)[order]][: len(source)]
         source = source[: len(place)]
         self._settle(place, (self.y[source], self.energy[source], self.log_det[source]))
-
-    def _gather_seeds(self, flow: TwoBlockFlow) -> None:
-        """Keep an even sample of all that walkers ever stood at."""
-        index = torch.randint(self.n, (N_GATHERED,), device=self.y.device)
-        for s in self.y[index][:, flow.stiff.space.soft_index]:
-            self.n_seen += 1
-            if len(self.seeds) < N_SEEDS:
-                self.seeds = torch.cat([self.seeds, s[None]])
-            elif (place := int(torch.randint(self.n_seen, ()))) < N_SEEDS:
-                self.seeds[place] = s
 
     def _settle(self, index: Tensor, taken: tuple[Tensor, ...]) -> None:
         self.y[index], self.energy[index], self.log_det[index] = taken
@@ -425,7 +413,7 @@ def _between(ends: tuple[float, float], n: int, like: Tensor) -> Tensor:
     return (low + (high - low) * u).exp()
 
 
-_TENSORS = ("y", "energy", "log_det", "remembered", "seeds", "youth")
+_TENSORS = ("y", "energy", "log_det", "remembered")
 
 
 def _preference(log_weights: Tensor) -> Tensor:
@@ -433,8 +421,8 @@ def _preference(log_weights: Tensor) -> Tensor:
     return log_weights.nan_to_num(0.0).clamp(min=0.0, max=math.log(MOST_MISSED))
 
 
-def _found(log_weights: Tensor) -> Tensor:
-    """Whether density is missing by as much as counts, ``(n,)`` bool."""
+def _undersampled(log_weights: Tensor) -> Tensor:
+    """Whether density is missing by more than walkers prefer, ``(n,)`` bool."""
     return (log_weights > math.log(MOST_MISSED)) & (log_weights < HOLE)
 
 
