@@ -89,6 +89,10 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
         if info.step == 10:
             raise _Killed
 
+    def kill_later(info: StepInfo) -> None:
+        if info.step == 15:
+            raise _Killed
+
     options = {"n_samples": 64, "n_kept": samples_kept(64, 20)}
     before = {"variance": 0.0, "nudges": 0.0, "restarts": 0.0, "clones": 0.0, "stiff_order": 0.5}
     options |= before
@@ -103,6 +107,10 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
     assert not len(restarts["kept"])
     assert not restarts["burn_in"].any()
     save_checkpoint(tmp_path / "cut.pt", content)
+    # It may be interrupted again, and its end is read as it is
+    with pytest.raises(_Killed):
+        run(tmp_path / "cut.pt", [kill_later])
+    run(tmp_path / "cut.pt")
     resumed = run(tmp_path / "cut.pt")
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key

@@ -29,6 +29,11 @@ MOST_PULLED = 5.0
 """A walker pulls by p/q - 1, with p/q cut here."""
 
 
+AS_BEGUN = "as_begun"
+"""Among the settings of a training: the names of those that its version had not yet."""
+_LATER = {"variance", "nudges", "restarts", "clones", "stiff_order"}
+
+
 class CoveringKL(Objective):
     r"""Reverse KL of an order, and likelihoods of the soft block where its populations are wrong.
 
@@ -58,13 +63,14 @@ class CoveringKL(Objective):
     term is the path gradient of the stiff block at the soft coordinates that moves try, each move
     weighted with its probability of being accepted.
 
-    At :math:`q = p` the gradients of the walkers' terms vanish for each walker, wherever it
-    stands, and with a memory of samples of q those of all others are zero in the mean. Where the
-    stiff block is off at s, p/q exceeds one now and then though q(s) is right, and the soft block
-    is drawn towards the walkers by as much; those in their burn-in pull only where p/q exceeds 20.
-    While networks are rounded in training, log-densities found on
-    the way forward and back differ by about 0.01 to 0.04, and walkers follow theirs as nearly. The
-    value of the loss is the bound of `ReverseKL` on the fresh samples. Energy calls: ``n_samples``
+    At :math:`q = p` the gradients of the walkers' terms vanish for each walker, wherever it stands
+    (but for moves to energies so high that they are tamed), and with a memory of samples of q the
+    gradients of the other terms have zero mean. Where the stiff block is off at s, p/q exceeds one
+    now and then though q(s) is right, and the soft block is drawn towards the walkers by the excess
+    p/q - 1; those in their burn-in pull only where they are undersampled. While networks are
+    rounded in training, log-densities found on the way forward and back differ by about 0.01 to
+    0.04, and walkers follow theirs as nearly. The value of the loss is the bound of `ReverseKL` on
+    the fresh samples. Energy calls: ``n_samples``
     an evaluation, of which the share `moves` is for walkers.
 
     Args:
@@ -174,17 +180,20 @@ class CoveringKL(Objective):
         Returns:
             Settings of now that are others by that.
         """
+        lacked = set(settings.get(AS_BEGUN, ())) | (_LATER - set(settings))
         changed: dict[str, Any] = {}
-        if "variance" not in settings:
+        if "variance" in lacked:
             changed["variance"] = self.variance = 0.0
-        if "nudges" not in settings:
+        if "nudges" in lacked:
             changed["nudges"] = self.walkers.nudges = 0.0
-        if "restarts" not in settings:
+        if "restarts" in lacked:
             changed["restarts"] = self.walkers.restarts.share = 0.0
+        if "clones" in lacked:
             changed["clones"] = self.walkers.clones = 0.0
-        if "stiff_order" not in settings:
+        if "stiff_order" in lacked:
             changed["stiff_order"] = self.reverse.stiff_order = self.reverse.order
-        return changed
+        # Kept with the training, which may go on more than once
+        return changed | {AS_BEGUN: sorted(lacked)} if lacked else changed
 
     def evaluate(self, model: CoarseGrainedModel, beta: float) -> Evaluation:
         """Loss and samples at inverse temperature `beta` in mol/kJ.

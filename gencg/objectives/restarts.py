@@ -1,4 +1,4 @@
-"""Walkers that begin anew at what walkers stood at while it was hot."""
+"""Walkers that begin anew at soft coordinates of hotter stages."""
 
 from typing import Any
 
@@ -20,20 +20,24 @@ class Restarts:
 
     The reservoir is an even sample of all rows offered (algorithm R of Vitter): row k replaces a
     random one with probability ``N_KEPT / k``. In a move a walker that is not in its burn-in
-    begins anew with probability :math:`\sigma / (B (1 - \sigma))`, so that in the long run the
-    share :math:`\sigma` of all is within B moves of a restart, or less where some are refused.
+    begins anew with probability :math:`\sigma / (B (1 - \sigma))`, at most one, B being `BURN_IN`,
+    so that in the long run the share :math:`\sigma` of all is within B moves of a restart, or less
+    where some are refused.
 
     Args:
-        share: The share :math:`\sigma`; 0 restarts and keeps nothing and draws no random number.
+        share: The share :math:`\sigma`, at most B / (B + 1) in effect; 0 restarts and keeps nothing
+            and draws no random number.
 
     Attributes:
         kept: The reservoir, ``(at most N_KEPT, n_soft)``.
         burn_in: Moves left of each walker's burn-in, ``(n,)`` int64.
+        n_seen: Rows offered to the reservoir.
 
     References:
         | Random sampling with a reservoir (Vitter, 1985), https://doi.org/10.1145/3147.3165
-        | Reducing quasi-ergodic behavior in Monte Carlo simulations by J-walking (Frantz, Freeman,
-          Doll, 1990), https://doi.org/10.1063/1.459003
+        | After the idea of J-walking, without its acceptance: Reducing quasi-ergodic behavior in
+          Monte Carlo simulations by J-walking (Frantz, Freeman, Doll, 1990),
+          https://doi.org/10.1063/1.458863
     """
 
     kept: Tensor
@@ -49,7 +53,7 @@ class Restarts:
         self.kept = like[:0].clone()
         self.burn_in = torch.zeros(n, dtype=torch.long, device=like.device)
 
-    def gather(self, s: Tensor, heat: float) -> None:
+    def offer(self, s: Tensor, heat: float) -> None:
         """Offer soft coordinates of walkers to the reservoir.
 
         Args:
@@ -66,20 +70,31 @@ class Restarts:
             elif place < N_KEPT:
                 self.kept[place] = row
 
-    def which(self, chosen: Tensor, heat: float) -> Tensor:
-        """Which of the walkers chosen begin anew, ``(n,)`` bool; none while nothing is kept."""
-        if not self.share or heat >= WARM or not len(self.kept):
-            return torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
-        rate = self.share / BURN_IN / (1 - self.share)
-        u = torch.rand(len(chosen), device=chosen.device)
-        return (self.burn_in[chosen] == 0) & (u < rate)
+    def begin_anew(self, chosen: Tensor, heat: float) -> tuple[Tensor, Tensor | None]:
+        """Which walkers begin anew, and where.
 
-    def draw(self, n: int) -> Tensor:
-        """Soft coordinates of hotter stages, ``(n, n_soft)``, with replacement."""
-        return self.kept[torch.randint(len(self.kept), (n,), device=self.kept.device)]
+        Args:
+            chosen: Walkers that are asked, ``(n,)`` int64.
+            heat: Temperature over the target's.
+
+        Returns:
+            Whether each does, ``(n,)`` bool, and soft coordinates ``(n, n_soft)`` drawn from the
+            reservoir with replacement, for each; none and None where it is hot or nothing is kept.
+        """
+        n, device = len(chosen), chosen.device
+        if not self.share or heat >= WARM or not len(self.kept):
+            return torch.zeros(n, dtype=torch.bool, device=device), None
+        rate = self.share / BURN_IN / (1 - self.share)
+        anew = (self.burn_in[chosen] == 0) & (torch.rand(n, device=device) < rate)
+        return anew, self.kept[torch.randint(len(self.kept), (n,), device=device)]
 
     def count(self, chosen: Tensor, restarted: Tensor) -> None:
-        """One move of the walkers chosen, of which some ``(n,)`` bool began anew."""
+        """Count one move of some walkers.
+
+        Args:
+            chosen: Those that were asked, ``(n,)`` int64.
+            restarted: Whether each began anew, ``(n,)`` bool.
+        """
         left = (self.burn_in[chosen] - 1).clamp(min=0)
         self.burn_in[chosen] = torch.where(restarted, BURN_IN, left)
 

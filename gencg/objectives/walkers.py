@@ -1,4 +1,4 @@
-"""Walkers: Markov chains whose moves the generator completes, so that no barrier holds them."""
+"""Walkers: chains whose moves the generator completes, so that no barrier holds them."""
 
 import math
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ REDRAWN = (0.01, 0.5)
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
 MOST_MISSED = 20.0
-"""Walkers prefer where density is missing, at most by this factor; beyond it is undersampled."""
+"""Walkers prefer where density is missing, at most by this factor; beyond, one is undersampled."""
 CLONED = 0.3
 """Share of the undersampled ones among the walkers met that are cloned."""
 ENOUGH = 0.25
-"""Share of undersampled ones from which on none is."""
+"""From this share of undersampled ones on, none is cloned."""
 HOLE = 100.0
 """Log of the factor from which on the generator has a hole that no move leads out of."""
 REMEMBER_EVERY, N_RENEWED = 20, 64
@@ -82,7 +82,8 @@ class Meeting:
     Args:
         y: Where they stood, ``(n, dim)``.
         log_weights: :math:`\log p_\beta/q` there, ``(n,)``; high where density is missing.
-            Minus infinity in a burn-in, but for those that are undersampled.
+            Minus infinity in a burn-in, but for those that are undersampled, where the mean
+            weight is known.
     """
 
     y: Tensor
@@ -90,11 +91,12 @@ class Meeting:
 
 
 class Walkers:
-    r"""Markov chains in the Boltzmann density, drawn to where the generator lacks density.
+    r"""Chains in the Boltzmann density, drawn to where the generator lacks density.
 
-    They leave :math:`\pi = p_\beta \min\{c, \max\{1, p_\beta / q\}\}` as it is: p where there
-    is density enough, and up to c times as many walkers where it is missing, so that a state of
-    one in a thousand is not left to one walker.
+    But for restarts and clones, below, they are Markov chains that leave
+    :math:`\pi = p_\beta \min\{c, \max\{1, p_\beta / q\}\}` as it is, with c = 20: p where there is
+    density enough, and up to c times as many walkers where it is missing, so that a state of one
+    in a thousand is not left to one walker.
 
     A *move* redraws a few soft coordinates that are neighbours along the molecule, :math:`s_B`,
     from a fixed density g, and all stiff coordinates from the generator, :math:`v' \sim q(v|s')`.
@@ -129,9 +131,8 @@ class Walkers:
     not restart, and when met it is cloned with probability `clones` in place of one that is not,
     evenly among those past their burn-in, as long as less than a quarter of those met are
     undersampled. Beyond, the generator has a hole at the walker, from which no move leads.
-    Neither leaves :math:`\pi` as it is; without them (`restarts` and `clones` zero) walkers are
-    Markov chains. The factor is relative to the mean weight of the last fresh samples, which is
-    low where weights are spread.
+    Neither leaves :math:`\pi` as it is. The factor is relative to the mean weight of the last
+    fresh samples, which is low where weights are spread.
 
     Args:
         n: Number of walkers.
@@ -223,9 +224,9 @@ class Walkers:
             log_g = torch.where(nudged[:, 0], 0.0, log_g)
             redrawn = torch.where(nudged, _between(REDRAWN, n, s), redrawn)
         heat = math.inf if log_z is None else target.beta / beta
-        restarted = self.restarts.which(chosen, heat)
-        if bool(restarted.any()):
-            new = torch.where(restarted[:, None], self.restarts.draw(n), new)
+        restarted, anew = self.restarts.begin_anew(chosen, heat)
+        if anew is not None:
+            new = torch.where(restarted[:, None], anew, new)
             redrawn = torch.where(restarted[:, None], 1.0, redrawn)
         noise = torch.randn(n, space.n_stiff, dtype=s.dtype, device=s.device)
 
@@ -273,7 +274,7 @@ class Walkers:
             fresh: Fresh samples.
             beta: Inverse temperature in mol/kJ.
             n: How many, at most the number of walkers and of fresh samples.
-            log_z: See `move`; None clones none.
+            log_z: See `move`; with None none is cloned, and the log-weight of each is told.
         """
         n = min(n, self.n, len(fresh.y))
         own = parallel.share(n)
@@ -310,7 +311,7 @@ class Walkers:
         """
         self.n_meetings += 1
         self.hottest = max(self.hottest, heat)
-        self.restarts.gather(self.y[:, flow.stiff.space.soft_index], heat)
+        self.restarts.offer(self.y[:, flow.stiff.space.soft_index], heat)
         hot = heat > 1 and heat >= min(HOT, self.hottest**COOLED)
         if not hot or self.n_meetings % REMEMBER_EVERY:
             return
@@ -341,7 +342,7 @@ class Walkers:
         if restarts is not None:
             self.restarts.load_state_dict(restarts)
         elif content:
-            self.restarts.start(self.n, self.remembered)
+            self.restarts.start(len(self.y), self.remembered)
 
     def _clone(self, chosen: Tensor, undersampled: Tensor, unmoved: Tensor) -> None:
         """Clone some undersampled ones of the walkers chosen in place of some that are not."""
@@ -422,7 +423,7 @@ def _preference(log_weights: Tensor) -> Tensor:
 
 
 def _undersampled(log_weights: Tensor) -> Tensor:
-    """Whether density is missing by more than walkers prefer, ``(n,)`` bool."""
+    """Whether density is missing by more than walkers prefer, and is no hole, ``(n,)`` bool."""
     return (log_weights > math.log(MOST_MISSED)) & (log_weights < HOLE)
 
 
