@@ -94,7 +94,7 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
             raise _Killed
 
     options = {"n_samples": 64, "n_kept": samples_kept(64, 20)}
-    before = {"variance": 0.0, "nudges": 0.0, "restarts": 0.0, "clones": 0.0, "stiff_order": 0.5}
+    before = {"variance": 0.0, "nudges": 0.0, "stiff_order": 0.5}
     options |= before
     target = run(None).target
     whole = run(tmp_path / "whole.pt", objective=CoveringKL(target, **options))
@@ -103,9 +103,6 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
     content = load_checkpoint(tmp_path / "cut.pt")
     assert {name: content["settings"].pop(name) for name in before} == before
     assert (content["objective"]["memory"].pop("log_soft") == 0).all()
-    restarts = content["objective"]["walkers"].pop("restarts")
-    assert not len(restarts["kept"])
-    assert not restarts["burn_in"].any()
     save_checkpoint(tmp_path / "cut.pt", content)
     # It may be interrupted again, and its end is read as it is
     with pytest.raises(_Killed):
@@ -116,7 +113,7 @@ def test_a_training_that_an_earlier_version_began_ends_without_what_it_had_not(t
         assert torch.equal(value, resumed.model.state_dict()[key]), key
     assert before.items() <= load_checkpoint(tmp_path / "cut.pt")["settings"].items()
     # What is begun now has all of it
-    now = {"variance": 1.0, "nudges": 0.5, "restarts": 0.4, "clones": 0.3, "stiff_order": 0.25}
+    now = {"variance": 1.0, "nudges": 0.5, "stiff_order": 0.25}
     assert now.items() <= run(None).state.settings.items()
 
 

@@ -156,8 +156,7 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
                 "start_temperature": 1200.0}  # fmt: skip
     checks = [{"name": "Samples of the hot flows", "n_energy_calls": 1000}]
     summary = SUMMARY | {"mode_checks": checks, "cv_names": ["phi(ALA2)"], "n_contacts": 17,
-                         "autoregressive": True, "variance": 1.0, "stiff_order": 0.25,
-                         "restarts": 0.4}  # fmt: skip
+                         "autoregressive": True, "variance": 1.0, "stiff_order": 0.25}  # fmt: skip
     path = write_report(
         tmp_path, ensemble_of(system), system=system, summary=summary, history=HISTORY,
         settings=settings, versions={"gencg": "1.2", "torch": "2.6", "openmm": None},
@@ -170,8 +169,7 @@ def test_methods_are_told_with_their_numbers_and_articles(tmp_path: Path) -> Non
         "rotors are folded", "an autoregressive spline flow on the torus",
         "geometrically from 1200 K", "1,500 samples were drawn, of which 1 was without weight",
         ", 0.25 for the stiff coordinates, with likelihoods",
-        "with likelihoods and log-densities of weighted samples and of walkers",
-        "some begun anew at coordinates of hotter stages",
+        "with likelihoods and log-densities of weighted samples and of Markov chains",
         "hotter stages of the generator (1,000 energy calls)",
         "The collective variable φ(ALA2) is that", "4,900,000 energy calls and 12 min 5 s",
         "Programs: gencg 1.2, torch 2.6.", "and the 17 distances between atoms that follow.",

@@ -14,9 +14,8 @@ from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.two_block import TwoBlockFlow
 from gencg.objectives.base import Evaluation, Objective
 from gencg.objectives.memory import SoftMemory
-from gencg.objectives.restarts import RESTARTED
 from gencg.objectives.reverse_kl import ReverseKL
-from gencg.objectives.walkers import CLONED, NUDGED, Meeting, Walkers, log_soft, two_blocks
+from gencg.objectives.walkers import NUDGED, Meeting, Walkers, log_soft, two_blocks
 from gencg.target import BoltzmannTarget
 
 ORDER = 0.5
@@ -31,7 +30,7 @@ MOST_PULLED = 5.0
 
 AS_BEGUN = "as_begun"
 """Among the settings of a training: the names of those that its version had not yet."""
-_LATER = {"variance", "nudges", "restarts", "clones", "stiff_order"}
+_LATER = {"variance", "nudges", "stiff_order"}
 
 
 class CoveringKL(Objective):
@@ -51,9 +50,8 @@ class CoveringKL(Objective):
 
     Neither sees states that are rare when hot and grow when cold, as where two residues take up a
     left-handed helix together. `Walkers`, Markov chains whose moves the generator completes, reach
-    them, some of them begun anew at what is left of hotter stages, and the soft block learns from
-    walkers where density is missing. The noise of both likelihoods fades with the error of the
-    generator, as that of path gradients does.
+    them, and the soft block learns from walkers where density is missing. The noise of both
+    likelihoods fades with the error of the generator, as that of path gradients does.
 
     The fourth term looks at each remembered sample by itself: its weight says what the log-density
     of its soft coordinates should be, :math:`\log \hat p(s) = \log w + \log m(s)` with the
@@ -67,11 +65,10 @@ class CoveringKL(Objective):
     (but for moves to energies so high that they are tamed), and with a memory of samples of q the
     gradients of the other terms have zero mean. Where the stiff block is off at s, p/q exceeds one
     now and then though q(s) is right, and the soft block is drawn towards the walkers by the excess
-    p/q - 1; those in their burn-in pull only where they are undersampled. While networks are
-    rounded in training, log-densities found on the way forward and back differ by about 0.01 to
-    0.04, and walkers follow theirs as nearly. The value of the loss is the bound of `ReverseKL` on
-    the fresh samples. Energy calls: ``n_samples``
-    an evaluation, of which the share `moves` is for walkers.
+    p/q - 1, so that they should be samples of their density. While networks are rounded in
+    training, log-densities found on the way forward and back differ by about 0.01 to 0.04, and
+    walkers follow theirs as nearly. The value of the loss is the bound of `ReverseKL` on the fresh
+    samples. Energy calls: ``n_samples`` an evaluation, of which the share `moves` is for walkers.
 
     Args:
         target: The Boltzmann density.
@@ -83,18 +80,14 @@ class CoveringKL(Objective):
         moves: Share of the configurations that are walkers' moves; 0 leaves walkers out, and so
             does a batch too small for every process to have some.
         nudges: Share of those that change coordinates only a little; see `Walkers`.
-        restarts: Share of the walkers that began anew not long ago, at soft coordinates of hotter
-            stages; see `Walkers`.
-        clones: Share of the undersampled walkers met that are cloned; see `Walkers`.
         n_walkers: Number of walkers; two batches by default.
         n_kept: Samples remembered; forty batches by default.
         options: See `ReverseKL`.
 
     Raises:
         ValueError: If `moves` is outside [0, 1) or leaves less than two fresh samples, `nudges` is
-            outside [0, 1], `restarts` outside [0, 1), `clones` outside [0, 1], `weight` or
-            `variance` is negative or infinite, `n_walkers` is below the number of moves, `n_kept`
-            below 1, or as `ReverseKL`.
+            outside [0, 1], `weight` or `variance` is negative or infinite, `n_walkers` is below the
+            number of moves, `n_kept` below 1, or as `ReverseKL`.
     """
 
     rounds = True
@@ -110,8 +103,6 @@ class CoveringKL(Objective):
         variance: float = 1.0,
         moves: float = 0.25,
         nudges: float = NUDGED,
-        restarts: float = RESTARTED,
-        clones: float = CLONED,
         n_walkers: int | None = None,
         n_kept: int | None = None,
         **options: Any,
@@ -120,10 +111,6 @@ class CoveringKL(Objective):
             raise ValueError(f"`moves` must lie in [0, 1), got {moves}")
         if not 0 <= nudges <= 1:
             raise ValueError(f"`nudges` must lie in [0, 1], got {nudges}")
-        if not 0 <= restarts < 1:
-            raise ValueError(f"`restarts` must lie in [0, 1), got {restarts}")
-        if not 0 <= clones <= 1:
-            raise ValueError(f"`clones` must lie in [0, 1], got {clones}")
         if not 0 <= weight < math.inf:
             raise ValueError(f"`weight` must not be negative or infinite, got {weight}")
         if not 0 <= variance < math.inf:
@@ -153,8 +140,7 @@ class CoveringKL(Objective):
             stiff_order=min(stiff_order, order),
             **options,
         )
-        self.walkers = Walkers(n_walkers, nudges=nudges, restarts=restarts, clones=clones)
-        self.memory = SoftMemory(n_kept)
+        self.walkers, self.memory = Walkers(n_walkers, nudges=nudges), SoftMemory(n_kept)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -164,8 +150,6 @@ class CoveringKL(Objective):
             "variance": self.variance,
             "moves": self.moves,
             "nudges": self.walkers.nudges,
-            "restarts": self.walkers.restarts.share,
-            "clones": self.walkers.clones,
             "n_walkers": self.walkers.n,
             "n_kept": self.memory.capacity,
         }
@@ -186,10 +170,6 @@ class CoveringKL(Objective):
             changed["variance"] = self.variance = 0.0
         if "nudges" in lacked:
             changed["nudges"] = self.walkers.nudges = 0.0
-        if "restarts" in lacked:
-            changed["restarts"] = self.walkers.restarts.share = 0.0
-        if "clones" in lacked:
-            changed["clones"] = self.walkers.clones = 0.0
         if "stiff_order" in lacked:
             changed["stiff_order"] = self.reverse.stiff_order = self.reverse.order
         # Kept with the training, which may go on more than once

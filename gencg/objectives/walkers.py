@@ -1,4 +1,4 @@
-"""Walkers: chains whose moves the generator completes, so that no barrier holds them."""
+"""Walkers: Markov chains whose moves the generator completes, so that no barrier holds them."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftSpace, StiffBlock, TwoBlockFlow, log_normal
 from gencg.objectives.base import Evaluation
 from gencg.objectives.own_samples import OwnSamples, ask_energy, tame
-from gencg.objectives.restarts import HOT, RESTARTED, Restarts
 from gencg.target import BoltzmannTarget
 
 N_MOVED = (1, 2, 2, 3)
@@ -28,8 +27,10 @@ SPREAD = 0.25
 WIDE = 0.1
 """Share of redrawn values from anywhere: the whole circle, or a width of WIDER on the line."""
 WIDER = 2.0
+HOT = 3.0
+"""Values are renewed as long as the temperature is this factor above the target's."""
 COOLED = 0.8
-"""Values are renewed until `HOT`; where training begins cooler, until this power of its factor."""
+"""Where training begins cooler, until this power of its first factor."""
 REFLECTED = 0.25
 """Share of moves, but for nudges, that mirror angles, as a right helix to a left one."""
 NUDGED = 0.5
@@ -41,13 +42,7 @@ REDRAWN = (0.01, 0.5)
 ROTORS = 0.1
 """Share of moves of a symmetric rotor, which has one state."""
 MOST_MISSED = 20.0
-"""Walkers prefer where density is missing, at most by this factor; beyond, one is undersampled."""
-CLONED = 0.3
-"""Share of the undersampled ones among the walkers met that are cloned."""
-ENOUGH = 0.25
-"""From this share of undersampled ones on, none is cloned."""
-HOLE = 100.0
-"""Log of the factor from which on the generator has a hole that no move leads out of."""
+"""Walkers prefer where density is missing, at most by this factor."""
 REMEMBER_EVERY, N_RENEWED = 20, 64
 
 
@@ -82,8 +77,6 @@ class Meeting:
     Args:
         y: Where they stood, ``(n, dim)``.
         log_weights: :math:`\log p_\beta/q` there, ``(n,)``; high where density is missing.
-            Minus infinity in a burn-in, but for those that are undersampled, where the mean
-            weight is known.
     """
 
     y: Tensor
@@ -91,12 +84,11 @@ class Meeting:
 
 
 class Walkers:
-    r"""Chains in the Boltzmann density, drawn to where the generator lacks density.
+    r"""Markov chains in the Boltzmann density, drawn to where the generator lacks density.
 
-    But for restarts and clones, below, they are Markov chains that leave
-    :math:`\pi = p_\beta \min\{c, \max\{1, p_\beta / q\}\}` as it is, with c = 20: p where there is
-    density enough, and up to c times as many walkers where it is missing, so that a state of one
-    in a thousand is not left to one walker.
+    They leave :math:`\pi = p_\beta \min\{c, \max\{1, p_\beta / q\}\}` as it is: p where there
+    is density enough, and up to c times as many walkers where it is missing, so that a state of
+    one in a thousand is not left to one walker.
 
     A *move* redraws a few soft coordinates that are neighbours along the molecule, :math:`s_B`,
     from a fixed density g, and all stiff coordinates from the generator, :math:`v' \sim q(v|s')`.
@@ -123,22 +115,9 @@ class Walkers:
     on only; where training never is hot, the values are those of the first samples. Every process
     holds all walkers; each computes its rows of a move.
 
-    What all walkers have left, and the generator too, is hardly found again by moves of a few
-    coordinates, such as a turn of four residues that strains its stiff coordinates. So some
-    walkers *restart* (`Restarts`) at soft coordinates of a hotter stage, completed by the
-    generator, at whatever finite energy, for one energy call. In their burn-in no fresh sample
-    takes their place. Where :math:`c < p_\beta/q < e^{100}` a walker is *undersampled*: it does
-    not restart, and when met it is cloned with probability `clones` in place of one that is not,
-    evenly among those past their burn-in, as long as less than a quarter of those met are
-    undersampled. Beyond, the generator has a hole at the walker, from which no move leads.
-    Neither leaves :math:`\pi` as it is. The factor is relative to the mean weight of the last
-    fresh samples, which is low where weights are spread.
-
     Args:
         n: Number of walkers.
         nudges: Share of the moves that are nudges.
-        restarts: Share of the walkers that are in their burn-in; see `Restarts`.
-        clones: Share of the undersampled walkers met that are cloned.
 
     References:
         | Adaptive Monte Carlo augmented with normalizing flows (Gabrié, Rotskoff, Vanden-Eijnden,
@@ -147,8 +126,6 @@ class Walkers:
           https://doi.org/10.1214/13-STS421
         | The pseudo-marginal approach for efficient Monte Carlo computations (Andrieu, Roberts,
           2009), https://doi.org/10.1214/07-AOS574
-        | Go with the winners algorithms (Aldous, Vazirani, 1994),
-          https://doi.org/10.1109/SFCS.1994.365742
     """
 
     y: Tensor
@@ -156,16 +133,8 @@ class Walkers:
     log_det: Tensor
     remembered: Tensor
 
-    def __init__(
-        self,
-        n: int,
-        *,
-        nudges: float = NUDGED,
-        restarts: float = RESTARTED,
-        clones: float = CLONED,
-    ) -> None:
-        self.n, self.nudges, self.clones = n, nudges, clones
-        self.restarts = Restarts(restarts)
+    def __init__(self, n: int, *, nudges: float = NUDGED) -> None:
+        self.n, self.nudges = n, nudges
         self.started = False
         self.n_meetings = 0
         self.hottest = 1.0
@@ -181,7 +150,6 @@ class Walkers:
         self.log_det = fresh.log_det[index].clone()
         soft = fresh.y[finite][:, flow.stiff.space.soft_index]
         self.remembered = soft[torch.arange(N_REMEMBERED, device=soft.device) % len(soft)].clone()
-        self.restarts.start(self.n, soft)
         self.started = True
 
     def move(
@@ -203,7 +171,7 @@ class Walkers:
             n: How many, at most the number of walkers.
             tame_above: Reduced energy above the lowest from which on its pull weakens.
             log_z: Log of the mean weight of the generator, to tell where density is missing; None
-                leaves p as it is, without restarts.
+                leaves p as it is.
         """
         space, own = flow.stiff.space, parallel.share(n)
         # All processes draw the whole, which is cheap, so that their streams stay the same
@@ -223,11 +191,6 @@ class Walkers:
             new = torch.where(nudged, self._nudged(flow, s, moved), new)
             log_g = torch.where(nudged[:, 0], 0.0, log_g)
             redrawn = torch.where(nudged, _between(REDRAWN, n, s), redrawn)
-        heat = math.inf if log_z is None else target.beta / beta
-        restarted, anew = self.restarts.begin_anew(chosen, heat)
-        if anew is not None:
-            new = torch.where(restarted[:, None], anew, new)
-            redrawn = torch.where(restarted[:, None], 1.0, redrawn)
         noise = torch.randn(n, space.n_stiff, dtype=s.dtype, device=s.device)
 
         s, new, noise, log_g, redrawn = (part[own] for part in (s, new, noise, log_g, redrawn))
@@ -244,17 +207,12 @@ class Walkers:
             there = asked.log_weights(beta)
             ratio = there - here - log_g
             if log_z is not None:
-                missed = here - log_soft(flow, s) - log_z
                 ratio = ratio + _preference(there - log_soft(flow, new) - log_z)
-                ratio = ratio - _preference(missed)
-                stays = restarted[own] & _undersampled(missed)
-                ratio = ratio.masked_fill(restarted[own], torch.inf).masked_fill(stays, -torch.inf)
+                ratio = ratio - _preference(here - log_soft(flow, s) - log_z)
             ratio = torch.where(asked.finite & ~ratio.isnan(), ratio, -torch.inf)
             accepted = parallel.gather(ratio, n) > torch.rand(n, device=s.device).log()
             self._settle(chosen[accepted], self._gathered(asked, n, accepted))
-            self.restarts.count(chosen, restarted & accepted)
-            # A restart has no probability of acceptance to weigh it with
-            share = ratio.clamp(max=0).exp().masked_fill(restarted[own], 0.0) / n
+            share = ratio.clamp(max=0).exp() / n
         pull = _pull(flow.stiff, y, score, asked.log_target_slope(beta), share)
         return Move(pull, accepted)
 
@@ -274,7 +232,7 @@ class Walkers:
             fresh: Fresh samples.
             beta: Inverse temperature in mol/kJ.
             n: How many, at most the number of walkers and of fresh samples.
-            log_z: See `move`; with None none is cloned, and the log-weight of each is told.
+            log_z: See `move`.
         """
         n = min(n, self.n, len(fresh.y))
         own = parallel.share(n)
@@ -290,16 +248,10 @@ class Walkers:
             if log_z is not None:
                 ratio = ratio + _preference(offered - log_z) - _preference(here - log_z)
             ratio = torch.where(torch.isfinite(offered), ratio, -torch.inf)
-            young = self.restarts.burn_in[chosen] > 0
-            ratio = torch.where(young, -torch.inf, ratio)
             # A walker that the generator cannot have drawn lets nothing pass
             accepted = torch.where(ratio.isnan(), -torch.inf, ratio) > torch.rand_like(ratio).log()
             taken = fresh.y[:n], fresh.energy[:n], fresh.log_det[:n]
             self._settle(chosen[accepted], tuple(tensor[accepted] for tensor in taken))
-            if log_z is not None:
-                undersampled = _undersampled(here - log_z)
-                self._clone(chosen, undersampled, ~accepted)
-                here = torch.where(young & ~undersampled, -torch.inf, here)
         return Meeting(y, here)
 
     def remember(self, flow: TwoBlockFlow, heat: float) -> None:
@@ -311,7 +263,6 @@ class Walkers:
         """
         self.n_meetings += 1
         self.hottest = max(self.hottest, heat)
-        self.restarts.offer(self.y[:, flow.stiff.space.soft_index], heat)
         hot = heat > 1 and heat >= min(HOT, self.hottest**COOLED)
         if not hot or self.n_meetings % REMEMBER_EVERY:
             return
@@ -326,8 +277,7 @@ class Walkers:
             return {}
         # Copies: walkers move in place
         tensors = {name: getattr(self, name).clone() for name in _TENSORS}
-        counts = {"n_meetings": self.n_meetings, "hottest": self.hottest}
-        return tensors | counts | {"restarts": self.restarts.state_dict()}
+        return tensors | {"n_meetings": self.n_meetings, "hottest": self.hottest}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Go on from `content`."""
@@ -335,29 +285,8 @@ class Walkers:
         self.n_meetings = 0
         # What an earlier version began renews as it did
         self.hottest = HOT ** (1 / COOLED) if content else 1.0
-        content = dict(content)
-        restarts = content.pop("restarts", None)
         for name, value in content.items():
             setattr(self, name, value.clone() if isinstance(value, Tensor) else value)
-        if restarts is not None:
-            self.restarts.load_state_dict(restarts)
-        elif content:
-            self.restarts.start(len(self.y), self.remembered)
-
-    def _clone(self, chosen: Tensor, undersampled: Tensor, unmoved: Tensor) -> None:
-        """Clone some undersampled ones of the walkers chosen in place of some that are not."""
-        if not self.clones:
-            return
-        # As many random numbers whatever there is: rounding must not shift those that follow
-        u = torch.rand(len(chosen), device=chosen.device)
-        order = torch.randperm(len(chosen), device=chosen.device)
-        if undersampled.double().mean() >= ENOUGH:
-            return
-        source = chosen[undersampled & unmoved & (u < self.clones)]
-        grown = self.restarts.burn_in[chosen] == 0
-        place = chosen[order][(~undersampled & unmoved & grown)[order]][: len(source)]
-        source = source[: len(place)]
-        self._settle(place, (self.y[source], self.energy[source], self.log_det[source]))
 
     def _settle(self, index: Tensor, taken: tuple[Tensor, ...]) -> None:
         self.y[index], self.energy[index], self.log_det[index] = taken
@@ -420,11 +349,6 @@ _TENSORS = ("y", "energy", "log_det", "remembered")
 def _preference(log_weights: Tensor) -> Tensor:
     """Log of how much walkers prefer a place of these log-weights to a fair share."""
     return log_weights.nan_to_num(0.0).clamp(min=0.0, max=math.log(MOST_MISSED))
-
-
-def _undersampled(log_weights: Tensor) -> Tensor:
-    """Whether density is missing by more than walkers prefer, and is no hole, ``(n,)`` bool."""
-    return (log_weights > math.log(MOST_MISSED)) & (log_weights < HOLE)
 
 
 def log_soft(flow: TwoBlockFlow, s: Tensor) -> Tensor:

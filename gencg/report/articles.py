@@ -31,8 +31,6 @@ ARTICLES = {
     "https://arxiv.org/abs/1602.02311",
     "chains": "M. Gabrié, G. M. Rotskoff, E. Vanden-Eijnden, Adaptive Monte Carlo augmented with "
     "normalizing flows (2022). https://doi.org/10.1073/pnas.2109420119",
-    "anew": "D. D. Frantz, D. L. Freeman, J. D. Doll, Reducing quasi-ergodic behavior in Monte "
-    "Carlo simulations by J-walking (1990). https://doi.org/10.1063/1.458863",
     "muon": "J. Liu et al., Muon is scalable for LLM training (2025). "
     "https://arxiv.org/abs/2502.16982",
     "pareto": "A. Vehtari et al., Pareto smoothed importance sampling (2024). "

@@ -158,9 +158,6 @@ def _training(
         return
     if summary.get("variance"):
         estimator = estimator.replace("with likelihoods", "with likelihoods and log-densities")
-    if summary.get("restarts"):
-        chains = "of walkers [chains], some begun anew at coordinates of hotter stages [anew],"
-        estimator = estimator.replace("of Markov chains [chains]", chains)
     stiff = summary.get("stiff_order")
     if stiff not in (None, ORDER):
         estimator = estimator.replace("[renyi],", f"[renyi], {stiff:g} for the stiff coordinates,")

@@ -76,7 +76,6 @@ def summarise(
         "n_soft": int(result.system.coordinates.soft.sum()),
         "n_contacts": _n_contacts(result.model),
         "variance": result.state.settings.get("variance", 0.0),
-        "restarts": result.state.settings.get("restarts", 0.0),
         "stiff_order": result.state.settings.get("stiff_order"),
         "autoregressive": choices_of(result.model.state_dict())["autoregressive"],
         "seed": config.seed,

@@ -1,8 +1,7 @@
-"""Walkers that neither restart nor are cloned leave the Boltzmann density as it is.
+"""Walkers leave the Boltzmann density as it is, whatever completes their moves.
 
-Statistical tests state their standard error and rate of failure, 1 in 1e5 for 4.5 standard errors
-where nothing is said; their seed is fixed. Cannot detect: a state so far that no move of a few
-coordinates reaches it.
+Statistical tests state their standard error and rate of failure; their seed is fixed. Cannot
+detect: a state so far that no move of a few coordinates reaches it.
 """
 
 import math
@@ -79,7 +78,7 @@ def _model(
 
 
 def _started(model: CoarseGrainedModel, target: BoltzmannTarget, n: int) -> Walkers:
-    walkers = Walkers(n, restarts=0.0, clones=0.0)
+    walkers = Walkers(n)
     fresh = ReverseKL(target, n_samples=4 * n, drop_worst=0.0).evaluate(model, BETA)
     walkers.start(fresh, two_blocks(model))
     return walkers
@@ -543,8 +542,6 @@ def test_memory_keeps_the_latest_and_goes_on_from_its_state() -> None:
         ({"moves": 1.0}, r"`moves` must lie in \[0, 1\), got 1.0"),
         ({"n_samples": 8, "moves": 0.9}, "`n_samples` must leave two fresh samples, got 8"),
         ({"nudges": 1.5}, r"`nudges` must lie in \[0, 1\], got 1.5"),
-        ({"restarts": 1.0}, r"`restarts` must lie in \[0, 1\), got 1.0"),
-        ({"clones": 1.5}, r"`clones` must lie in \[0, 1\], got 1.5"),
         ({"weight": -1.0}, "`weight` must not be negative or infinite, got -1.0"),
         ({"variance": -1.0}, "`variance` must not be negative or infinite, got -1.0"),
         ({"n_walkers": 3}, "`n_walkers` must be at least 128, got 3"),
