@@ -26,8 +26,6 @@ BEYOND = 1.5
 """Deviation of a log-density from which on it counts linearly in place of squared."""
 MOST_PULLED = 5.0
 """A walker pulls by p/q - 1, with p/q cut here."""
-
-
 AS_BEGUN = "as_begun"
 """Among the settings of a training: the names of those that its version had not yet."""
 _LATER = {"variance", "nudges", "stiff_order"}
