@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gencg.tempering import NoTempering as NoTempering
     from gencg.fit import FitResult as FitResult
     from gencg.fit import fit as fit
+    from gencg.mixing import mix as mix
     from gencg import pretrained as pretrained
     from gencg.ensemble import Ensemble as Ensemble
     from gencg.ensemble import draw as draw
@@ -64,6 +65,7 @@ _HOMES = {
     "NoTempering": "tempering",
     "FitResult": "fit",
     "fit": "fit",
+    "mix": "mixing",
     "pretrained": "pretrained",
     "Ensemble": "ensemble",
     "draw": "ensemble",

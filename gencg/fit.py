@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from gencg.ensemble import decode
 from gencg.models.build import build_model, choices_of
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.continuous import solvers_of
+from gencg.models.mixture import leading
 from gencg.objectives.base import Objective
 from gencg.objectives.build import build_objective
 from gencg.objectives.covering_kl import CoveringKL
@@ -108,6 +109,12 @@ class FitResult:
                 ("time", f"{self.seconds:,.0f} s"),
             ]
         return html.card(f"Fit of {self.system.name}", rows, verdicts=self.verdicts)
+
+    @property
+    def leading(self) -> "FitResult":
+        """Of a mixture its first member, which has one soft and one stiff block; else itself."""
+        first = leading(self.model)
+        return self if first is self.model else replace(self, model=first)
 
     @property
     def steps(self) -> int:

@@ -301,6 +301,63 @@ def test_a_generator_is_trained_further(well: Path, gencg) -> None:
     assert found["stages"]["training"] == pytest.approx(found["costs"]["step"] * found["n_steps"])
 
 
+def test_a_run_mixes_several_generators(well: Path, gencg) -> None:
+    shutil.copytree(well, "a")
+    for out, seed in (("b", "3"), ("c", "4")):
+        words = ["double-well", *FURTHER, "--generator", "a", "--further-calls", "1e3"]
+        assert gencg("fit", *words, "--seed", seed, "--out", out)[0] == 0
+    words = ["double-well", *BUDGET[2:-1], "--energy-calls", "8000", "--generator", "a"]
+    words += ["--generator", "b", "--generator", "c"]
+    code, out, err = gencg("run", *words, "--out", "mixed")
+    assert code == 0, err
+    summary = json.loads(Path("mixed/summary.json").read_text())
+    a, b, c = (load_checkpoint(f"{name}/checkpoint.pt") for name in "abc")
+    # The training that two of them began from counts once
+    spent = a["energy_calls"] + b["energy_calls"] + c["energy_calls"]
+    assert summary["generator"]["energy_calls"] == spent
+    assert f"mixture of the generators of a, b, c, whose training took {spent:,}" in out
+    assert [origin["source"] for origin in summary["generator"]["members"]] == ["a", "b", "c"]
+    assert summary["n_members"] == 3
+    assert (
+        "The generator is a mixture of 3 that were trained apart"
+        in Path("mixed/report.html").read_text()
+    )
+    mixed = load_checkpoint("mixed/checkpoint.pt")
+    for k, one in enumerate((a, b, c)):
+        for name, value in one["average"].items():
+            own = name.replace("decoder.", f"decoder.members.{k}.", 1)
+            if name.startswith("decoder."):
+                assert torch.equal(mixed["average"][own], value)
+    # Soft blocks of hotter stages and collective variables are those of the first
+    assert [beta for beta, _ in mixed["snapshots"]] == [beta for beta, _ in a["snapshots"]]
+    assert summary["joint_ess"] > 0
+    assert gencg("sample", "mixed", "-n", "10")[0] == 0
+    assert gencg("run", *words, "--out", "mixed")[2].count("is finished already") == 1
+    code, _, err = gencg("run", *words[:-2], "--out", "mixed")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "generator is a b c there and a b here" in err
+    # Taken over once more it is still one mixture, and nothing is counted twice
+    again = ["double-well", *FURTHER, "--generator", "mixed", "--generator", "b", "--out", "again"]
+    assert gencg("fit", *again)[0] == 0
+    origin = json.loads(Path("again/origin.json").read_text())
+    assert origin["energy_calls"] == spent + mixed["energy_calls"]
+    assert "decoder.members.3.flow.soft.centre" in load_checkpoint("again/checkpoint.pt")["average"]
+
+    for more, words_of_error in (
+        (["--generator", "a"], "`generator` must name each once, got a b a; leave one out"),
+        (["--further-calls", "1e3"], "`further_calls` are for one generator, got 2; train each"),
+    ):
+        words = ["double-well", *FURTHER, "--generator", "a", "--generator", "b", *more]
+        code, _, err = gencg("fit", *words, "--out", "wrong")
+        assert (code, err.count("\n")) == (2, 1)
+        assert words_of_error in err
+    words = ["double-well", *FURTHER, "--generator", "mixed", "--further-calls", "1e3"]
+    code, _, err = gencg("fit", *words, "--out", "wrong")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "`generator` mixed is a mixture of 3, which is not trained further" in err
+    assert not Path("wrong").exists()
+
+
 def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch, gencg) -> None:
     monkeypatch.chdir(tmp_path)
     system = systems.alanine_tetrapeptide()

@@ -46,6 +46,7 @@ ORDER = [
     "guard",
     "training",
     "fit",
+    "mixing",
     "pretrained",
     "discover",
     "analysis",

@@ -57,6 +57,7 @@ def probe_modes(result: FitResult, n_calls: int, *, seed: int = 0) -> tuple[Prob
     Returns:
         The probes; none for a decoder without a soft block.
     """
+    result = result.leading
     model = result.model
     if not isinstance(model.decoder, TwoBlockDecoder) or model.n_cvs:
         return ()

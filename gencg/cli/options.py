@@ -72,8 +72,10 @@ TRAINING = (
     click.option("--start-temperature", type=float, metavar="K", help="Where tempering begins."),
     click.option(
         "--generator",
+        multiple=True,
         metavar="shipped|RUN",
-        help="Take a trained one: that of TARGET in gencg, or of another run.  [train one]",
+        help="Take a trained one: that of TARGET in gencg, or of another run; given several "
+        "times, their mixture.  [train one]",
     ),
     click.option(
         "--further-calls",

@@ -27,7 +27,7 @@ def differences(
     for item in fields(mine):
         here, there = getattr(mine, item.name), getattr(theirs, item.name)
         if item.name == "generator" and None not in (here, there):
-            here, there = str(Path(here)), str(Path(there))
+            here, there = (tuple(str(Path(name)) for name in names) for names in (here, there))
         if item.name in compared:
             continue
         if here != there and not item.metadata.get("benign"):

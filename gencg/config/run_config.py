@@ -83,7 +83,7 @@ class RunConfig:
         tempering: "geometric", "ess", "kl" or "none".
         start_temperature: Temperature in K at which tempering begins.
         generator: Where a trained generator is taken from in place of training one: "shipped" for
-            that which comes with gencg, or the folder of a run.
+            that which comes with gencg, or the folder of a run; of several, their mixture.
         further_calls: Energy evaluations for training a generator that is taken over further;
             None or 0 for none.
         anneal_from: Temperature in K at which that training begins, to cool down as one from the
@@ -113,7 +113,7 @@ class RunConfig:
     learning_rate: float = 3e-3
     tempering: str = "geometric"
     start_temperature: float | None = None
-    generator: str | None = None
+    generator: tuple[str, ...] | None = None
     further_calls: int | None = None
     anneal_from: float | None = None
     decoder: str = "spline"
@@ -135,8 +135,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.target or not isinstance(self.target, str):
             raise ValueError(f"`target` must name a system or a file, got {self.target!r}")
-        for name in ("forcefield", "formats", "defines"):
+        for name in ("forcefield", "formats", "defines", "generator"):
             value = getattr(self, name)
+            if name == "generator" and value is None:
+                continue
             words = (value,) if isinstance(value, str) else value
             if not (isinstance(words, list | tuple) and all(isinstance(w, str) for w in words)):
                 raise ValueError(f"`{name}` must be a list of names, got {value!r}")
@@ -240,8 +242,20 @@ class RunConfig:
             )
 
     def _check_without_training(self) -> None:
-        if not (self.generator and isinstance(self.generator, str)):
-            raise ValueError(f"`generator` must be shipped or a run folder, got {self.generator!r}")
+        assert self.generator is not None
+        if not self.generator or not all(self.generator):
+            raise ValueError(
+                f"`generator` must be shipped or a run folder, got {list(self.generator)}"
+            )
+        if len(set(self.generator)) < len(self.generator):
+            raise ValueError(
+                f"`generator` must name each once, got {' '.join(self.generator)}; leave one out"
+            )
+        if len(self.generator) > 1 and self.further_calls:
+            raise ValueError(
+                "`further_calls` are for one generator, got "
+                f"{len(self.generator)}; train each of them further in a run of its own"
+            )
         if self.decoder != "spline":
             raise ValueError(
                 f"`generator` goes with the spline decoder, got {self.decoder}; leave one out"

@@ -22,7 +22,7 @@ MAX_GROUPS = 6
 def covering_model(result: FitResult, *, share: float = 0.5) -> CoveringModel:
     """The generator mixed with the soft blocks it had at hotter stages; see `CoveringModel`."""
     snapshots = result.snapshots
-    return CoveringModel(result.model, snapshots, share=share if snapshots else 1.0)
+    return CoveringModel(result.leading.model, snapshots, share=share if snapshots else 1.0)
 
 
 def covering_samples(

@@ -65,6 +65,7 @@ def fit_joint(
         stop: As in `fit`.
         announce: Called with a line of text where a stage begins.
     """
+    result = result.leading
     fitted = None if checkpoint is None else Path(checkpoint).with_name(REFIT)
     there = checkpoint is not None and Path(checkpoint).exists()
     if checkpoint is not None and there:

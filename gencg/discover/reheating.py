@@ -63,6 +63,7 @@ def reheat(
     Raises:
         TimeIsUp: If `stop` said so; without `folder` all begins again.
     """
+    result = result.leading
     decoder = result.model.decoder
     each = int(energy_calls) // len(SNAPSHOTS)
     nothing = Reheated([], 0, 0)

@@ -10,11 +10,14 @@ from gencg.models.collective import FlowPrior
 from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.decoders import GaussianDecoder, SplineDecoder
 from gencg.models.encoders import GaussianEncoder, SoftEncoder
+from gencg.models.mixture import MixtureDecoder
 from gencg.models.priors import GaussianPrior
 from gencg.models.unimodal import UnimodalFlowDecoder
 
 SOFT = "decoder.flow.soft."
 """Names of the parameters of a soft block begin with this."""
+MEMBERS = "decoder.members."
+"""Names of the parameters of the members of a mixture begin with this."""
 CONTACTS = "decoder.flow.stiff.contacts."
 """Names of the parameters of contacts begin with this."""
 
@@ -64,6 +67,30 @@ def choices_of(parameters: Mapping[str, Tensor]) -> dict[str, bool]:
         "contacts": sees_contacts(parameters),
         "autoregressive": f"{SOFT}chain.layers.0.order" in parameters,
     }
+
+
+def model_of(coordinates: CoordinateMap, parameters: Mapping[str, Tensor]) -> CoarseGrainedModel:
+    """The recommended model, or the mixture of such, that these parameters are of.
+
+    It is built as they were, and does not hold them yet.
+
+    Args:
+        coordinates: Coordinates of the molecule or toy.
+        parameters: By name.
+    """
+    n = len({name.split(".")[2] for name in parameters if name.startswith(MEMBERS)})
+    if n == 0:
+        return build_model(coordinates, **choices_of(parameters))
+    members = []
+    for k in range(n):
+        prefix = f"{MEMBERS}{k}."
+        own = {
+            f"decoder.{name.removeprefix(prefix)}": value
+            for name, value in parameters.items()
+            if name.startswith(prefix)
+        }
+        members.append(build_model(coordinates, **choices_of(own)).decoder)
+    return CoarseGrainedModel(MixtureDecoder(members))  # type: ignore[arg-type]
 
 
 def with_contacts(model: CoarseGrainedModel, coordinates: CoordinateMap) -> CoarseGrainedModel:

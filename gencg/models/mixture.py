@@ -1,14 +1,92 @@
-"""A covering generator: cold stiff coordinates around soft coordinates from several flows."""
+"""Mixtures of generators: of several that were trained, and of one with its hotter soft blocks."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
+from gencg.distributions.mixture import FlowMixture
+from gencg.distributions.torus import TorusNormal
+from gencg.models.base import ConditionalDistribution
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import TwoBlockDecoder
 from gencg.models.two_block import SoftBlock, log_normal
+
+
+class MixtureDecoder(ConditionalDistribution):
+    r"""Several decoders, each with its share of the samples.
+
+    .. math:: q(y|z) = \sum_k a_k\, q_k(y|z), \qquad \sum_k a_k = 1
+
+    Where one of them has too little density, another may have more, and errors of any kind that
+    they do not share are averaged: the forward effective sample size
+    :math:`1 / E_p[p/q]` is, since 1/q is convex, no less than the harmonic mean of theirs by these
+    shares. Each sample costs one energy call as before, and its density the inverses of all.
+
+    Args:
+        members: Decoders in two blocks of the same coordinates.
+        shares: Share of each, in any unit; equal by default.
+
+    Raises:
+        ValueError: If there are less than two members, they are of other coordinates, or shares
+            are not positive and finite or of another number.
+
+    References:
+        | Optimally combining sampling techniques (Veach, Guibas, 1995): the balance heuristic
+    """
+
+    log_shares: Tensor
+
+    def __init__(
+        self, members: Sequence[TwoBlockDecoder], *, shares: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        if len(members) < 2:
+            raise ValueError(f"`members` must be two or more, got {len(members)}")
+        sizes = {(m.flow.n_angles, m.flow.n_normal) for m in members}
+        if len(sizes) > 1:
+            raise ValueError(
+                "`members` must have the same numbers of angles and other coordinates, got "
+                f"{', '.join(map(str, sorted(sizes)))}"
+            )
+        shares = [1.0] * len(members) if shares is None else list(shares)
+        if len(shares) != len(members) or not all(0 < a < math.inf for a in shares):
+            raise ValueError(
+                f"`shares` must be {len(members)} positive finite numbers, one for each member, "
+                f"got {shares}"
+            )
+        self.members = nn.ModuleList(members)
+        total = sum(shares)
+        self.register_buffer("log_shares", torch.tensor([math.log(a / total) for a in shares]))
+
+    def forward(self, context: Tensor) -> TorchDistribution:
+        flows = [m.flow for m in self.members if isinstance(m, TwoBlockDecoder)]
+        base = TorusNormal(flows[0].n_angles, flows[0].n_normal, like=context)
+        return FlowMixture(base, flows, self.log_shares, context)
+
+
+def members_of(model: CoarseGrainedModel) -> list[TwoBlockDecoder]:
+    """The decoders that a model draws from: those of a mixture, or its own if it has two blocks."""
+    decoder = model.decoder
+    if isinstance(decoder, MixtureDecoder):
+        return [member for member in decoder.members if isinstance(member, TwoBlockDecoder)]
+    return [decoder] if isinstance(decoder, TwoBlockDecoder) else []
+
+
+def leading(model: CoarseGrainedModel) -> CoarseGrainedModel:
+    """The first member of a mixture as a model of its own; any other model is given back itself.
+
+    For what needs one soft and one stiff block. The parameters are shared.
+    """
+    if not isinstance(model.decoder, MixtureDecoder):
+        return model
+    first = CoarseGrainedModel(members_of(model)[0])
+    first.to(model.rows(0))
+    first.train(model.training)
+    return first
 
 
 class CoveringModel(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor
 from gencg import systems
 from gencg.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gencg.fit import FitResult, as_result
-from gencg.models.build import build_model, choices_of
+from gencg.models.build import model_of
 from gencg.target import BoltzmannTarget
 
 FOLDER = Path(__file__).parent
@@ -58,7 +58,7 @@ def load(name: str) -> FitResult:
             f"{content['about']['command']}"
         )
     parameters = {key: _unpacked(*value) for key, value in content["model"].items()}
-    model = build_model(system.coordinates, **choices_of(parameters))
+    model = model_of(system.coordinates, parameters)
     model.load_state_dict(parameters)
     target = BoltzmannTarget(system.energy, system.coordinates, content["temperature"])
     return as_result(system, model, target=target, seed=content["about"]["seed"])

@@ -21,6 +21,8 @@ ARTICLES = {
     "https://arxiv.org/abs/2002.02428",
     "affine": "L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using real NVP (2017). "
     "https://arxiv.org/abs/1605.08803",
+    "mixture": "E. Veach, L. J. Guibas, Optimally combining sampling techniques for Monte Carlo "
+    "rendering (1995). https://doi.org/10.1145/218380.218498",
     "matching": "Y. Lipman et al., Flow matching for generative modeling (2023). "
     "https://arxiv.org/abs/2210.02747",
     "forces": "V. De Bortoli et al., Target score matching (2024). "

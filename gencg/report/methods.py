@@ -115,7 +115,13 @@ def _target(
             yield "Equivalent orientations of rotors are folded onto one."
         yield "The handedness of atoms and double bonds is kept."
     generator = _generator(system, str(settings.get("decoder")), summary)
-    if generator is not None:
+    n_members = summary.get("n_members") or 1
+    if generator is not None and n_members > 1:
+        yield (
+            f"The generator is a mixture of {n_members} that were trained apart [mixture], each of "
+            f"them {generator}."
+        )
+    elif generator is not None:
         yield f"The generator is {generator}."
 
 

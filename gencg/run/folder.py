@@ -377,13 +377,11 @@ def _check_links(path: Path) -> None:
 
 def _check_source(path: Path, config: RunConfig) -> None:
     """Refuse to write over the run whose generator is to be taken over."""
-    if config.generator in (None, SHIPPED):
-        return
-    if Path(config.generator).resolve().is_relative_to(path.resolve()):
-        raise ValueError(
-            f"`generator` {config.generator} is the run's own folder, or lies in it; choose "
-            "another --out"
-        )
+    for name in config.generator or ():
+        if name != SHIPPED and Path(name).resolve().is_relative_to(path.resolve()):
+            raise ValueError(
+                f"`generator` {name} is the run's own folder, or lies in it; choose another --out"
+            )
 
 
 def _is_foreign(file: Path) -> bool:

@@ -11,7 +11,9 @@ from gencg.checkpoint import load_checkpoint
 from gencg.config import SHIPPED, RunConfig
 from gencg.discover import REHEATING, reheat
 from gencg.fit import FitResult, as_result, fit
-from gencg.models.build import build_model, choices_of, sees_contacts, with_contacts
+from gencg.mixing import mix
+from gencg.models.build import model_of, sees_contacts, with_contacts
+from gencg.models.mixture import members_of
 from gencg.run.folder import RunFolder
 from gencg.run.record import write_json
 from gencg.systems.base import System
@@ -58,7 +60,7 @@ def take_over(
     if folder.checkpoint.exists():
         with torch.random.fork_rng():
             parameters = load_checkpoint(folder.checkpoint)["average"]
-            model = build_model(system.coordinates, **choices_of(parameters))
+            model = model_of(system.coordinates, parameters)
         return as_result(
             system, model, target=target, seed=config.seed, checkpoint=folder.checkpoint
         )
@@ -162,7 +164,7 @@ def forget_trainings(folder: RunFolder) -> None:
 def find_generator(
     config: RunConfig, system: System, *, trained: Trained
 ) -> tuple[FitResult, dict[str, Any]]:
-    """The generator that settings name, and where it comes from as plain values.
+    """The generator that settings name, of several their mixture, and where it comes from.
 
     Args:
         config: Resolved settings.
@@ -170,21 +172,49 @@ def find_generator(
         trained: Gives the generator of another run.
 
     Returns:
-        The generator, and its ``source``, ``energy_calls``, ``gradient_calls`` (where known),
-        ``ess``, ``seed`` and ``command``.
+        The generator, and as plain values its ``source``, ``energy_calls``, ``gradient_calls``
+        (where known), ``ess``, ``seed``, ``command``, and ``trainings``: the energy and gradient
+        calls of each training by the run that made it. A training that several began from counts
+        once. Of a mixture there are no ESS and no seed, but ``members`` with theirs.
 
     Raises:
         ValueError: If there is none, or it is of other coordinates, another force field or
             temperature.
     """
     assert config.generator is not None
-    if config.generator == SHIPPED:
+    found = [_find(name, config, system, trained) for name in config.generator]
+    if len(found) == 1:
+        return found[0]
+    results, origins = zip(*found, strict=True)
+    trainings = {name: calls for origin in origins for name, calls in origin["trainings"].items()}
+    commands = dict.fromkeys(origin["command"] for origin in origins if origin["command"])
+    return mix(results), {
+        "source": ", ".join(origin["source"] for origin in origins),
+        "command": "; ".join(commands) or None,
+        "seed": None,
+        "energy_calls": sum(energy for energy, _ in trainings.values()),
+        "gradient_calls": sum(gradient or 0 for _, gradient in trainings.values()),
+        "ess": None,
+        "trainings": trainings,
+        "members": [
+            {key: origin[key] for key in ("source", "energy_calls", "ess", "seed", "command")}
+            for origin in origins
+        ],
+    }
+
+
+def _find(
+    name: str, config: RunConfig, system: System, trained: Trained
+) -> tuple[FitResult, dict[str, Any]]:
+    """One generator by its name, and where it comes from."""
+    if name == SHIPPED:
         check_shipped(config)
         result = pretrained.load(config.target)
         origin = {"gradient_calls": None, **pretrained.about(config.target)}
         origin["source"] = f"{config.target} as shipped"
+        origin["trainings"] = {origin["source"]: (origin["energy_calls"], None)}
     else:
-        folder = RunFolder.open(config.generator)
+        folder = RunFolder.open(name)
         if folder.config.decoder != "spline":
             raise ValueError(
                 f"`generator` must be a run with the spline decoder, and {folder.path} has "
@@ -198,15 +228,32 @@ def find_generator(
         summary = folder.before_cvs or folder.summary or {}
         before = folder.origin or {}
         origin = {
-            "source": str(config.generator),
+            "source": name,
             "command": _commands(before.get("command"), (folder.versions or {}).get("command")),
             "seed": folder.config.seed,
             "energy_calls": result.energy_calls + before.get("energy_calls", 0),
             "gradient_calls": result.gradient_calls + (before.get("gradient_calls") or 0),
             "ess": summary.get("ess"),
+            "trainings": _trainings_before(before)
+            | {str(folder.path.resolve()): (result.energy_calls, result.gradient_calls)},
         }
-    check_same(config, system, result)
+    check_same(name, config, system, result)
+    n_members = len(members_of(result.model))
+    if config.further_calls and n_members > 1:
+        raise ValueError(
+            f"`generator` {name} is a mixture of {n_members}, which is not trained further; train "
+            "its members"
+        )
     return result, origin
+
+
+def _trainings_before(origin: dict[str, Any]) -> dict[str, tuple[int, int | None]]:
+    """Calls of what a run began from, by name; runs of earlier versions tell one sum."""
+    if "trainings" in origin:
+        return {name: tuple(calls) for name, calls in origin["trainings"].items()}
+    if "energy_calls" not in origin:
+        return {}
+    return {origin["source"]: (origin["energy_calls"], origin.get("gradient_calls"))}
 
 
 def _commands(earlier: str | None, own: str | None) -> str | None:
@@ -236,13 +283,13 @@ def check_shipped(config: RunConfig) -> None:
         )
 
 
-def check_same(config: RunConfig, system: System, result: FitResult) -> None:
+def check_same(name: str, config: RunConfig, system: System, result: FitResult) -> None:
     """Refuse a generator of something else than a run samples.
 
     Raises:
         ValueError: If coordinates, temperature or energies differ.
     """
-    name, theirs = config.generator, result.system
+    theirs = result.system
     if theirs.coordinates.names != system.coordinates.names:
         raise ValueError(
             f"`generator` {name} is of {theirs.name}, whose coordinates are not those of "

@@ -24,6 +24,7 @@ from gencg.fit import FitResult
 from gencg.models.build import choices_of
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.decoders import TwoBlockDecoder
+from gencg.models.mixture import leading, members_of
 from gencg.run.collective import Discovery
 from gencg.systems.base import System
 
@@ -77,7 +78,8 @@ def summarise(
         "n_contacts": _n_contacts(result.model),
         "variance": result.state.settings.get("variance", 0.0),
         "stiff_order": result.state.settings.get("stiff_order"),
-        "autoregressive": choices_of(result.model.state_dict())["autoregressive"],
+        "autoregressive": choices_of(leading(result.model).state_dict())["autoregressive"],
+        "n_members": len(members_of(result.model)),
         "seed": config.seed,
         "bound_gap": None,
         "populations": populations,
@@ -90,6 +92,7 @@ def summarise(
 
 def _n_contacts(model: CoarseGrainedModel) -> int:
     """How many distances the stiff block sees."""
+    model = leading(model)
     if not isinstance(model.decoder, TwoBlockDecoder):
         return 0
     contacts = model.decoder.flow.stiff.contacts

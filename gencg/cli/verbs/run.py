@@ -96,9 +96,10 @@ def _in_words(summary: dict[str, Any], folder: Path) -> str:
         f"{summary['energy_calls']:,} energy calls, {summary['wall_seconds']:.0f} s"
     ]
     if origin := summary.get("generator"):
+        several = len(origin.get("members", ())) > 1
         lines.append(
-            f"  generator of {origin['source']}, whose training took "
-            f"{origin['energy_calls']:,} energy calls more"
+            f"  {'mixture of the generators' if several else 'generator'} of {origin['source']}, "
+            f"whose training took {origin['energy_calls']:,} energy calls more"
         )
     n_valid = summary["n_samples"] - summary["n_invalid"]
     n_effective = summary["ess"] * summary["n_samples"]

@@ -1,0 +1,67 @@
+"""Mixtures of flows, with exact densities."""
+
+from collections.abc import Sequence
+
+import torch
+from normflows.flows import Flow
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor
+
+
+class FlowMixture(TorchDistribution):  # type: ignore[misc]
+    r"""Mixture of what several flows make of one base.
+
+    .. math:: q(y|c) = \sum_k a_k\, b\big(f_k^{-1}(y; c)\big)
+              \left|\det \partial f_k^{-1} / \partial y\right|
+
+    Each row is drawn from one flow, chosen by chance. With the shares held fixed a sample is as
+    good a function of the parameters as one of a single flow.
+
+    Args:
+        base: Distribution of :math:`\epsilon`, batch shape ``(n,)``, event shape ``(dim,)``.
+        flows: Invertible maps with ``forward(eps, context)`` and ``inverse(y, context)``.
+        log_shares: :math:`\log a_k`, one for each flow.
+        context: One row per sample, ``(n, n_context)``.
+    """
+
+    arg_constraints: dict[str, object] = {}  # noqa: RUF012
+    support = torch.distributions.constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        base: TorchDistribution,
+        flows: Sequence[Flow],
+        log_shares: Tensor,
+        context: Tensor,
+    ) -> None:
+        self.base, self.flows = base, list(flows)
+        self.log_shares, self.context = log_shares, context
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw one sample per row of the context, ``(n, dim)``."""
+        if tuple(sample_shape) != ():
+            raise ValueError(
+                "FlowMixture draws one sample per row of the batch; expand `base` and `context` "
+                f"instead of passing sample_shape={tuple(sample_shape)}"
+            )
+        eps = self.base.rsample()
+        edges = self.log_shares.double().exp().cumsum(0)[:-1]
+        # A row for each sample, so that several processes draw what one would
+        chosen = torch.bucketize(self.context.new_empty(len(eps)).uniform_().double(), edges)
+        rows = [(chosen == k).nonzero()[:, 0] for k in range(len(self.flows))]
+        drawn = [
+            flow(eps[own], self.context[own])[0]
+            for flow, own in zip(self.flows, rows, strict=True)
+            if len(own)
+        ]
+        return torch.cat(drawn)[torch.argsort(torch.cat(rows))] if drawn else eps
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """Exact log-density, ``(n,)``."""
+        terms = []
+        for log_share, flow in zip(self.log_shares, self.flows, strict=True):
+            eps, log_det = flow.inverse(y, self.context)
+            terms.append(log_share + self.base.log_prob(eps) + log_det)
+        return torch.logsumexp(torch.stack(terms), 0)
