@@ -441,5 +441,7 @@ def test_without_training_too_small_a_budget_is_refused() -> None:
     config = RunConfig("alanine-dipeptide", generator="shipped", energy_calls=int(found[1]))
     assert config.joint_calls >= 2 * config.batch_size
     assert config.covering_calls >= 500
-    with pytest.raises(ValueError, match=r"`generator` must be shipped or a run folder, got \[''\]"):
+    with pytest.raises(
+        ValueError, match=r"`generator` must be shipped or a run folder, got \[''\]"
+    ):
         RunConfig("alanine-dipeptide", generator="")

@@ -20,9 +20,11 @@ from gencg.checkpoint import load_checkpoint
 from gencg.distributions.solvers import FixedSteps
 from gencg.ensemble import draw
 from gencg.fit import fit
+from gencg.mixing import mix
 from gencg.models.coarse_grained import CoarseGrainedModel
 from gencg.models.continuous import FlowMatchingDecoder
 from gencg.models.decoders import SplineDecoder
+from gencg.models.mixture import members_of
 from gencg.systems import double_well
 from gencg.systems.base import System
 from gencg.tempering import ESSTempering
@@ -62,7 +64,10 @@ def small_matching():
 
 def numbers(result) -> dict:
     ensemble = draw(result.model, result.target, N_SAMPLES, seed=1)
+    mixed = mix([result, result], shares=[1, 2])
+    members_of(mixed.model)[1].flow.soft.centre.add_(0.3)
     return {
+        "mixed": draw(mixed.model, result.target, N_SAMPLES, seed=1).y,
         "matched": [p.detach() for p in small_matching().model.parameters()],
         "parameters": [p.detach() for p in result.model.parameters()],
         "loss": [info.loss for info in result.history],
@@ -123,7 +128,8 @@ def test_two_processes_give_the_parameters_and_samples_of_one(tmp_path) -> None:
     for name in ("parameters", "matched"):
         for a, b in zip(two[name], one[name], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(two["x"], one["x"], rtol=1e-8, atol=1e-10)
+    for name in ("x", "mixed"):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(two["log_weights"], one["log_weights"], rtol=1e-8, atol=1e-8)
     energies, gradients, drawn = one["calls"]
     # The second process asks for the energy of the reference structure as well

@@ -67,6 +67,37 @@ def test_a_file_gives_back_the_density_it_was_written_from(tmp_path, monkeypatch
             torch.testing.assert_close(other, value, check_dtype=False)
 
 
+@pytest.mark.parametrize("bits", pretrained.BITS[1:])
+def test_a_large_generator_is_written_with_fewer_bits(tmp_path, monkeypatch, bits: int) -> None:
+    result = untrained()
+    matrices = [p for p in result.model.state_dict().values() if p.ndim > 1 and min(p.shape) > 1]
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(pretrained, "BITS", (bits,))
+    pretrained.write(result, tmp_path / "double-well.pt", about=ABOUT)
+    again = pretrained.load("double-well").model.state_dict()
+    largest = 0.0
+    for key, value in result.model.state_dict().items():
+        if value.is_floating_point() and value.ndim > 1 and min(value.shape) > 1:
+            off = (again[key] - value).abs() / value.abs().amax(-1, keepdim=True)
+            largest = max(largest, float(off.max()))
+        else:
+            torch.testing.assert_close(again[key], value, check_dtype=False)
+    # Half of a step at most, and nearly so somewhere
+    assert 0.9 / (2**bits - 2) < largest < 1.001 / (2**bits - 2)
+    # A bit is a bit: the rest is names, and the largest of each row
+    n = sum(p.numel() for p in matrices)
+    rows = sum(p.numel() // p.shape[-1] for p in matrices)
+    size = (tmp_path / "double-well.pt").stat().st_size
+    monkeypatch.setattr(pretrained, "BITS", (16, bits))
+    monkeypatch.setattr(pretrained, "LARGEST_FILE", size)
+    pretrained.write(result, tmp_path / "again.pt", about=ABOUT)
+    assert (tmp_path / "again.pt").stat().st_size == size
+    monkeypatch.setattr(pretrained, "LARGEST_FILE", 5_000_000)
+    pretrained.write(result, tmp_path / "whole.pt", about=ABOUT)
+    saved = (tmp_path / "whole.pt").stat().st_size - size
+    assert saved == pytest.approx((16 - bits) * n / 8 - 4 * rows, abs=4000)
+
+
 def test_what_cannot_be_loaded_or_written_is_told(tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match=r"`name` must be one of alanine-.*, got 'benzene'"):
         pretrained.load("benzene")
@@ -92,7 +123,7 @@ def test_what_cannot_be_loaded_or_written_is_told(tmp_path, monkeypatch) -> None
 
 def test_each_matrix_of_a_stack_is_rounded_by_its_own_largest_entry() -> None:
     stack = torch.randn(3, 4, 5) * torch.tensor([1.0, 1e-3, 0.0])[:, None, None]
-    read = pretrained._unpacked(*pretrained._packed(stack))
+    read = pretrained._unpacked(*pretrained._packed(stack, 16))
     largest = stack.abs().amax((1, 2))
     assert ((read - stack).abs().amax((1, 2)) <= 0.51 * largest / (2**15 - 1)).all()
     for kept in (torch.randn(3, 4, 1), torch.randn(4), torch.arange(6).view(2, 3)):

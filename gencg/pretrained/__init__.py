@@ -2,14 +2,16 @@
 
 Each file holds the parameters of a model of `build_model`, of a ready-made system, and how it was
 made.
-Matrices are stored as 16-bit fractions of their largest entry, each of a stack of its own: half the
-size, and an exact density all the same, since it is that of the parameters as they are read.
+Matrices are stored as 16-bit fractions of their largest entry, each of a stack of its own, or where
+that is too much as fractions of fewer bits of the largest entry of their row: the density is exact
+all the same, since it is that of the parameters as they are read.
 """
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,8 @@ from gencg.target import BoltzmannTarget
 FOLDER = Path(__file__).parent
 LARGEST_FILE = 5_000_000
 """Bytes of a file at most."""
+BITS = (16, 12, 11, 10, 9, 8)
+"""Of an entry of a matrix: the first with which the file is small enough."""
 _STEPS = 2**15 - 1
 
 
@@ -80,19 +84,23 @@ def write(result: FitResult, path: str | Path, *, about: dict[str, Any]) -> None
         raise ValueError(f"`result` must have no collective variables, got {result.model.n_cvs}")
     if missing := {"command", "seed"} - about.keys():
         raise ValueError(f"`about` must hold command and seed, lacks {', '.join(sorted(missing))}")
-    content = {
-        "coordinates": list(result.system.coordinates.names),
-        "temperature": result.target.temperature,
-        "model": {key: _packed(value) for key, value in result.model.state_dict().items()},
-        "about": about,
-    }
-    with TemporaryDirectory() as folder:
-        trial = Path(folder) / "trial.pt"
-        save_checkpoint(trial, content)
-        size = trial.stat().st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"`result` must fit into {LARGEST_FILE:,} bytes, got {size:,}")
-    save_checkpoint(path, content)
+    parameters = result.model.state_dict()
+    for bits in BITS:
+        content = {
+            "coordinates": list(result.system.coordinates.names),
+            "temperature": result.target.temperature,
+            "model": {key: _packed(value, bits) for key, value in parameters.items()},
+            "about": about,
+        }
+        with TemporaryDirectory() as folder:
+            trial = Path(folder) / "trial.pt"
+            save_checkpoint(trial, content)
+            size = trial.stat().st_size
+        if size <= LARGEST_FILE:
+            return save_checkpoint(path, content)
+    raise ValueError(
+        f"`result` must fit into {LARGEST_FILE:,} bytes, got {size:,} at {BITS[-1]} bits an entry"
+    )
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -103,18 +111,42 @@ def _read(name: str) -> dict[str, Any]:
     return load_checkpoint(FOLDER / f"{name}.pt")
 
 
-def _packed(value: Tensor) -> tuple[Tensor, Tensor | float]:
-    """Matrices as 16-bit fractions and the largest entry of each; anything else, and zero."""
+def _packed(value: Tensor, bits: int) -> tuple[Any, ...]:
+    """Matrices as fractions of so many bits and their largest entries; anything else, and zero."""
     value = value.detach().cpu()
     is_matrix = value.is_floating_point() and value.ndim >= 2 and min(value.shape[-2:]) > 1
     if not is_matrix or not value.any():
         return value, 0.0
+    if bits < 16:
+        return _in_bits(value, bits)
     largest = value.double().abs().amax((-2, -1), keepdim=True)
     fractions = torch.round(value.double() / largest.clamp_min(1e-300) * _STEPS)
     return fractions.to(torch.int16), largest if value.ndim > 2 else float(largest)
 
 
-def _unpacked(value: Tensor, largest: Tensor | float) -> Tensor:
+def _unpacked(value: Tensor, largest: Tensor | float, *shape: int) -> Tensor:
+    if shape:
+        assert isinstance(largest, Tensor)
+        return _from_bits(value, largest, *shape)
     if value.dtype != torch.int16:
         return value
     return (value.double() * (largest / _STEPS)).float()
+
+
+def _in_bits(value: Tensor, bits: int) -> tuple[Any, ...]:
+    """Bits of all entries one after the other, the largest of each row, `bits` and the shape."""
+    steps = 2 ** (bits - 1) - 1
+    largest = value.double().abs().amax(-1, keepdim=True).float()
+    fractions = value.double() / largest.double().clamp_min(1e-300)
+    codes = torch.round(fractions * steps).numpy().astype(np.int64) + steps
+    each = (codes.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1
+    return torch.from_numpy(np.packbits(each.astype(np.uint8))), largest, bits, *value.shape
+
+
+def _from_bits(packed: Tensor, largest: Tensor, bits: int, *shape: int) -> Tensor:
+    n = int(np.prod(shape)) * bits
+    each = np.unpackbits(packed.numpy(), count=n).reshape(-1, bits).astype(np.int64)
+    codes = torch.from_numpy(each @ (1 << np.arange(bits - 1, -1, -1))).reshape(shape)
+    steps = 2 ** (bits - 1) - 1
+    value: Tensor = ((codes - steps).double() * (largest.double() / steps)).float()
+    return value
