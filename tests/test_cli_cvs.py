@@ -332,6 +332,11 @@ def test_a_run_mixes_several_generators(well: Path, gencg) -> None:
     assert [beta for beta, _ in mixed["snapshots"]] == [beta for beta, _ in a["snapshots"]]
     assert summary["joint_ess"] > 0
     assert gencg("sample", "mixed", "-n", "10")[0] == 0
+    code, out, err = gencg("check", "mixed")
+    assert code == 0, out + err
+    foretold = [json.loads(gencg("run", *some, "--dry-run", "--json")[1]) for some in
+                (words[:-4], words)]  # fmt: skip
+    assert foretold[1]["n_parameters"] == 3 * foretold[0]["n_parameters"]
     assert gencg("run", *words, "--out", "mixed")[2].count("is finished already") == 1
     code, _, err = gencg("run", *words[:-2], "--out", "mixed")
     assert (code, err.count("\n")) == (2, 1)

@@ -127,4 +127,4 @@ def test_each_matrix_of_a_stack_is_rounded_by_its_own_largest_entry() -> None:
     largest = stack.abs().amax((1, 2))
     assert ((read - stack).abs().amax((1, 2)) <= 0.51 * largest / (2**15 - 1)).all()
     for kept in (torch.randn(3, 4, 1), torch.randn(4), torch.arange(6).view(2, 3)):
-        assert torch.equal(pretrained._unpacked(*pretrained._packed(kept)), kept)
+        assert torch.equal(pretrained._unpacked(*pretrained._packed(kept, 16)), kept)

@@ -18,6 +18,7 @@ from gencg.config import RunConfig
 from gencg.discover.joint import refit_steps
 from gencg.discover.refit import refit_soft
 from gencg.fit import MATCHING, FitResult, fit
+from gencg.mixing import mix
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
 from gencg.run.execute import fit_options, sample
@@ -103,6 +104,9 @@ def measure(system: System, config: RunConfig) -> Forecast:
         energy_calls=n_steps * config.batch_size,
         reporters=[clock],
     )
+    if config.generator is not None and len(config.generator) > 1:
+        # What each of them costs
+        result = mix([result] * len(config.generator))
     step = clock.median(FIRST, n_steps)
     if matches(config):
         n_matching = int(MATCHING * n_steps)
@@ -190,6 +194,7 @@ def _chain_seconds(result: FitResult) -> float | None:
 
 def _joint_seconds(result: FitResult, config: RunConfig) -> tuple[float, float]:
     """The fit before the joint training, and a step of that, around any CVs."""
+    result = result.leading
     n_soft = int(result.system.coordinates.soft.sum())
     n_cvs = min(2, n_soft) if config.n_cvs == "auto" else int(config.n_cvs)
     index = result.system.coordinates.soft
