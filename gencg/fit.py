@@ -187,8 +187,8 @@ def fit(
             "path" or "plain" (`ReverseKL` with either gradient). A `FlowMatchingDecoder` that was
             not trained yet is matched first (`FlowMatching`), and takes for "covering" path
             gradients of its order alone. Any other model with collective
-            variables, or without soft coordinates apart from stiff ones, takes "path" for
-            "covering".
+            variables, or without soft coordinates apart from stiff ones, and a mixture takes "path"
+            for "covering".
         model: A model to train in place of the default one, such as that of another energy with
             the same coordinates, then with `NoTempering`. It is the one that moves: give a copy
             of one that is to stay as it is.

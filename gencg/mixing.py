@@ -1,6 +1,7 @@
 """Mixtures of generators that were trained apart."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 from gencg.fit import FitResult, as_result
@@ -27,15 +28,17 @@ def mix(results: Sequence[FitResult], *, shares: Sequence[float] | None = None) 
 
     Returns:
         A training of no steps, with the soft blocks and the ladder of the first, and the energy
-        calls of all. Trainings that began from one another count it each; see `gencg run` for
-        where they do not.
+        calls that the results tell of themselves. Those of what they began from, or of a
+        generator that comes with gencg, are not among them; ``gencg run`` tells these, too.
 
     Raises:
-        ValueError: If there are less than two, one is of something else or has no two blocks,
-            or `shares` are not positive and finite or of another number.
+        ValueError: If there are less than two, one is of another molecule or temperature or has
+            no two blocks, or `shares` are not positive and finite or of another number. Energies
+            are not compared: the target is that of the first.
 
     References:
-        | Optimally combining sampling techniques (Veach, Guibas, 1995)
+        | Optimally combining sampling techniques for Monte Carlo rendering (Veach, Guibas, 1995),
+          https://doi.org/10.1145/218380.218498
     """
     if len(results) < 2:
         raise ValueError(f"`results` must be two or more, got {len(results)}")
@@ -44,10 +47,12 @@ def mix(results: Sequence[FitResult], *, shares: Sequence[float] | None = None) 
         _check(result, first, k)
     if shares is None:
         shares = [float(len(members_of(result.model))) for result in results]
-    elif len(shares) != len(results):
+    elif len(shares) != len(results) or not all(0 < share < math.inf for share in shares):
         raise ValueError(
-            f"`shares` must be {len(results)} numbers, one for each result, got {len(shares)}"
+            f"`shares` must be {len(results)} positive finite numbers, one for each result, got "
+            f"{list(shares)}"
         )
+    shares = [share / max(shares) for share in shares]
     members: list[TwoBlockDecoder] = []
     parts: list[float] = []
     for result, share in zip(results, shares, strict=True):
@@ -75,8 +80,8 @@ def _check(result: FitResult, first: FitResult, k: int) -> None:
     """Refuse what cannot be mixed with the first."""
     if result.model.n_cvs or not members_of(result.model):
         raise ValueError(
-            f"`results` must have two blocks and no collective variables, number {k} has "
-            f"{type(result.model.decoder).__name__} and {result.model.n_cvs}"
+            f"`results` must have two blocks and no collective variables, number {k} has a "
+            f"{type(result.model.decoder).__name__} and {result.model.n_cvs} of these; leave it out"
         )
     theirs, ours = result.system.coordinates, first.system.coordinates
     if theirs.names != ours.names:

@@ -306,8 +306,8 @@ def test_a_run_mixes_several_generators(well: Path, gencg) -> None:
     for out, seed in (("b", "3"), ("c", "4")):
         words = ["double-well", *FURTHER, "--generator", "a", "--further-calls", "1e3"]
         assert gencg("fit", *words, "--seed", seed, "--out", out)[0] == 0
-    words = ["double-well", *BUDGET[2:-1], "--energy-calls", "8000", "--generator", "a"]
-    words += ["--generator", "b", "--generator", "c"]
+    three = ["--generator", "a", "--generator", "b", "--generator", "c"]
+    words = ["double-well", *BUDGET[2:-1], "--energy-calls", "8000", *three]
     code, out, err = gencg("run", *words, "--out", "mixed")
     assert code == 0, err
     summary = json.loads(Path("mixed/summary.json").read_text())
@@ -318,49 +318,82 @@ def test_a_run_mixes_several_generators(well: Path, gencg) -> None:
     assert f"mixture of the generators of a, b, c, whose training took {spent:,}" in out
     assert [origin["source"] for origin in summary["generator"]["members"]] == ["a", "b", "c"]
     assert summary["n_members"] == 3
-    assert (
-        "The generator is a mixture of 3 that were trained apart"
-        in Path("mixed/report.html").read_text()
-    )
+    report = Path("mixed/report.html").read_text()
+    assert "The generator is a mixture of 3 generators" in report
+    assert "They were taken over from a, b, c, trained with" in report
     mixed = load_checkpoint("mixed/checkpoint.pt")
     for k, one in enumerate((a, b, c)):
         for name, value in one["average"].items():
             own = name.replace("decoder.", f"decoder.members.{k}.", 1)
             if name.startswith("decoder."):
                 assert torch.equal(mixed["average"][own], value)
+
     # Soft blocks of hotter stages and collective variables are those of the first
-    assert [beta for beta, _ in mixed["snapshots"]] == [beta for beta, _ in a["snapshots"]]
+    assert "collective variables and their joint model are of the first generator" in err
+    assert "are of the first generator of the mixture alone" in report
+    for (_, own), (_, first) in zip(mixed["snapshots"], a["snapshots"], strict=True):
+        assert all(torch.equal(own[name], first[name]) for name in first)
     assert summary["joint_ess"] > 0
-    assert gencg("sample", "mixed", "-n", "10")[0] == 0
-    code, out, err = gencg("check", "mixed")
-    assert code == 0, out + err
-    foretold = [json.loads(gencg("run", *some, "--dry-run", "--json")[1]) for some in
-                (words[:-4], words)]  # fmt: skip
+    code, _, err = gencg("run", "double-well", *FURTHER, *three, "--out", "plain")
+    assert code == 0, err
+    for run in ("mixed", "plain"):
+        assert gencg("sample", run, "-n", "10")[0] == 0
+        code, out, err = gencg("check", run)
+        assert code == 0, out + err
+    foretold = [
+        json.loads(gencg("run", *some, "--dry-run", "--json")[1]) for some in (words[:-4], words)
+    ]
     assert foretold[1]["n_parameters"] == 3 * foretold[0]["n_parameters"]
+
+    # It lives from its own files, and others are another run
     assert gencg("run", *words, "--out", "mixed")[2].count("is finished already") == 1
     code, _, err = gencg("run", *words[:-2], "--out", "mixed")
     assert (code, err.count("\n")) == (2, 1)
     assert "generator is a b c there and a b here" in err
-    # Taken over once more it is still one mixture, and nothing is counted twice
-    again = ["double-well", *FURTHER, "--generator", "mixed", "--generator", "b", "--out", "again"]
+    # Taken over once more it is one mixture still, and nothing is counted twice
+    train = ["double-well", *FURTHER, "--generator", "a", "--further-calls", "1e3", "--seed", "5"]
+    assert gencg("fit", *train, "--out", "d")[0] == 0
+    again = ["double-well", *FURTHER, "--generator", "mixed", "--generator", "d", "--out", "again"]
     assert gencg("fit", *again)[0] == 0
     origin = json.loads(Path("again/origin.json").read_text())
-    assert origin["energy_calls"] == spent + mixed["energy_calls"]
+    d = load_checkpoint("d/checkpoint.pt")
+    assert origin["energy_calls"] == spent + mixed["energy_calls"] + d["energy_calls"]
     assert "decoder.members.3.flow.soft.centre" in load_checkpoint("again/checkpoint.pt")["average"]
 
-    for more, words_of_error in (
-        (["--generator", "a"], "`generator` must name each once, got a b a; leave one out"),
-        (["--further-calls", "1e3"], "`further_calls` are for one generator, got 2; train each"),
+
+def test_generators_that_cannot_be_mixed_are_told(well: Path, gencg) -> None:
+    shutil.copytree(well, "a")
+    shutil.copytree(well, "same")
+    train = ["double-well", *FURTHER, "--generator", "a", "--further-calls", "1e3"]
+    assert gencg("fit", *train, "--out", "b")[0] == 0
+    both = ["double-well", *FURTHER, "--generator", "a", "--generator", "b"]
+    assert gencg("fit", *both, "--out", "mixed")[0] == 0
+    one = ["double-well", *FURTHER, "--generator", "mixed"]
+    for words, found in (
+        ([*both, "--generator", "./a"], "`generator` must name each once, got a b ./a; leave one"),
+        ([*both, "--generator", "same"], "`generator` same is in a already, or a part of it; leav"),
+        ([*one, "--generator", "b"], "`generator` b is in mixed already, or a part of it; leave i"),
+        ([*both, "--further-calls", "1e3"], "`further_calls` are for one generator, got 2; train"),
+        ([*one, "--further-calls", "1e3"], "`generator` mixed is a mixture of 2, which is not tra"),
     ):
-        words = ["double-well", *FURTHER, "--generator", "a", "--generator", "b", *more]
         code, _, err = gencg("fit", *words, "--out", "wrong")
         assert (code, err.count("\n")) == (2, 1)
-        assert words_of_error in err
-    words = ["double-well", *FURTHER, "--generator", "mixed", "--further-calls", "1e3"]
-    code, _, err = gencg("fit", *words, "--out", "wrong")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "`generator` mixed is a mixture of 3, which is not trained further" in err
-    assert not Path("wrong").exists()
+        assert found in err
+        assert not Path("wrong").exists()
+    # A run of an earlier version tells one sum
+    origin = json.loads(Path("b/origin.json").read_text())
+    earlier = {name: value for name, value in origin.items() if name != "trainings"}
+    Path("b/origin.json").write_text(json.dumps(earlier))
+    last = ["double-well", *FURTHER, "--generator", "same", "--generator", "b", "--out", "last"]
+    assert gencg("fit", *last)[0] == 0
+    spent = json.loads(Path("last/origin.json").read_text())["energy_calls"]
+    a, b = (load_checkpoint(f"{name}/checkpoint.pt")["energy_calls"] for name in "ab")
+    assert spent == 2 * a + b
+    for damaged in ({"a": 3}, {"trainings": None}, {"trainings": {"a": [1]}}):
+        Path("b/origin.json").write_text(json.dumps(damaged))
+        code, _, err = gencg("fit", *both, "--out", "wrong")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "origin.json is damaged; restore it, or make the run again with --override" in err
 
 
 def test_a_generator_of_before_learns_from_contacts(tmp_path: Path, monkeypatch, gencg) -> None:

@@ -441,7 +441,20 @@ def test_without_training_too_small_a_budget_is_refused() -> None:
     config = RunConfig("alanine-dipeptide", generator="shipped", energy_calls=int(found[1]))
     assert config.joint_calls >= 2 * config.batch_size
     assert config.covering_calls >= 500
-    with pytest.raises(
-        ValueError, match=r"`generator` must be shipped or a run folder, got \[''\]"
-    ):
-        RunConfig("alanine-dipeptide", generator="")
+    for wrong in ("", (), ["a", ""], 3):
+        with pytest.raises(ValueError, match="`generator` must be shipped or a run folder, or sev"):
+            RunConfig("alanine-dipeptide", generator=wrong)
+    with pytest.raises(ValueError, match=r"must name each once, got a \./a; leave one"):
+        RunConfig("alanine-dipeptide", generator=["a", "./a"])
+
+
+def test_one_generator_is_what_earlier_versions_wrote() -> None:
+    one = RunConfig("alanine-dipeptide", generator="runs/a")
+    assert one.generator == ("runs/a",)
+    text = json.loads(one.to_json())
+    for written in ("runs/a", ["runs/a"], ["./runs/a"]):
+        read = RunConfig.from_json(json.dumps(text | {"generator": written}), source="config.json")
+        assert not one.differences(read)
+    several = RunConfig("alanine-dipeptide", generator=["runs/a", "runs/b"])
+    assert RunConfig.from_json(several.to_json(), source="config.json") == several
+    assert "generator is runs/a runs/b there and runs/a here" in one.differences(several)

@@ -52,7 +52,7 @@ def test_a_file_gives_back_the_density_it_was_written_from(tmp_path, monkeypatch
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     pretrained.write(result, tmp_path / "double-well.pt", about=ABOUT)
     assert pretrained.names() == ["double-well"]
-    assert pretrained.about("double-well") == ABOUT
+    assert pretrained.about("double-well") == ABOUT | {"bits": 16}
     again = pretrained.load("double-well")
     assert again.target.temperature == result.target.temperature
     _, y, log_q = result.model.sample(200)
@@ -96,6 +96,33 @@ def test_a_large_generator_is_written_with_fewer_bits(tmp_path, monkeypatch, bit
     pretrained.write(result, tmp_path / "whole.pt", about=ABOUT)
     saved = (tmp_path / "whole.pt").stat().st_size - size
     assert saved == pytest.approx((16 - bits) * n / 8 - 4 * rows, abs=4000)
+
+
+def test_a_mixture_is_written_with_all_its_members(tmp_path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    mixed = gencg.mix([untrained(), untrained()], shares=[1, 3])
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    pretrained.write(mixed, tmp_path / "double-well.pt", about=ABOUT)
+    again = pretrained.load("double-well").model
+    torch.manual_seed(1)
+    with torch.no_grad():
+        z, y, log_q = mixed.model.sample(200)
+        found = again.double().log_prob(z, y)
+    torch.testing.assert_close(found, log_q, atol=2e-2, rtol=0)
+    torch.testing.assert_close(
+        again.decoder.log_shares.exp().float(), torch.tensor([0.25, 0.75]).float()
+    )
+
+
+def test_bits_of_a_stack_with_a_row_of_zeros() -> None:
+    torch.manual_seed(0)
+    stack = torch.randn(3, 4, 5)
+    stack[1, 2] = 0
+    read = pretrained._unpacked(*pretrained._packed(stack, 9))
+    steps = (read - stack).abs() / stack.abs().amax(-1, keepdim=True).clamp_min(1e-30)
+    assert steps.max() <= 0.5001 / 255
+    assert bool((read[1, 2] == 0).all())
+    assert read.shape == stack.shape
 
 
 def test_what_cannot_be_loaded_or_written_is_told(tmp_path, monkeypatch) -> None:

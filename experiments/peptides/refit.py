@@ -157,6 +157,8 @@ class Fit:
 
 def with_autoregressive(before: FitResult, *, seed: int) -> CoarseGrainedModel:
     """The model, with a new soft block unless it is autoregressive; the seed is set."""
+    # Of a mixture the first
+    before = before.leading
     theirs = before.model.state_dict()
     choices = choices_of(theirs)
     torch.manual_seed(seed)

@@ -11,6 +11,11 @@ gencg run alanine-hexapeptide --cvs 0 --generator shipped --further-calls 8e6 --
   --batch-size 1024 --threads 1 --samples 200000 --out runs/longer
 python -m experiments.peptides.ship runs/longer --soft-block-before
 
+A mixture has those of all its members, and as many bits for each number as fit into the file:
+
+gencg run alanine-hexapeptide --cvs 0 --generator runs/a --generator runs/b --out runs/both
+python -m experiments.peptides.ship runs/both
+
 With `--soft-block-before` it has the stiff block of the further training and the soft block of the
 generator that the run began from, where rare states have more of their weight.
 """
@@ -22,6 +27,7 @@ from typing import Any
 import gencg
 from gencg import pretrained
 from gencg.config import SHIPPED
+from gencg.models.mixture import members_of
 from gencg.run import RunFolder, trained
 from gencg.run.generator import find_generator
 
@@ -33,9 +39,11 @@ def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dic
     tail = f" --batch-size {config.batch_size} --threads 1 --seed {config.seed}"
     if config.generator is None:
         command += f" --energy-calls {config.energy_calls:g}{tail}"
+    elif len(config.generator) > 1:
+        named = (f" --generator {_shown(name)}" for name in config.generator)
+        command = f"{origin['command']}; {command}{''.join(named)}"
     elif config.further_calls:
-        shipped = config.generator == SHIPPED
-        source = SHIPPED if shipped else f"runs/{Path(config.generator).name}"
+        source = _shown(config.generator[0])
         command = f"{origin['command']}; {command} --generator {source}"
         command += f" --further-calls {config.further_calls:g}"
         if config.anneal_from:
@@ -51,6 +59,11 @@ def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dic
         "log_z": summary["log_z"],
         **{name: (folder.versions or {}).get(name) for name in ("gencg", "torch")},
     }
+
+
+def _shown(name: str) -> str:
+    """A generator in a command, wherever its folder lies."""
+    return SHIPPED if name == SHIPPED else f"runs/{Path(name).name}"
 
 
 def main() -> None:
@@ -69,6 +82,8 @@ def main() -> None:
         result = trained(system, folder)
         about = how(folder, summary, soft_before=given.soft_block_before)
         if given.soft_block_before:
+            if len(members_of(result.model)) > 1:
+                parser.error(f"--soft-block-before is for one generator, and {run} is a mixture")
             before, _ = find_generator(config, system, trained=trained)
             soft = before.model.decoder.flow.soft.state_dict()  # type: ignore[union-attr]
             result.model.decoder.flow.soft.load_state_dict(soft)  # type: ignore[union-attr]
@@ -78,13 +93,16 @@ def main() -> None:
             about |= {"ess": ensemble.ess, "log_z": ensemble.log_z}
         path = given.out / f"{config.target}.pt"
         pretrained.write(result, path, about=about)
-        # As it is read: matrices are rounded to 16 bits
-        if given.out == pretrained.FOLDER:
-            result = pretrained.load(config.target)
-            ensemble = gencg.draw(
-                result.model, result.target, given.samples, molecule=system.molecule, seed=1
-            )
-            print(f"{path}: {path.stat().st_size:,} bytes, {ensemble}")
+        # As it is read: matrices are rounded
+        pretrained.FOLDER = given.out
+        result, about = pretrained.load(config.target), pretrained.about(config.target)
+        ensemble = gencg.draw(
+            result.model, result.target, given.samples, molecule=system.molecule, seed=1
+        )
+        if about["bits"] < 16:
+            about |= {"ess": ensemble.ess, "log_z": ensemble.log_z}
+            pretrained.write(result, path, about=about)
+        print(f"{path}: {path.stat().st_size:,} bytes, {about['bits']} bits an entry, {ensemble}")
 
 
 if __name__ == "__main__":

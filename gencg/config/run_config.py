@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,15 +136,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.target or not isinstance(self.target, str):
             raise ValueError(f"`target` must name a system or a file, got {self.target!r}")
-        for name in ("forcefield", "formats", "defines", "generator"):
+        for name in ("forcefield", "formats", "defines"):
             value = getattr(self, name)
-            if name == "generator" and value is None:
-                continue
             words = (value,) if isinstance(value, str) else value
             if not (isinstance(words, list | tuple) and all(isinstance(w, str) for w in words)):
                 raise ValueError(f"`{name}` must be a list of names, got {value!r}")
             object.__setattr__(self, name, tuple(words))
         self._check_loader_options()
+        self._check_names_of_generators()
         check_positive(self, "temperature", "a positive finite number of K", optional=True)
         for name in ("start_temperature", "anneal_from"):
             check_positive(self, name, "a positive finite number of K", optional=True)
@@ -174,6 +174,25 @@ class RunConfig:
             if word not in FORMATS:
                 raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {word!r}")
         self._check_together()
+
+    def _check_names_of_generators(self) -> None:
+        given = self.generator
+        if given is None:
+            return
+        names = [given] if isinstance(given, str) else given
+        if not (
+            isinstance(names, list | tuple)
+            and names
+            and all(n and isinstance(n, str) for n in names)
+        ):
+            raise ValueError(
+                f"`generator` must be shipped or a run folder, or several, got {given!r}"
+            )
+        object.__setattr__(self, "generator", tuple(names))
+        if len({os.path.normpath(name) for name in names}) < len(names):
+            raise ValueError(
+                f"`generator` must name each once, got {' '.join(names)}; leave one out"
+            )
 
     def _check_loader_options(self) -> None:
         for name in ("coordinates", "implicit_solvent", "include_dir"):
@@ -243,14 +262,6 @@ class RunConfig:
 
     def _check_without_training(self) -> None:
         assert self.generator is not None
-        if not self.generator or not all(self.generator):
-            raise ValueError(
-                f"`generator` must be shipped or a run folder, got {list(self.generator)}"
-            )
-        if len(set(self.generator)) < len(self.generator):
-            raise ValueError(
-                f"`generator` must name each once, got {' '.join(self.generator)}; leave one out"
-            )
         if len(self.generator) > 1 and self.further_calls:
             raise ValueError(
                 "`further_calls` are for one generator, got "

@@ -24,18 +24,19 @@ class MixtureDecoder(ConditionalDistribution):
     Where one of them has too little density, another may have more, and errors of any kind that
     they do not share are averaged: the forward effective sample size
     :math:`1 / E_p[p/q]` is, since 1/q is convex, no less than the harmonic mean of theirs by these
-    shares. Each sample costs one energy call as before, and its density the inverses of all.
+    shares. Each sample costs one energy call as before, and its density the inverses of all others.
 
     Args:
         members: Decoders in two blocks of the same coordinates.
         shares: Share of each, in any unit; equal by default.
 
     Raises:
-        ValueError: If there are less than two members, they are of other coordinates, or shares
-            are not positive and finite or of another number.
+        ValueError: If there are less than two members, they have other numbers of coordinates, or
+            shares are not positive and finite or of another number.
 
     References:
-        | Optimally combining sampling techniques (Veach, Guibas, 1995): the balance heuristic
+        | Optimally combining sampling techniques for Monte Carlo rendering (Veach, Guibas, 1995):
+          the balance heuristic, https://doi.org/10.1145/218380.218498
     """
 
     log_shares: Tensor

@@ -74,7 +74,8 @@ def write(result: FitResult, path: str | Path, *, about: dict[str, Any]) -> None
     Args:
         result: A training of a ready-made system.
         path: File to write.
-        about: How it was made, as plain values; the ``command`` and the ``seed`` at least.
+        about: How it was made, as plain values; the ``command`` and the ``seed`` at least. The
+            ``bits`` of an entry are noted beside.
 
     Raises:
         ValueError: If the model has collective variables, `about` lacks something, or the file
@@ -90,7 +91,7 @@ def write(result: FitResult, path: str | Path, *, about: dict[str, Any]) -> None
             "coordinates": list(result.system.coordinates.names),
             "temperature": result.target.temperature,
             "model": {key: _packed(value, bits) for key, value in parameters.items()},
-            "about": about,
+            "about": about | {"bits": bits},
         }
         with TemporaryDirectory() as folder:
             trial = Path(folder) / "trial.pt"

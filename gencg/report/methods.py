@@ -118,8 +118,8 @@ def _target(
     n_members = summary.get("n_members") or 1
     if generator is not None and n_members > 1:
         yield (
-            f"The generator is a mixture of {n_members} that were trained apart [mixture], each of "
-            f"them {generator}."
+            f"The generator is a mixture of {n_members} generators [mixture], the first of them "
+            f"{generator}."
         )
     elif generator is not None:
         yield f"The generator is {generator}."
@@ -156,7 +156,11 @@ def _training(
     taken = summary.get("generator")
     if taken:
         calls = number(taken.get("energy_calls"), "{:,}")
-        yield f"It was taken over from {taken.get('source')}, trained with {calls} energy calls."
+        one = len(taken.get("members", ())) < 2
+        yield (
+            f"{'It was' if one else 'They were'} taken over from {taken.get('source')}, trained "
+            f"with {calls} energy calls."
+        )
         if not settings.get("further_calls"):
             return
     estimator = _estimator(system, str(settings.get("decoder")), str(settings.get("estimator")))
@@ -247,6 +251,8 @@ def _variables(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Itera
         "barriers, without a trajectory. Prior, decoder and encoder were then trained around "
         f"{'it' if one else 'them'} as one model [2020]; {joint}"
     )
+    if (summary.get("n_members") or 1) > 1:
+        yield "They and the samples of that model are of the first generator of the mixture alone."
 
 
 def _costs(

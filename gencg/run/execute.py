@@ -212,6 +212,8 @@ def run(
         found = None
         if config.discovers:
             joint = reporters if joint_reporters is None else joint_reporters
+            if result.leading is not result:
+                announce("collective variables and their joint model are of the first generator")
             found = discover(result, folder, reporters=joint, announce=announce, deadline=deadline)
         if not folder.probes.exists():
             _stop_before("the search for lost modes", deadline, seconds["lost modes"])

@@ -10,6 +10,7 @@ from gencg import parallel, pretrained
 from gencg.checkpoint import load_checkpoint
 from gencg.config import SHIPPED, RunConfig
 from gencg.discover import REHEATING, reheat
+from gencg.drawn import digest
 from gencg.fit import FitResult, as_result, fit
 from gencg.mixing import mix
 from gencg.models.build import model_of, sees_contacts, with_contacts
@@ -174,8 +175,8 @@ def find_generator(
     Returns:
         The generator, and as plain values its ``source``, ``energy_calls``, ``gradient_calls``
         (where known), ``ess``, ``seed``, ``command``, and ``trainings``: the energy and gradient
-        calls of each training by the run that made it. A training that several began from counts
-        once. Of a mixture there are no ESS and no seed, but ``members`` with theirs.
+        calls of each training by the digest of what it made. A training that several began from
+        counts once. Of a mixture there are no ESS and no seed, but ``members`` with theirs.
 
     Raises:
         ValueError: If there is none, or it is of other coordinates, another force field or
@@ -186,8 +187,11 @@ def find_generator(
     if len(found) == 1:
         return found[0]
     results, origins = zip(*found, strict=True)
+    _check_apart(config.generator, results)
     trainings = {name: calls for origin in origins for name, calls in origin["trainings"].items()}
-    commands = dict.fromkeys(origin["command"] for origin in origins if origin["command"])
+    # What several began from is told once
+    texts = [origin["command"] for origin in origins if origin["command"]]
+    commands = dict.fromkeys(command for text in texts for command in text.split("; "))
     return mix(results), {
         "source": ", ".join(origin["source"] for origin in origins),
         "command": "; ".join(commands) or None,
@@ -212,7 +216,7 @@ def _find(
         result = pretrained.load(config.target)
         origin = {"gradient_calls": None, **pretrained.about(config.target)}
         origin["source"] = f"{config.target} as shipped"
-        origin["trainings"] = {origin["source"]: (origin["energy_calls"], None)}
+        origin["trainings"] = {digest(result.model): (origin["energy_calls"], None)}
     else:
         folder = RunFolder.open(name)
         if folder.config.decoder != "spline":
@@ -234,26 +238,50 @@ def _find(
             "energy_calls": result.energy_calls + before.get("energy_calls", 0),
             "gradient_calls": result.gradient_calls + (before.get("gradient_calls") or 0),
             "ess": summary.get("ess"),
-            "trainings": _trainings_before(before)
-            | {str(folder.path.resolve()): (result.energy_calls, result.gradient_calls)},
+            "trainings": _trainings_before(before, folder)
+            | {digest(result.model): (result.energy_calls, result.gradient_calls)},
         }
     check_same(name, config, system, result)
     n_members = len(members_of(result.model))
     if config.further_calls and n_members > 1:
         raise ValueError(
-            f"`generator` {name} is a mixture of {n_members}, which is not trained further; train "
-            "its members"
+            f"`generator` {name} is a mixture of {n_members}, which is not trained further; give "
+            "one of its members, or another run"
         )
     return result, origin
 
 
-def _trainings_before(origin: dict[str, Any]) -> dict[str, tuple[int, int | None]]:
-    """Calls of what a run began from, by name; runs of earlier versions tell one sum."""
-    if "trainings" in origin:
-        return {name: tuple(calls) for name, calls in origin["trainings"].items()}
-    if "energy_calls" not in origin:
+def _check_apart(names: Sequence[str], results: Sequence[FitResult]) -> None:
+    """Refuse the same generator twice, whatever its names, or as a member of another one."""
+    seen: dict[str, str] = {}
+    for name, result in zip(names, results, strict=True):
+        for member in members_of(result.model):
+            key = digest(member)
+            if key in seen:
+                where = "twice" if seen[key] == name else f"in {seen[key]} already"
+                raise ValueError(f"`generator` {name} is {where}, or a part of it; leave it out")
+            seen[key] = name
+
+
+def _trainings_before(
+    origin: dict[str, Any], folder: RunFolder
+) -> dict[str, tuple[int, int | None]]:
+    """Calls of what a run began from; one of an earlier version tells one sum and no digest."""
+    if not origin:
         return {}
-    return {origin["source"]: (origin["energy_calls"], origin.get("gradient_calls"))}
+    try:
+        if "trainings" not in origin:
+            name = f"{origin['source']}: {origin['command']}"
+            return {name: (int(origin["energy_calls"]), origin.get("gradient_calls"))}
+        return {
+            str(name): (int(energy), gradient)
+            for name, (energy, gradient) in origin["trainings"].items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{folder.path / 'origin.json'} is damaged; restore it, or make the run again with "
+            "--override"
+        ) from None
 
 
 def _commands(earlier: str | None, own: str | None) -> str | None:

@@ -79,7 +79,7 @@ def summarise(
         "variance": result.state.settings.get("variance", 0.0),
         "stiff_order": result.state.settings.get("stiff_order"),
         "autoregressive": choices_of(leading(result.model).state_dict())["autoregressive"],
-        "n_members": len(members_of(result.model)),
+        "n_members": max(1, len(members_of(result.model))),
         "seed": config.seed,
         "bound_gap": None,
         "populations": populations,
