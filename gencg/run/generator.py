@@ -246,7 +246,7 @@ def _find(
     if config.further_calls and n_members > 1:
         raise ValueError(
             f"`generator` {name} is a mixture of {n_members}, which is not trained further; give "
-            "one of its members, or another run"
+            "another run, or train its first member in Python (`FitResult.leading`)"
         )
     return result, origin
 
