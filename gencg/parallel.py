@@ -144,12 +144,16 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add the gradients of all processes up, in place."""
     if size() == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = total(torch.cat([g.flatten() for g in gradients]))
-    for gradient, part in zip(
-        gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
-    ):
-        gradient.copy_(part.view_as(gradient))
+    moving = [p for p in parameters if p.requires_grad]
+    # A process may have none where another has: of a member of a mixture that it did not draw from
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in moving]
+    flat = total(torch.cat([gradient.flatten() for gradient in own]))
+    parts = torch.split(flat, [gradient.numel() for gradient in own])
+    for parameter, part in zip(moving, parts, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.copy_(part.view_as(parameter))
+        elif part.any():
+            parameter.grad = part.view_as(parameter).clone()
 
 
 @_told

@@ -374,12 +374,35 @@ def test_generators_that_cannot_be_mixed_are_told(well: Path, gencg) -> None:
         ([*both, "--generator", "same"], "`generator` same is in a already, or a part of it; leav"),
         ([*one, "--generator", "b"], "`generator` b is in mixed already, or a part of it; leave i"),
         ([*both, "--further-calls", "1e3"], "`further_calls` are for one generator, got 2; train"),
-        ([*one, "--further-calls", "1e3"], "`generator` mixed is a mixture of 2, which is not tra"),
     ):
         code, _, err = gencg("fit", *words, "--out", "wrong")
         assert (code, err.count("\n")) == (2, 1)
         assert found in err
         assert not Path("wrong").exists()
+    # A mixture goes on with its first generator, from the parameters that this has
+    code, _, err = gencg("fit", *one, "--further-calls", "1e3", "--out", "first")
+    assert code == 0, err
+    assert "it is a mixture, of which the first generator goes on alone" in err
+    assert gencg("fit", *train, "--out", "b2")[0] == 0
+    assert same_parameters("first", "b2")
+    foretold = [
+        json.loads(gencg("run", *some, "--dry-run", "--json")[1])["n_parameters"]
+        for some in ([*one, "--further-calls", "1e3"], one)
+    ]
+    assert foretold[1] == 2 * foretold[0]
+
+    # What one took over as it is and the other began from counts once, in either order
+    as_it_is = ["double-well", *FURTHER, "--generator", "a", "--samples", "2000"]
+    assert gencg("fit", *as_it_is, "--out", "a2")[0] == 0
+    energy_calls = {
+        name: load_checkpoint(f"{name}/checkpoint.pt")["energy_calls"] for name in ("a", "a2", "b")
+    }
+    for order in (("a2", "b"), ("b", "a2")):
+        named = [word for name in order for word in ("--generator", name)]
+        assert gencg("fit", "double-well", *FURTHER, *named, "--out", "-".join(order))[0] == 0
+        origin = json.loads(Path("-".join(order), "origin.json").read_text())
+        assert origin["energy_calls"] == sum(energy_calls.values())
+
     # A run of an earlier version tells one sum
     origin = json.loads(Path("b/origin.json").read_text())
     earlier = {name: value for name, value in origin.items() if name != "trainings"}
@@ -389,7 +412,13 @@ def test_generators_that_cannot_be_mixed_are_told(well: Path, gencg) -> None:
     spent = json.loads(Path("last/origin.json").read_text())["energy_calls"]
     a, b = (load_checkpoint(f"{name}/checkpoint.pt")["energy_calls"] for name in "ab")
     assert spent == 2 * a + b
-    for damaged in ({"a": 3}, {"trainings": None}, {"trainings": {"a": [1]}}):
+    total = {"energy_calls": 1, "gradient_calls": 1}
+    for damaged in (
+        {"a": 3},
+        {"energy_calls": None},
+        total | {"trainings": None},
+        total | {"trainings": {"a": [1]}},
+    ):
         Path("b/origin.json").write_text(json.dumps(damaged))
         code, _, err = gencg("fit", *both, "--out", "wrong")
         assert (code, err.count("\n")) == (2, 1)

@@ -40,7 +40,7 @@ def test_a_trained_generator_reaches_what_its_file_says(name: str) -> None:
     ensemble = gencg.draw(found.model, found.target, 4000, molecule=found.system.molecule, seed=5)
     # One heavy sample decides the ESS of few
     cut = truncated(ensemble.log_weights, largest=30.0)
-    assert effective_sample_size(cut.log()) > about["ess"] - 0.1
+    assert effective_sample_size(cut.log()) > about.get("ess_cut", about["ess"]) - 0.1
     # No matter which machine and threads: by its own standard error
     assert abs(ensemble.log_z - about["log_z"]) < 5 * ensemble.log_z_error
     assert ensemble.n_invalid < 0.01 * ensemble.n_samples

@@ -27,9 +27,13 @@ from typing import Any
 import gencg
 from gencg import pretrained
 from gencg.config import SHIPPED
+from gencg.importance import effective_sample_size, truncated
 from gencg.models.mixture import members_of
 from gencg.run import RunFolder, trained
 from gencg.run.generator import find_generator
+
+LARGEST = 30.0
+"""Weights are cut at this factor of their mean for an ESS that few samples do not decide."""
 
 
 def how(folder: RunFolder, summary: dict[str, Any], *, soft_before: bool) -> dict[str, Any]:
@@ -94,14 +98,19 @@ def main() -> None:
         path = given.out / f"{config.target}.pt"
         pretrained.write(result, path, about=about)
         # As it is read: matrices are rounded
-        pretrained.FOLDER = given.out
-        result, about = pretrained.load(config.target), pretrained.about(config.target)
+        shipped, pretrained.FOLDER = pretrained.FOLDER, given.out
+        try:
+            rounded, about = pretrained.load(config.target), pretrained.about(config.target)
+        finally:
+            pretrained.FOLDER = shipped
         ensemble = gencg.draw(
-            result.model, result.target, given.samples, molecule=system.molecule, seed=1
+            rounded.model, rounded.target, given.samples, molecule=system.molecule, seed=1
         )
+        cut = truncated(ensemble.log_weights, largest=LARGEST)
+        about["ess_cut"] = float(effective_sample_size(cut.log()))
         if about["bits"] < 16:
             about |= {"ess": ensemble.ess, "log_z": ensemble.log_z}
-            pretrained.write(result, path, about=about)
+        pretrained.write(result, path, about=about)
         print(f"{path}: {path.stat().st_size:,} bytes, {about['bits']} bits an entry, {ensemble}")
 
 

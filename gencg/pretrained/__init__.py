@@ -98,7 +98,8 @@ def write(result: FitResult, path: str | Path, *, about: dict[str, Any]) -> None
             save_checkpoint(trial, content)
             size = trial.stat().st_size
         if size <= LARGEST_FILE:
-            return save_checkpoint(path, content)
+            save_checkpoint(path, content)
+            return
     raise ValueError(
         f"`result` must fit into {LARGEST_FILE:,} bytes, got {size:,} at {BITS[-1]} bits an entry"
     )
@@ -125,10 +126,10 @@ def _packed(value: Tensor, bits: int) -> tuple[Any, ...]:
     return fractions.to(torch.int16), largest if value.ndim > 2 else float(largest)
 
 
-def _unpacked(value: Tensor, largest: Tensor | float, *shape: int) -> Tensor:
-    if shape:
+def _unpacked(value: Tensor, largest: Tensor | float, *bits_and_shape: int) -> Tensor:
+    if bits_and_shape:
         assert isinstance(largest, Tensor)
-        return _from_bits(value, largest, *shape)
+        return _from_bits(value, largest, *bits_and_shape)
     if value.dtype != torch.int16:
         return value
     return (value.double() * (largest / _STEPS)).float()

@@ -70,6 +70,9 @@ def take_over(
         f"taking over the generator of {origin['source']}, trained with "
         f"{origin['energy_calls']:,} energy calls"
     )
+    if config.further_calls is not None and source.leading is not source:
+        announce("it is a mixture, of which the first generator goes on alone")
+        source = source.leading
     result = as_result(system, source.model, target=target, seed=config.seed)
     if config.further_calls is not None:
         hot = f" from {config.anneal_from:g} K down" if config.anneal_from else ""
@@ -188,7 +191,11 @@ def find_generator(
         return found[0]
     results, origins = zip(*found, strict=True)
     _check_apart(config.generator, results)
-    trainings = {name: calls for origin in origins for name, calls in origin["trainings"].items()}
+    trainings: dict[str, tuple[int, int | None]] = {}
+    for origin in origins:
+        for name, calls in origin["trainings"].items():
+            # Of a run that took it over as it is, with what that spent
+            trainings[name] = max(calls, trainings.get(name, calls), key=lambda spent: spent[0])
     # What several began from is told once
     texts = [origin["command"] for origin in origins if origin["command"]]
     commands = dict.fromkeys(command for text in texts for command in text.split("; "))
@@ -218,37 +225,39 @@ def _find(
         origin["source"] = f"{config.target} as shipped"
         origin["trainings"] = {digest(result.model): (origin["energy_calls"], None)}
     else:
-        folder = RunFolder.open(name)
-        if folder.config.decoder != "spline":
-            raise ValueError(
-                f"`generator` must be a run with the spline decoder, and {folder.path} has "
-                f"{folder.config.decoder}; choose another run"
-            )
-        theirs = folder.system()
-        # Opening it sets the threads that its own settings ask for
-        threads = torch.get_num_threads()
-        result = trained(theirs, folder)
-        torch.set_num_threads(threads)
-        summary = folder.before_cvs or folder.summary or {}
-        before = folder.origin or {}
-        origin = {
-            "source": name,
-            "command": _commands(before.get("command"), (folder.versions or {}).get("command")),
-            "seed": folder.config.seed,
-            "energy_calls": result.energy_calls + before.get("energy_calls", 0),
-            "gradient_calls": result.gradient_calls + (before.get("gradient_calls") or 0),
-            "ess": summary.get("ess"),
-            "trainings": _trainings_before(before, folder)
-            | {digest(result.model): (result.energy_calls, result.gradient_calls)},
-        }
+        result, origin = _of_run(name, trained)
     check_same(name, config, system, result)
-    n_members = len(members_of(result.model))
-    if config.further_calls and n_members > 1:
-        raise ValueError(
-            f"`generator` {name} is a mixture of {n_members}, which is not trained further; give "
-            "another run, or train its first member in Python (`FitResult.leading`)"
-        )
     return result, origin
+
+
+def _of_run(name: str, trained: Trained) -> tuple[FitResult, dict[str, Any]]:
+    """The generator of a run, and where it comes from."""
+    folder = RunFolder.open(name)
+    if folder.config.decoder != "spline":
+        raise ValueError(
+            f"`generator` must be a run with the spline decoder, and {folder.path} has "
+            f"{folder.config.decoder}; choose another run"
+        )
+    before = folder.origin or {}
+    trainings = _trainings_before(before, folder)
+    # Opening it sets the threads that its own settings ask for
+    threads = torch.get_num_threads()
+    result = trained(folder.system(), folder)
+    torch.set_num_threads(threads)
+    own = result.energy_calls, result.gradient_calls
+    key = digest(result.model)
+    energy, gradient = trainings.get(key, (0, 0))
+    summary = folder.before_cvs or folder.summary or {}
+    return result, {
+        "source": name,
+        "command": _commands(before.get("command"), (folder.versions or {}).get("command")),
+        "seed": folder.config.seed,
+        "energy_calls": own[0] + before.get("energy_calls", 0),
+        "gradient_calls": own[1] + (before.get("gradient_calls") or 0),
+        "ess": summary.get("ess"),
+        # One that was taken over as it is has the digest of what it was taken from
+        "trainings": trainings | {key: (energy + own[0], (gradient or 0) + own[1])},
+    }
 
 
 def _check_apart(names: Sequence[str], results: Sequence[FitResult]) -> None:
@@ -270,9 +279,9 @@ def _trainings_before(
     if not origin:
         return {}
     try:
+        total = int(origin["energy_calls"]), origin.get("gradient_calls")
         if "trainings" not in origin:
-            name = f"{origin['source']}: {origin['command']}"
-            return {name: (int(origin["energy_calls"]), origin.get("gradient_calls"))}
+            return {f"{origin['source']}: {origin['command']}": total}
         return {
             str(name): (int(energy), gradient)
             for name, (energy, gradient) in origin["trainings"].items()

@@ -21,8 +21,10 @@ from gencg.fit import MATCHING, FitResult, fit
 from gencg.mixing import mix
 from gencg.models.collective import collective_model
 from gencg.models.cv_map import CollectiveMap
-from gencg.run.execute import fit_options, sample
+from gencg.models.mixture import members_of
+from gencg.run.execute import fit_options, sample, trained
 from gencg.run.forecast import REFIT_ROWS, Costs, matches, stage_seconds
+from gencg.run.generator import find_generator
 from gencg.run.similar import Similar, similar_molecules
 from gencg.systems.base import System
 from gencg.tempering import NoTempering
@@ -104,9 +106,9 @@ def measure(system: System, config: RunConfig) -> Forecast:
         energy_calls=n_steps * config.batch_size,
         reporters=[clock],
     )
-    if config.generator is not None and len(config.generator) > 1:
+    if (n_members := _n_members(system, config)) > 1:
         # What each of them costs
-        result = mix([result] * len(config.generator))
+        result = mix([result] * n_members)
     step = clock.median(FIRST, n_steps)
     if matches(config):
         n_matching = int(MATCHING * n_steps)
@@ -145,6 +147,14 @@ def measure(system: System, config: RunConfig) -> Forecast:
             else None
         ),
     )
+
+
+def _n_members(system: System, config: RunConfig) -> int:
+    """How many generators the run draws from; the first alone is trained further."""
+    if config.generator is None or config.further_calls:
+        return 1
+    source, _ = find_generator(config, system, trained=trained)
+    return len(members_of(source.model))
 
 
 class _Clock:

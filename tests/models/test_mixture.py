@@ -140,8 +140,33 @@ def test_each_row_is_drawn_in_its_own_context() -> None:
         there, back = q.log_prob(y), q.log_prob(y.clone())
         torch.testing.assert_close(there, back)
         # In another order it would be told
-        turned = MixtureDecoder(members)(context.flip(0))
-        assert (turned.log_prob(y) - back).abs().median() > 0.1
+        turned = MixtureDecoder(members, shares=[1, 2, 5])
+        torch.testing.assert_close(turned(context).log_prob(y), back)
+        assert (turned(context.flip(0)).log_prob(y) - back).abs().median() > 0.1
+
+
+def test_densities_there_and_back_have_the_same_gradients() -> None:
+    model = gencg.mix([result_at(-2.0, 1.0), result_at(2.0, 1.0, seed=1)], shares=[1, 2]).model
+    torch.manual_seed(5)
+    z, y, kept = model.sample(300)
+    found = torch.autograd.grad(kept.sum(), list(model.parameters()), retain_graph=True)
+    # Through the sample as well
+    inverse = model.log_prob(z, y.clone())
+    again = torch.autograd.grad(inverse.sum(), list(model.parameters()))
+    for a, b in zip(found, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_a_mixture_can_be_trained() -> None:
+    torch.set_default_dtype(torch.float32)
+    mixed = gencg.mix([result_at(-1.5, 1.5), result_at(1.0, 1.5, seed=1)], shares=[3, 1])
+    before = gencg.draw(mixed.model.float(), TARGET, 4000, seed=1).ess
+    trained = gencg.fit(
+        SYSTEM, model=mixed.model, energy_calls=2e4, batch_size=200,
+        tempering=gencg.NoTempering(), seed=0,
+    )  # fmt: skip
+    after = gencg.draw(trained.model, TARGET, 4000, seed=1).ess
+    assert after > before + 0.2
 
 
 def test_gradients_reach_every_member() -> None:
