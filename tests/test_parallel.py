@@ -62,11 +62,19 @@ def small_matching():
     return fit(system, model=CoarseGrainedModel(decoder), **options)
 
 
+def small_mixture(result):
+    """A few steps of a mixture one of whose members is drawn from in one process or in none."""
+    mixed = mix([result, result], shares=[1, 60])
+    options = OPTIONS | {"energy_calls": 5 * BATCH}
+    return fit(double_well(), model=mixed.model, estimator="path", **options)
+
+
 def numbers(result) -> dict:
     ensemble = draw(result.model, result.target, N_SAMPLES, seed=1)
     mixed = mix([result, result], shares=[1, 2])
     members_of(mixed.model)[1].flow.soft.centre.add_(0.3)
     return {
+        "trained mixture": [p.detach() for p in small_mixture(result).model.parameters()],
         "mixed": draw(mixed.model, result.target, N_SAMPLES, seed=1).y,
         "matched": [p.detach() for p in small_matching().model.parameters()],
         "parameters": [p.detach() for p in result.model.parameters()],
@@ -125,7 +133,7 @@ def test_two_processes_give_the_parameters_and_samples_of_one(tmp_path) -> None:
     for name in ("loss", "ess", "beta", "dropped"):
         assert two[name] == pytest.approx(one[name], rel=1e-10), name
     assert one["dropped"][0] > 0
-    for name in ("parameters", "matched"):
+    for name in ("parameters", "matched", "trained mixture"):
         for a, b in zip(two[name], one[name], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     for name in ("x", "mixed"):
