@@ -188,6 +188,7 @@ def test_a_run_begins_with_the_generator_of_another(well: Path, gencg) -> None:
     assert code == 0
     assert "is finished already" in err
     assert gencg("sample", "run", "-n", "10")[0] == 0
+    assert gencg("run", "double-well", *words, "--dry-run")[0] == 0
 
 
 def shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [
     "double_well.run", "alanine_dipeptide.run", "alanine_dipeptide.evaluate",
     "collective_variables.agreement", "slow_functions.run", "one_stage.run", "two_levels.run",
-    "benchmarks.energy", "benchmarks.waiting",
+    "benchmarks.energy", "benchmarks.waiting", "peptides.weights",
 ]  # fmt: skip
 EXPECTED = sorted((ROOT / "experiments").glob("*/expected.json"))
 
@@ -77,3 +77,19 @@ def test_canonical_correlations_see_the_span_and_not_its_basis(
     turned = f @ torch.tensor([[1.0, 2.0], [-0.5, 3.0]]) + 5.0
     assert_close(canonical_correlations(f, turned, weights), torch.ones(2))
     assert float(canonical_correlations(f, noise, weights)[0]) < 0.2
+
+
+def test_the_tail_of_weights_is_told_without_the_heaviest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    weights = importlib.import_module("experiments.peptides.weights")
+    n, heavy = 1000, 500.0
+    log_weights = torch.zeros(n, dtype=torch.float64)
+    log_weights[[17, 600]] = torch.tensor(heavy).double().log()
+    found = weights.tail(log_weights)
+    total = n - 2 + 2 * heavy
+    assert found["ess"] == pytest.approx(total**2 / (n - 2 + 2 * heavy**2) / n)
+    one = (n - 2 + heavy) ** 2 / (n - 2 + heavy**2) / (n - 1)
+    assert found["without"][1] == pytest.approx(one)
+    assert [found["without"][k] for k in (3, 10, 30)] == pytest.approx([1.0] * 3)
+    cut = weights.CUT * total / n
+    assert found["cut"] == pytest.approx((n - 2 + 2 * cut) ** 2 / (n - 2 + 2 * cut**2) / n)

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import gencg
+from experiments.peptides.weights import cut_ess
 from gencg import pretrained
 from gencg.config import SHIPPED
-from gencg.importance import effective_sample_size, truncated
 from gencg.models.mixture import members_of
 from gencg.run import RunFolder, trained
 from gencg.run.generator import find_generator
@@ -106,8 +106,7 @@ def main() -> None:
         ensemble = gencg.draw(
             rounded.model, rounded.target, given.samples, molecule=system.molecule, seed=1
         )
-        cut = truncated(ensemble.log_weights, largest=LARGEST)
-        about["ess_cut"] = float(effective_sample_size(cut.log()))
+        about["ess_cut"] = cut_ess(ensemble.log_weights, largest=LARGEST)
         if about["bits"] < 16:
             about |= {"ess": ensemble.ess, "log_z": ensemble.log_z}
         pretrained.write(result, path, about=about)

@@ -153,8 +153,11 @@ def _n_members(system: System, config: RunConfig) -> int:
     """How many generators the run draws from; the first alone is trained further."""
     if config.generator is None or config.further_calls:
         return 1
-    source, _ = find_generator(config, system, trained=trained)
-    return len(members_of(source.model))
+    try:
+        source, _ = find_generator(config, system, trained=trained)
+    except ValueError:  # gone, where the run that began from it lives from its own files
+        return len(config.generator)
+    return max(1, len(members_of(source.model)))
 
 
 class _Clock:
